@@ -1,0 +1,42 @@
+"""a3c: actor-critic in which return estimator, update mode and staleness are controlled variables.
+
+Names are imported when they are first used: a worker process imports this package too, and must
+pull in neither lightning nor wandb.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_ROOMS = {
+    "RolloutBatch": "a3c.batch",
+    "ReturnEstimator": "a3c.returns",
+    "Targets": "a3c.returns",
+    "FullEpisode": "a3c.returns",
+    "NStep": "a3c.returns",
+    "GAE": "a3c.returns",
+    "VTrace": "a3c.returns",
+    "L2Normalised": "a3c.returns",
+    "Objective": "a3c.objective",
+    "ActorCritic": "a3c.networks",
+    "MLPActorCritic": "a3c.networks",
+    "BookActorCritic": "a3c.networks",
+    "Collector": "a3c.rollouts.collector",
+    "RolloutDataModule": "a3c.rollouts.dataset",
+    "A3C": "a3c.module",
+}
+
+__all__ = sorted(_ROOMS)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ROOMS:
+        raise AttributeError(f"module 'a3c' has no attribute {name!r}")
+    return getattr(import_module(_ROOMS[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

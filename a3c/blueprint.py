@@ -1,0 +1,78 @@
+"""Plain descriptions of built objects, from which a checkpoint can build them again.
+
+An object is described by its class path and its constructor's arguments, read from attributes of
+the same names. Only numbers, strings, lists and dicts are in a description, so it is safe to load.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+
+def describe(value: Any) -> Any:
+    """Gives a description of an object, a space, or a plain value.
+
+    Raises:
+        TypeError: a constructor argument is not kept as an attribute of the same name.
+    """
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): describe(item) for key, item in value.items()}
+    if isinstance(value, (Sequence, np.ndarray)):
+        return [describe(item) for item in (value.tolist() if isinstance(value, np.ndarray) else value)]
+    cls = type(value)
+    return {"class_path": f"{cls.__module__}.{cls.__qualname__}", "init_args": _arguments(value)}
+
+
+def _arguments(value: Any) -> dict[str, Any]:
+    if isinstance(value, spaces.Box):
+        return {
+            "low": describe(value.low),
+            "high": describe(value.high),
+            "shape": list(value.shape),
+            "dtype": value.dtype.name if value.dtype is not None else None,
+        }
+    if isinstance(value, spaces.Discrete):
+        return {"n": int(value.n), "start": int(value.start)}
+    cls = type(value)
+    arguments = {}
+    for name in inspect.signature(cls).parameters:
+        if not hasattr(value, name):
+            raise TypeError(
+                f"{cls.__name__} keeps no attribute {name!r}: each constructor argument must be kept as an "
+                "attribute of the same name, so that a run can be described and loaded again"
+            )
+        arguments[name] = describe(getattr(value, name))
+    return arguments
+
+
+def build(description: Any) -> Any:
+    """Builds what `describe` described.
+
+    Raises:
+        ImportError: the class cannot be imported here.
+    """
+    if isinstance(description, list):
+        return [build(item) for item in description]
+    if not isinstance(description, dict):
+        return description
+    if set(description) != {"class_path", "init_args"}:
+        return {key: build(item) for key, item in description.items()}
+    module, _, name = description["class_path"].rpartition(".")
+    try:
+        cls = getattr(import_module(module), name)
+    except (ModuleNotFoundError, AttributeError) as error:
+        raise ImportError(f"{description['class_path']} cannot be imported: {error}") from error
+    arguments = {key: build(item) for key, item in description["init_args"].items()}
+    if cls is spaces.Box:
+        dtype = np.dtype(arguments["dtype"])
+        low, high = (np.asarray(arguments[key], dtype) for key in ("low", "high"))
+        return spaces.Box(low, high, tuple(arguments["shape"]), dtype.type)
+    return cls(**arguments)

@@ -1,0 +1,85 @@
+"""Vector environments: how they are made, and what is refused before any is stepped."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import gymnasium
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, VectorEnv
+
+SUPPORTED = "observations: Box; actions: Discrete starting at 0"
+
+
+class EnvError(ValueError):
+    """An environment that does not exist, cannot be made, or is of a kind not supported."""
+
+
+@dataclass(frozen=True)
+class EnvSpec:
+    """Which environment, so that every process can make its own.
+
+    Attributes:
+        id: Gymnasium's id; "module:Name-v0" imports the module first.
+        kwargs: arguments of its constructor.
+        max_episode_steps: time limit in steps, or None for the environment's own.
+    """
+
+    id: str
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    max_episode_steps: int | None = None
+
+    def make(self, num_envs: int) -> VectorEnv:
+        """Makes `num_envs` environments as one, native where there is a native vector version.
+
+        Raises:
+            EnvError: the id is unknown, or the environment is not supported.
+        """
+        kwargs = dict(self.kwargs)
+        if self.max_episode_steps is not None:
+            kwargs["max_episode_steps"] = self.max_episode_steps
+        registered = self._registered()
+        try:
+            env = gymnasium.make_vec(registered, num_envs=num_envs, **kwargs)
+            if env.metadata.get("autoreset_mode") != AutoresetMode.NEXT_STEP:
+                # A native version that resets in the same step hides the final observation.
+                env.close()
+                env = gymnasium.make_vec(registered, num_envs=num_envs, vectorization_mode="sync", **kwargs)
+        except gymnasium.error.Error as error:
+            raise EnvError(f"env: {self.id} cannot be made: {error}") from error
+        try:
+            self._check_spaces(env)
+        except EnvError:
+            env.close()
+            raise
+        return env
+
+    def _registered(self) -> gymnasium.envs.registration.EnvSpec:
+        try:
+            return gymnasium.spec(self.id)
+        except (gymnasium.error.Error, ModuleNotFoundError) as error:
+            near = difflib.get_close_matches(self.id, gymnasium.registry, n=1, cutoff=0.3)
+            nearest = f"; nearest: {near[0]}" if near else ""
+            raise EnvError(
+                f"env: got {self.id!r}, must be an id that Gymnasium knows (module:Name-v0 imports the module){nearest}"
+            ) from error
+
+    def _check_spaces(self, env: VectorEnv) -> None:
+        observation, action = env.single_observation_space, env.single_action_space
+        if type(observation) is not spaces.Box or type(action) is not spaces.Discrete or action.start != 0:
+            raise EnvError(
+                f"env: {self.id} has observations {observation} and actions {action}; supported: {SUPPORTED}"
+            )
+
+    @property
+    def time_limit(self) -> int | None:
+        """Most steps of an episode, or None where nothing limits it."""
+        return self.max_episode_steps or self._registered().max_episode_steps
+
+    @property
+    def reward_threshold(self) -> float | None:
+        """Mean episode return at which Gymnasium calls the environment solved, if it says."""
+        return self._registered().reward_threshold

@@ -1,0 +1,8 @@
+"""Actor-critic networks, one file a kind, and the distributions that they parametrise."""
+
+from a3c.networks.actor_critic import ActorCritic
+from a3c.networks.book import BookActorCritic
+from a3c.networks.distributions import Categorical
+from a3c.networks.mlp import MLPActorCritic
+
+__all__ = ["ActorCritic", "BookActorCritic", "Categorical", "MLPActorCritic"]

@@ -1,0 +1,47 @@
+"""What every actor-critic network offers to the collector and to the objective."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import gymnasium
+from torch import Tensor, nn
+
+from a3c.networks.distributions import Categorical
+
+
+class ActorCritic(nn.Module, ABC):
+    """A policy and a value function over one observation space.
+
+    A subclass takes `observation_space` and `action_space` and keeps every constructor argument
+    as an attribute of the same name, so that a checkpoint can say how to rebuild it.
+
+    Args:
+        observation_space: the environment's, of one environment.
+        action_space: the environment's, of one environment.
+
+    Attributes:
+        distribution: class of the action distribution over the actor's output.
+    """
+
+    distribution: type[Categorical] = Categorical
+
+    def __init__(self, observation_space: gymnasium.Space, action_space: gymnasium.Space) -> None:
+        super().__init__()
+        self.observation_space = observation_space
+        self.action_space = action_space
+
+    @abstractmethod
+    def actor(self, observations: Tensor) -> Tensor:
+        """Gives the action distribution's parameters alone: all that acting needs.
+
+        Args:
+            observations: [..., *observation_shape], in the environment's dtype.
+
+        Returns:
+            Parameters of `distribution`, [..., P].
+        """
+
+    @abstractmethod
+    def forward(self, observations: Tensor) -> tuple[Tensor, Tensor]:
+        """Gives distribution parameters [..., P] and values [...] of observations [..., *shape]."""

@@ -1,0 +1,48 @@
+"""The book's network for CartPole (program 5.4)."""
+
+from __future__ import annotations
+
+import gymnasium
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from a3c.networks.actor_critic import ActorCritic
+
+
+class BookActorCritic(ActorCritic):
+    """Inputs of unit L2 norm, 25 and 50 hidden units, and a critic that does not train the trunk.
+
+    The actor is 50-2 for CartPole. The critic is 50-25-1 behind a detach, and its tanh keeps
+    values in (−1, 1), which is why the book normalises its returns.
+
+    Args:
+        observation_space: a Box of one axis.
+        action_space: a Discrete.
+
+    Raises:
+        ValueError: the observations have more than one axis.
+    """
+
+    def __init__(self, observation_space: gymnasium.Space, action_space: gymnasium.Space) -> None:
+        super().__init__(observation_space, action_space)
+        shape = observation_space.shape
+        if shape is None or len(shape) != 1:
+            raise ValueError(f"observation_space: got shape {shape}, BookActorCritic takes vectors only")
+        self.l1 = nn.Linear(shape[0], 25)
+        self.l2 = nn.Linear(25, 50)
+        self.actor_lin1 = nn.Linear(50, self.distribution.parameter_count(action_space))
+        self.l3 = nn.Linear(50, 25)
+        self.critic_lin1 = nn.Linear(25, 1)
+
+    def _features(self, observations: Tensor) -> Tensor:
+        inputs = F.normalize(observations.to(torch.float32), dim=-1)
+        return F.relu(self.l2(F.relu(self.l1(inputs))))
+
+    def actor(self, observations: Tensor) -> Tensor:
+        return self.actor_lin1(self._features(observations))
+
+    def forward(self, observations: Tensor) -> tuple[Tensor, Tensor]:
+        features = self._features(observations)
+        critic = F.relu(self.l3(features.detach()))
+        return self.actor_lin1(features), self.critic_lin1(critic).tanh().squeeze(-1)

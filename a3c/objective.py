@@ -1,0 +1,100 @@
+"""From (network, batch) to (loss, metrics): the one place where network, estimator and losses meet."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from a3c.batch import RolloutBatch
+from a3c.losses import REDUCTIONS, entropy_loss, masked_reduction, policy_gradient_loss, value_loss
+from a3c.networks.actor_critic import ActorCritic
+from a3c.returns import ReturnEstimator
+
+VALUE_LOSSES = ("squared_error", "huber")
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The actor-critic objective with its coefficients; the same in every update mode.
+
+    Attributes:
+        returns: estimator of advantages and value targets.
+        discount: γ, in [0, 1].
+        value_coefficient: weight of the value loss beside the policy loss, ≥ 0.
+        entropy_coefficient: weight of the entropy bonus, ≥ 0.
+        value_loss: "squared_error" or "huber".
+        huber_delta: where the Huber loss turns from square to linear, > 0.
+        reduction: "mean" over real steps, or their "sum".
+
+    Raises:
+        ValueError: a value outside its range.
+    """
+
+    returns: ReturnEstimator
+    discount: float = 0.99
+    value_coefficient: float = 0.5
+    entropy_coefficient: float = 0.0
+    value_loss: str = "squared_error"
+    huber_delta: float = 1.0
+    reduction: str = "mean"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.discount <= 1:
+            raise ValueError(f"discount: got {self.discount}, must be between 0 and 1")
+        for name in ("value_coefficient", "entropy_coefficient"):
+            if not (getattr(self, name) >= 0 and math.isfinite(getattr(self, name))):
+                raise ValueError(f"{name}: got {getattr(self, name)}, must be at least 0 and finite")
+        if self.value_loss not in VALUE_LOSSES:
+            raise ValueError(f"value_loss: got {self.value_loss!r}, must be one of {', '.join(VALUE_LOSSES)}")
+        if not self.huber_delta > 0:
+            raise ValueError(f"huber_delta: got {self.huber_delta}, must be above 0")
+        if self.reduction not in REDUCTIONS:
+            raise ValueError(f"reduction: got {self.reduction!r}, must be one of {', '.join(REDUCTIONS)}")
+
+    def __call__(self, network: ActorCritic, batch: RolloutBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Gives the loss of a batch and what went into it.
+
+        Args:
+            network: the network whose parameters receive the gradient.
+            batch: transitions, [T, B].
+
+        Returns:
+            The scalar to minimise, and detached scalars by metric key; the loss terms among them
+            are unweighted.
+        """
+        parameters, values = network(batch.observations)
+        policy = network.distribution(parameters[:-1])
+        log_probs = policy.log_prob(batch.actions)
+        # No bonus, no gradient: the entropy is then only looked at, which saves its backward pass.
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.entropy_coefficient > 0):
+            entropies = policy.entropy()
+
+        discounts = self.discount * (~batch.terminated).to(values.dtype)
+        with torch.no_grad():
+            targets = self.returns(batch, values, log_probs, discounts)
+
+        reduce = masked_reduction(batch.mask, self.reduction)
+        policy_term = policy_gradient_loss(log_probs, targets.advantages, reduce)
+        huber_delta = self.huber_delta if self.value_loss == "huber" else None
+        value_term = value_loss(values[:-1], targets.value_targets, reduce, huber_delta)
+        entropy_term = entropy_loss(entropies, reduce)
+        loss = policy_term + self.value_coefficient * value_term
+        if self.entropy_coefficient > 0:
+            loss = loss + self.entropy_coefficient * entropy_term
+
+        with torch.no_grad():
+            mean = reduce if self.reduction == "mean" else masked_reduction(batch.mask, "mean")
+            metrics = {
+                "loss/total": loss.detach(),
+                "loss/policy": policy_term.detach(),
+                "loss/value": value_term.detach(),
+                "loss/entropy": entropy_term.detach(),
+                "policy/entropy": mean(entropies),
+                "value/mean": mean(values[:-1]),
+                "value/target_mean": mean(targets.value_targets),
+                "advantage/mean": mean(targets.advantages),
+            }
+        return loss, metrics

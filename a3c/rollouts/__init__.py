@@ -1,0 +1,1 @@
+"""Collection of rollouts: collectors, the processes around them, and the dataset they feed."""

@@ -1,0 +1,48 @@
+"""Typed tensors laid out in one block of bytes: one shared mapping, however many tensors.
+
+A shared tensor of its own for each field would cost a file descriptor each in every process.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+ALIGNMENT = 64  # bytes: a cache line, and enough for every dtype
+
+
+class Field(NamedTuple):
+    """One tensor of a block."""
+
+    name: str
+    shape: Sequence[int]
+    dtype: torch.dtype
+
+
+def layout(fields: Sequence[Field]) -> tuple[list[int], int]:
+    """Gives each field's offset and the whole size, in bytes; every field starts aligned."""
+    offsets, size = [], 0
+    for field in fields:
+        offsets.append(size)
+        nbytes = math.prod(field.shape) * field.dtype.itemsize
+        size += -(-nbytes // ALIGNMENT) * ALIGNMENT
+    return offsets, size
+
+
+def carve(block: Tensor, fields: Sequence[Field]) -> dict[str, Tensor]:
+    """Gives the fields as views of a block of bytes, by name.
+
+    Args:
+        block: uint8, [at least `layout(fields)[1]`].
+        fields: what lies in it.
+    """
+    offsets, _ = layout(fields)
+    views = {}
+    for field, offset in zip(fields, offsets, strict=True):
+        nbytes = math.prod(field.shape) * field.dtype.itemsize
+        views[field.name] = block[offset : offset + nbytes].view(field.dtype).view(tuple(field.shape))
+    return views

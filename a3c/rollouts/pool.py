@@ -1,0 +1,210 @@
+"""Starts worker processes, hands their rollouts on, notices their death and stops them.
+
+Knows nothing of RL: a worker's task is a callable, and a rollout is a slot with an owner.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections import deque
+from functools import partial
+from multiprocessing import connection
+from typing import Any
+
+import torch.multiprocessing
+
+from a3c.batch import BatchShape, Rollout
+from a3c.rollouts.worker import SlotMemory, Task, run_worker
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+class WorkerError(RuntimeError):
+    """A worker raised, or died: with its traceback, or the name of its signal."""
+
+
+def start_fork_server() -> None:
+    """Starts the process that workers are forked from, if it does not run yet; does not wait.
+
+    It imports torch, gymnasium and the worker once, so that a worker starts in a fraction of a
+    second. A fork server, since forking this process would copy its threads' locks and its
+    signal handlers.
+    """
+    context = torch.multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["a3c.rollouts.worker", "a3c.networks"])
+    # One thread a worker. The variables must stand before torch is imported there.
+    missing = [name for name in THREAD_VARIABLES if name not in os.environ]
+    os.environ.update(dict.fromkeys(missing, "1"))
+    try:
+        from multiprocessing import forkserver
+
+        forkserver.ensure_running()
+    finally:
+        for name in missing:
+            del os.environ[name]
+
+
+class WorkerPool:
+    """A pool of processes, each with a pipe and slots of its own.
+
+    Args:
+        task: what every worker does.
+        workers: number of processes, at least 1.
+        slots_per_worker: buffers of each; with two one is filled while the other is read.
+        shape: what a slot holds.
+        start_timeout: seconds for all workers to get ready.
+    """
+
+    def __init__(
+        self, task: Task, workers: int, slots_per_worker: int, shape: BatchShape, start_timeout: float = 60.0
+    ) -> None:
+        self._task = task
+        self._count = workers
+        self._slots_per_worker = slots_per_worker
+        self._shape = shape
+        self._start_timeout = start_timeout
+        self._processes: list[Any] = []
+        self._connections: list[connection.Connection] = []
+        self._memories: list[SlotMemory] = []
+        self._views: list[Any] = []
+        self._finished: set[int] = set()
+        self._arrived: deque[Rollout] = deque()
+        self._unready: set[int] = set()
+        self._stop = torch.zeros(1, dtype=torch.bool)
+
+    def start(self) -> None:
+        """Starts the workers and waits until each is ready; none steps before all are.
+
+        Raises:
+            WorkerError: one failed in its set-up, or took longer than the timeout.
+        """
+        start_fork_server()
+        context = torch.multiprocessing.get_context("forkserver")
+        self._unready = set(range(self._count))
+        self._stop = torch.zeros(1, dtype=torch.bool).share_memory_()
+        try:
+            for worker in range(self._count):
+                memory = SlotMemory.allocate(self._shape, self._slots_per_worker)
+                ours, theirs = context.Pipe()
+                process = context.Process(
+                    target=run_worker,
+                    args=(worker, self._task, memory, self._stop, theirs),
+                    name=f"a3c-worker-{worker}",
+                    daemon=True,
+                )
+                process.start()
+                theirs.close()
+                self._processes.append(process)
+                self._connections.append(ours)
+                self._memories.append(memory)
+                self._views.append(memory.views())
+            deadline = time.monotonic() + self._start_timeout
+            while self._unready:
+                if time.monotonic() > deadline:
+                    raise WorkerError(f"workers {sorted(self._unready)} were not ready after {self._start_timeout} s")
+                self._wait(0.5)
+        except BaseException:
+            self.close()
+            raise
+        for worker in range(self._count):
+            for slot in range(self._slots_per_worker):
+                self._give(worker, slot)
+
+    @property
+    def exhausted(self) -> bool:
+        """All workers have used up their episode budget, and nothing is waiting."""
+        return len(self._finished) == self._count and not self._arrived
+
+    @property
+    def pids(self) -> list[int]:
+        """Process ids of the workers."""
+        return [process.pid for process in self._processes]
+
+    def get(self, timeout: float) -> Rollout | None:
+        """Gives the next rollout in order of arrival, or None after the timeout.
+
+        Args:
+            timeout: seconds.
+
+        Raises:
+            WorkerError: a worker raised or died.
+        """
+        if not self._arrived:
+            self._wait(timeout)
+        return self._arrived.popleft() if self._arrived else None
+
+    def _wait(self, timeout: float) -> None:
+        """Takes in whatever has been sent, and notices deaths."""
+        alive = [worker for worker in range(self._count) if worker not in self._finished]
+        handles: list[Any] = []
+        for worker in alive:
+            handles += [self._connections[worker], self._processes[worker].sentinel]
+        ready = set(connection.wait(handles, timeout))
+        for worker in alive:
+            if self._connections[worker] in ready:
+                self._receive(worker)
+            elif self._processes[worker].sentinel in ready:
+                self._raise_death(worker)
+
+    def _receive(self, worker: int) -> None:
+        try:
+            message = self._connections[worker].recv()
+        except (EOFError, ConnectionResetError):
+            self._raise_death(worker)
+        match message:
+            case ("ready",):
+                self._unready.discard(worker)
+            case ("rollout", slot, fragment):
+                if fragment.is_last:
+                    self._finished.add(worker)
+                self._arrived.append(
+                    Rollout(
+                        self._views[worker][slot].first(fragment.length),
+                        fragment.episodes,
+                        worker,
+                        fragment.is_last,
+                        partial(self._give, worker, slot),
+                    )
+                )
+            case ("error", text):
+                raise WorkerError(f"worker {worker} failed:\n{text}")
+
+    def _raise_death(self, worker: int) -> None:
+        process = self._processes[worker]
+        process.join(5)
+        code = process.exitcode
+        how = f"was killed by {signal.Signals(-code).name}" if code is not None and code < 0 else f"exited with {code}"
+        raise WorkerError(f"worker {worker} {how}")
+
+    def _give(self, worker: int, slot: int) -> None:
+        if worker in self._finished or not self._connections:
+            return
+        try:
+            self._connections[worker].send(slot)
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # it died: the next wait sees its sentinel, with the reason
+
+    def close(self, grace: float = 2.0) -> None:
+        """Stops all workers; those that do not stop within the grace are killed. Idempotent."""
+        if not self._processes:
+            return
+        self._stop[0] = True
+        for worker, pipe in enumerate(self._connections):
+            try:
+                if worker not in self._finished:
+                    pipe.send(None)
+            except (BrokenPipeError, ConnectionResetError):
+                pass
+        deadline = time.monotonic() + grace
+        for process in self._processes:
+            process.join(max(0.0, deadline - time.monotonic()))
+        for process in self._processes:
+            if process.is_alive():
+                process.kill()
+                process.join()
+        for pipe in self._connections:
+            pipe.close()
+        self._processes, self._connections, self._memories, self._views = [], [], [], []
+        self._arrived.clear()

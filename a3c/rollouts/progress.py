@@ -1,0 +1,124 @@
+"""Counters and clock of a run: what was trained, what was dropped, and how long it took."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from statistics import fmean
+from typing import Any
+
+from a3c.batch import Episode
+
+WINDOW = 50  # episodes of the running means, as in the book's plots
+
+
+class TrainClock:
+    """Seconds of training: from its start on, with the pauses left out."""
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self._before = seconds
+        self._started: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training so far, those of a resumed run's past included."""
+        return self._before + (0.0 if self._started is None else time.perf_counter() - self._started)
+
+    def start(self) -> None:
+        """Starts or goes on."""
+        if self._started is None:
+            self._started = time.perf_counter()
+
+    def stop(self) -> None:
+        """Stops; the seconds stay."""
+        self._before, self._started = self.seconds, None
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leaves out what happens inside, evaluation for one."""
+        running = self._started is not None
+        self.stop()
+        try:
+            yield
+        finally:
+            if running:
+                self.start()
+
+
+class Progress:
+    """What a run has used of its budget.
+
+    Always ``collected = trained + dropped + in flight``: every step handed over by a collector is
+    in one of the three.
+
+    Attributes:
+        trained: env steps that an update has used.
+        dropped: env steps discarded, by reason.
+        collected: env steps handed over by collectors.
+        episodes: whole episodes seen.
+        clock: seconds of training.
+    """
+
+    def __init__(self) -> None:
+        self.trained = 0
+        self.dropped: Counter[str] = Counter()
+        self.collected = 0
+        self.episodes = 0
+        self.clock = TrainClock()
+        self._recent: deque[Episode] = deque(maxlen=WINDOW)
+        self._rate_mark = (0.0, 0)
+
+    @property
+    def env_steps(self) -> int:
+        """Env steps used of the budget, and every x-axis: trained and dropped ones."""
+        return self.trained + self.dropped.total()
+
+    @property
+    def in_flight(self) -> int:
+        """Env steps collected, but neither trained nor dropped yet."""
+        return self.collected - self.env_steps
+
+    def add_episodes(self, episodes: list[Episode]) -> None:
+        """Counts whole episodes, in time order."""
+        self.episodes += len(episodes)
+        self._recent.extend(episodes)
+
+    def metrics(self) -> dict[str, float]:
+        """Gives the counters, the running means of the last episodes and the speed since the last call."""
+        seconds, steps = self.clock.seconds, self.env_steps
+        mark_seconds, mark_steps = self._rate_mark
+        self._rate_mark = (seconds, steps)
+        metrics = {
+            "env_steps": float(steps),
+            "rollout/episodes": float(self.episodes),
+            "time/train_seconds": seconds,
+            "rollout/dropped_env_steps": float(self.dropped.total()),
+        }
+        if seconds > mark_seconds:
+            metrics["time/env_steps_per_second"] = (steps - mark_steps) / (seconds - mark_seconds)
+        if self._recent:
+            metrics["rollout/episode_return"] = fmean(episode.episode_return for episode in self._recent)
+            metrics["rollout/episode_length"] = fmean(episode.length for episode in self._recent)
+        return metrics
+
+    def state_dict(self) -> dict[str, Any]:
+        """Gives what a checkpoint keeps; what was in flight is lost with the workers."""
+        return {
+            "trained": self.trained,
+            "dropped": dict(self.dropped),
+            "episodes": self.episodes,
+            "train_seconds": self.clock.seconds,
+            "recent": [tuple(episode) for episode in self._recent],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from a checkpoint."""
+        self.trained = state["trained"]
+        self.dropped = Counter(state["dropped"])
+        self.collected = self.env_steps
+        self.episodes = state["episodes"]
+        self.clock = TrainClock(state["train_seconds"])
+        self._recent = deque((Episode(*episode) for episode in state["recent"]), maxlen=WINDOW)
+        self._rate_mark = (self.clock.seconds, self.env_steps)

@@ -1,0 +1,128 @@
+"""Joins the fragments of an environment to segments: whole episodes, or at most n steps of one.
+
+Collectors give fragments of a fixed size, in which episodes begin and end anywhere. An estimator
+that needs whole episodes, or rollouts that stop at an episode's end, is served from here; an
+unfinished segment is carried over, so no step is wasted.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from a3c.batch import TIME_FIELDS, BatchShape, RolloutBatch, empty_batch
+
+Arrays = tuple[NDArray[Any], ...]  # the time fields of one fragment
+
+
+class _Piece(NamedTuple):
+    """Steps start to end of one column of a fragment."""
+
+    fragment: Arrays
+    column: int
+    start: int
+    end: int
+
+
+class _Segment(NamedTuple):
+    """A complete segment: the pieces it is made of, in time order."""
+
+    pieces: list[_Piece]
+    env_id: int
+    ordinal: int
+    length: int
+
+
+class SegmentJoiner:
+    """Cuts each environment's stream of steps at episode ends and, if asked, after n steps.
+
+    Segments come out in the order in which they were completed.
+
+    Args:
+        horizon: most steps of a segment, or None for whole episodes.
+    """
+
+    def __init__(self, horizon: int | None) -> None:
+        self._horizon = horizon
+        self._open: dict[int, list[_Piece]] = defaultdict(list)
+        self._ordinals: dict[int, int] = defaultdict(int)
+        self._complete: deque[_Segment] = deque()
+
+    def __len__(self) -> int:
+        """Number of complete segments that wait to be taken."""
+        return len(self._complete)
+
+    @property
+    def steps_held(self) -> int:
+        """Steps in segments that are complete or still open."""
+        waiting = sum(segment.length for segment in self._complete)
+        return waiting + sum(piece.end - piece.start for pieces in self._open.values() for piece in pieces)
+
+    def add(self, batch: RolloutBatch) -> None:
+        """Takes in the next fragment of its environments; its memory may be reused afterwards."""
+        fragment: Arrays = tuple(getattr(batch, name).numpy().copy() for name in TIME_FIELDS)
+        fields = dict(zip(TIME_FIELDS, fragment, strict=True))
+        ended, mask = fields["terminated"] | fields["truncated"], fields["mask"]
+        found: list[tuple[int, int, _Segment]] = []
+        for column, env_id in enumerate(batch.env_ids.tolist()):
+            ends = ended[:, column].nonzero()[0].tolist()
+            start = 0 if mask[0, column] else 1
+            for stop in [*(end + 1 for end in ends), batch.length]:
+                self._extend(found, env_id, fragment, column, start, stop, stop - 1 in ends)
+                start = stop + 1  # past the reset step
+        found.sort(key=lambda item: item[:2])
+        self._complete.extend(segment for _, _, segment in found)
+
+    def _extend(
+        self,
+        found: list[tuple[int, int, _Segment]],
+        env_id: int,
+        fragment: Arrays,
+        column: int,
+        start: int,
+        stop: int,
+        ended: bool,
+    ) -> None:
+        """Adds steps start to stop to an environment's open segment, and closes what is full."""
+        pieces = self._open[env_id]
+        while start < stop:
+            held = sum(piece.end - piece.start for piece in pieces)
+            end = stop if self._horizon is None else min(stop, start + self._horizon - held)
+            pieces.append(_Piece(fragment, column, start, end))
+            length = held + end - start
+            if length == self._horizon or (ended and end == stop):
+                found.append((end, column, _Segment(pieces, env_id, self._ordinals[env_id], length)))
+                self._ordinals[env_id] += 1
+                self._open[env_id] = pieces = []
+            start = end
+
+    def take(self, count: int) -> RolloutBatch:
+        """Gives the oldest `count` complete segments side by side, padded below with masked zeros.
+
+        Raises:
+            IndexError: fewer are complete.
+        """
+        segments = [self._complete.popleft() for _ in range(count)]
+        observations = segments[0].pieces[0].fragment[0]
+        length = max(segment.length for segment in segments)
+        dtype = torch.from_numpy(observations[:0]).dtype
+        batch = empty_batch(BatchShape(length, count, observations.shape[2:], dtype))
+        rows = [getattr(batch, name).numpy() for name in TIME_FIELDS]
+        for column, segment in enumerate(segments):
+            offset = 0
+            for piece in segment.pieces:
+                steps = piece.end - piece.start
+                # One row more of the observations: the state after the piece's last step.
+                rows[0][offset : offset + steps + 1, column] = piece.fragment[0][
+                    piece.start : piece.end + 1, piece.column
+                ]
+                for row, field in zip(rows[1:], piece.fragment[1:], strict=True):
+                    row[offset : offset + steps, column] = field[piece.start : piece.end, piece.column]
+                offset += steps
+            batch.env_ids[column] = segment.env_id
+            batch.segment_ids[column] = segment.ordinal
+        return batch

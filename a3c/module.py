@@ -122,22 +122,20 @@ class A3C(LightningModule):
         keys = list(self._sums)
         means = (torch.stack([self._sums[key] for key in keys]) / self._summed).tolist()
         self._sums, self._summed = {}, 0
-        self.log_now(dict(zip(keys, means, strict=True)))
+        metrics = dict(zip(keys, means, strict=True))
+        metrics["time/env_steps_per_second"] = self._data.progress.take_rate()
+        self.log_now(metrics)
 
     def log_now(self, metrics: dict[str, float]) -> None:
         """Logs metrics at once, beside the run's counters, to every logger."""
-        self.latest = {**metrics, "updates": float(self.updates), **self._data.metrics()}
+        row = {**metrics, "updates": float(self.updates), **self._data.progress.metrics()}
+        self.latest.update(row)
         for logger in self.trainer.loggers:
-            logger.log_metrics(self.latest, step=self.updates)
+            logger.log_metrics(row, step=self.updates)
 
     @property
     def _data(self) -> Any:
         return self.trainer.datamodule  # type: ignore[attr-defined]
-
-    def transfer_batch_to_device(self, batch: RolloutBatch, device: torch.device, dataloader_index: int) -> Any:
-        if device.type == "cpu":  # already there; Lightning's walk over the fields takes longer than a look
-            return batch
-        return super().transfer_batch_to_device(batch, device, dataloader_index)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["a3c"] = {

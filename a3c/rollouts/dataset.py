@@ -266,7 +266,8 @@ class RolloutDataModule(LightningDataModule):
 
     def _batch_shape(self, length: int, columns: int) -> BatchShape:
         observation, dtype = self.observation_space.shape, self.observation_space.dtype
-        assert observation is not None and dtype is not None, "a Box has both"
+        assert observation is not None, "a Box has a shape"
+        assert dtype is not None, "a Box has a dtype"
         return BatchShape(length, columns, observation, getattr(torch, dtype.name))
 
     def _check_whole_episodes_fit(self) -> None:
@@ -286,9 +287,20 @@ class RolloutDataModule(LightningDataModule):
                 f"and {available:,} are available; must be fewer environments, or an estimator with n_steps"
             )
 
-    def metrics(self) -> dict[str, float]:
-        """Gives counters, running episode means and speed, by metric key."""
-        return self.progress.metrics()
+    def transfer_batch_to_device(self, batch: RolloutBatch, device: torch.device, dataloader_index: int) -> Any:
+        if device.type == "cpu":  # already there; Lightning's walk over the fields takes longer than a look
+            return batch
+        return super().transfer_batch_to_device(batch, device, dataloader_index)
+
+    @property
+    def budget_used(self) -> float:
+        """Share of the budget that is used up, 0 to 1."""
+        shares = []
+        if self.max_env_steps is not None:
+            shares.append(self.progress.env_steps / self.max_env_steps)
+        if self.max_episodes_per_worker is not None:
+            shares.append(self.progress.episodes / (self.max_episodes_per_worker * self.workers))
+        return min(1.0, max(shares))
 
     def close(self) -> None:
         """Stops the workers. Idempotent."""

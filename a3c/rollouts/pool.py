@@ -5,10 +5,10 @@ Knows nothing of RL: a worker's task is a callable, and a rollout is a slot with
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from collections import deque
+from contextlib import suppress
 from functools import partial
 from multiprocessing import connection
 from typing import Any
@@ -16,34 +16,12 @@ from typing import Any
 import torch.multiprocessing
 
 from a3c.batch import BatchShape, Rollout
+from a3c.rollouts.forkserver import start_fork_server
 from a3c.rollouts.worker import SlotMemory, Task, run_worker
-
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 class WorkerError(RuntimeError):
     """A worker raised, or died: with its traceback, or the name of its signal."""
-
-
-def start_fork_server() -> None:
-    """Starts the process that workers are forked from, if it does not run yet; does not wait.
-
-    It imports torch, gymnasium and the worker once, so that a worker starts in a fraction of a
-    second. A fork server, since forking this process would copy its threads' locks and its
-    signal handlers.
-    """
-    context = torch.multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["a3c.rollouts.worker", "a3c.networks"])
-    # One thread a worker. The variables must stand before torch is imported there.
-    missing = [name for name in THREAD_VARIABLES if name not in os.environ]
-    os.environ.update(dict.fromkeys(missing, "1"))
-    try:
-        from multiprocessing import forkserver
-
-        forkserver.ensure_running()
-    finally:
-        for name in missing:
-            del os.environ[name]
 
 
 class WorkerPool:
@@ -181,10 +159,9 @@ class WorkerPool:
     def _give(self, worker: int, slot: int) -> None:
         if worker in self._finished or not self._connections:
             return
-        try:
+        # If it died, the next wait sees its sentinel, with the reason.
+        with suppress(BrokenPipeError, ConnectionResetError):
             self._connections[worker].send(slot)
-        except (BrokenPipeError, ConnectionResetError):
-            pass  # it died: the next wait sees its sentinel, with the reason
 
     def close(self, grace: float = 2.0) -> None:
         """Stops all workers; those that do not stop within the grace are killed. Idempotent."""
@@ -192,11 +169,9 @@ class WorkerPool:
             return
         self._stop[0] = True
         for worker, pipe in enumerate(self._connections):
-            try:
-                if worker not in self._finished:
+            if worker not in self._finished:
+                with suppress(BrokenPipeError, ConnectionResetError):
                     pipe.send(None)
-            except (BrokenPipeError, ConnectionResetError):
-                pass
         deadline = time.monotonic() + grace
         for process in self._processes:
             process.join(max(0.0, deadline - time.monotonic()))

@@ -86,22 +86,24 @@ class Progress:
         self._recent.extend(episodes)
 
     def metrics(self) -> dict[str, float]:
-        """Gives the counters, the running means of the last episodes and the speed since the last call."""
-        seconds, steps = self.clock.seconds, self.env_steps
-        mark_seconds, mark_steps = self._rate_mark
-        self._rate_mark = (seconds, steps)
+        """Gives the counters and the running means of the last episodes, by metric key."""
         metrics = {
-            "env_steps": float(steps),
+            "env_steps": float(self.env_steps),
             "rollout/episodes": float(self.episodes),
-            "time/train_seconds": seconds,
+            "time/train_seconds": self.clock.seconds,
             "rollout/dropped_env_steps": float(self.dropped.total()),
         }
-        if seconds > mark_seconds:
-            metrics["time/env_steps_per_second"] = (steps - mark_steps) / (seconds - mark_seconds)
         if self._recent:
             metrics["rollout/episode_return"] = fmean(episode.episode_return for episode in self._recent)
             metrics["rollout/episode_length"] = fmean(episode.length for episode in self._recent)
         return metrics
+
+    def take_rate(self) -> float:
+        """Gives env steps a second of training since the last call; 0 if no time has passed."""
+        seconds, steps = self.clock.seconds, self.env_steps
+        mark_seconds, mark_steps = self._rate_mark
+        self._rate_mark = (seconds, steps)
+        return (steps - mark_steps) / (seconds - mark_seconds) if seconds > mark_seconds else 0.0
 
     def state_dict(self) -> dict[str, Any]:
         """Gives what a checkpoint keeps; what was in flight is lost with the workers."""

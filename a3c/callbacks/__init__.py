@@ -1,0 +1,9 @@
+"""What watches a run: evaluation, checkpoints, interruption, progress bar, report."""
+
+from a3c.callbacks.checkpoints import Checkpoints
+from a3c.callbacks.evaluation import GreedyEvaluation
+from a3c.callbacks.interruption import Interruption
+from a3c.callbacks.progress import BudgetBar
+from a3c.callbacks.report import RunReport
+
+__all__ = ["BudgetBar", "Checkpoints", "GreedyEvaluation", "Interruption", "RunReport"]

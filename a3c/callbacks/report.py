@@ -1,0 +1,71 @@
+"""What a run leaves behind at its end: summary.json and learning_curve.png."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from a3c.callbacks.evaluation import GreedyEvaluation
+from a3c.plots import learning_curve
+
+
+class RunReport(Callback):
+    """Writes the run's summary and its learning curve when training ends.
+
+    Comes after `GreedyEvaluation` in the list of callbacks, whose final figure it writes down.
+
+    Args:
+        folder: the run folder, with its metrics.csv in it.
+        evaluation: where the evaluation figures come from.
+    """
+
+    def __init__(self, folder: Path, evaluation: GreedyEvaluation) -> None:
+        self.folder = folder
+        self._evaluation = evaluation
+        self.summary: dict[str, Any] = {}
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for logger in trainer.loggers:
+            logger.save()
+        self.summary = self._summarise(trainer, pl_module)
+        (self.folder / "summary.json").write_text(json.dumps(self.summary, indent=2) + "\n")
+        if (self.folder / "metrics.csv").exists():
+            summary = self.summary
+            title = f"{summary['env']} · {summary['estimator']} · {summary['mode']} · seed {summary['seed']}"
+            data: Any = trainer.datamodule  # type: ignore[attr-defined]
+            figure = learning_curve(self.folder / "metrics.csv", title, data.env.reward_threshold)
+            figure.savefig(self.folder / "learning_curve.png", dpi=120)
+
+    def _summarise(self, trainer: Trainer, module: Any) -> dict[str, Any]:
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        progress, evaluation = data.progress, self._evaluation
+        seconds = progress.clock.seconds
+        final = evaluation.final
+        return {
+            "env": data.env.id,
+            "estimator": type(module.returns).__name__,
+            "mode": data.mode,
+            "seed": data.seed,
+            "interrupted": trainer.interrupted,
+            "env_steps": progress.env_steps,
+            "updates": module.updates,
+            "train_seconds": seconds,
+            "env_steps_per_second": progress.env_steps / seconds if seconds > 0 else math.nan,
+            "episodes": progress.episodes,
+            "eval_return_mean": final.return_mean if final else None,
+            "eval_return_std": final.return_std if final else None,
+            "eval_episodes": len(final.episodes) if final else 0,
+            "solved_at_env_steps": evaluation.solved_at_env_steps,
+            "solved_at_seconds": evaluation.solved_at_seconds,
+            "best_eval_return_mean": evaluation.best,
+            "policy_lag_mean": module.lag_sum / module.updates if module.updates else None,
+            "policy_lag_max": module.lag_max,
+            "collected_env_steps": progress.collected,
+            "trained_env_steps": progress.trained,
+            "dropped_env_steps": progress.dropped.total(),
+            "in_flight_env_steps": progress.in_flight,
+        }

@@ -1,0 +1,107 @@
+"""Where a run's metrics go: metrics.csv, always, and Weights & Biases."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import wandb
+from lightning.pytorch.loggers import Logger, WandbLogger
+
+PROJECT = "a3c"
+
+
+class MetricsFile(Logger):
+    """Writes every metric to one CSV file, a line for each time that something is logged.
+
+    Lightning's CSVLogger keeps lines in memory and deletes what a folder holds already. Here a
+    line is on disk when `log_metrics` comes back; a new key rewrites the file with a wider header.
+
+    Args:
+        path: the file; it must not exist.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path = path
+        self._keys: list[str] = []
+
+    @property
+    def name(self) -> str:
+        return "metrics"
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """Writes nothing: the configuration stands in config.yaml."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        new = [key for key in metrics if key not in self._keys]
+        if new:
+            self._widen(new)
+        line = io.StringIO(newline="")
+        csv.DictWriter(line, self._keys).writerow(metrics)
+        with self._path.open("a", newline="") as file:
+            file.write(line.getvalue())
+
+    def _widen(self, new: list[str]) -> None:
+        rows: list[dict[str, str]] = []
+        if self._keys:
+            with self._path.open(newline="") as file:
+                rows = list(csv.DictReader(file))
+        self._keys += new
+        temporary = self._path.with_name(f".{self._path.name}.tmp")
+        with temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, self._keys)
+            writer.writeheader()
+            writer.writerows(rows)
+        os.replace(temporary, self._path)
+
+
+def wandb_mode() -> str:
+    """Decides, before W&B is started, how it runs: WANDB_MODE, else online if logged in, else offline.
+
+    It never asks: a prompt would stop a run that nobody watches, and a start that failed online
+    cannot be repeated offline in the same process.
+    """
+    chosen = os.environ.get("WANDB_MODE")
+    if chosen:
+        return chosen
+    return "online" if wandb.login(prompt=False, verify=False) else "offline"
+
+
+def make_wandb_logger(
+    folder: Path, *, env: str, estimator: str, mode: str, seed: int, config: Mapping[str, Any]
+) -> WandbLogger:
+    """Starts a W&B run whose x-axis is env steps, and gives its Lightning logger.
+
+    Args:
+        folder: the run folder; W&B writes into its wandb/.
+        env: environment id.
+        estimator: name of the return estimator.
+        mode: update mode.
+        seed: the run's seed.
+        config: the whole configuration.
+    """
+    os.environ.setdefault("WANDB_SILENT", "true")
+    run = wandb.init(
+        project=os.environ.get("WANDB_PROJECT", PROJECT),
+        dir=folder,
+        mode=wandb_mode(),  # type: ignore[arg-type]
+        group=f"{env}/{estimator}",
+        name=f"{estimator}-{mode}-s{seed}",
+        tags=[env, estimator, mode],
+        config=dict(config),
+        settings=wandb.Settings(console="off", silent=True),
+    )
+    # The axis first, and never Lightning's: updates are not comparable between estimators.
+    run.define_metric("env_steps")
+    run.define_metric("*", step_metric="env_steps", step_sync=True)
+    return WandbLogger(experiment=run, project=PROJECT, save_dir=folder)

@@ -1,0 +1,29 @@
+"""Starts the process that workers are forked from; imports nothing heavy, so it can come first."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from multiprocessing import forkserver
+
+PRELOADED = ["a3c.rollouts.worker", "a3c.networks"]
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+def start_fork_server() -> None:
+    """Starts the fork server if it does not run yet, and does not wait for it.
+
+    It imports torch, gymnasium and the worker once, so that a worker starts in a fraction of a
+    second. A server, since to fork the learner would copy its threads' locks in whatever state
+    they are, and its signal handlers. Called before this process imports torch, the two imports
+    run side by side.
+    """
+    multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOADED)
+    # One thread a worker, and the variables must stand before torch is imported there.
+    missing = [name for name in THREAD_VARIABLES if name not in os.environ]
+    os.environ.update(dict.fromkeys(missing, "1"))
+    try:
+        forkserver.ensure_running()
+    finally:
+        for name in missing:
+            del os.environ[name]

@@ -1,0 +1,605 @@
+"""Return estimators: hand-computed chains, equivalences, and slow references written from the papers."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from builders import discounts_of, make_batch, time_major
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from a3c.batch import RolloutBatch, join_columns
+from a3c.returns import (
+    GAE,
+    FullEpisode,
+    L2Normalised,
+    NStep,
+    ReturnEstimator,
+    Targets,
+    VTrace,
+    discounted_sum,
+    lambda_returns,
+    linear_recursion,
+    trace_cuts,
+)
+
+ALL = [FullEpisode(), NStep(2), NStep(32), GAE(32, 0.7), VTrace(32, 0.9, 0.8), L2Normalised(NStep(2))]
+BY_NAME = {"ids": lambda estimator: type(estimator).__name__}
+
+
+def estimate(
+    estimator: ReturnEstimator, batch: RolloutBatch, values: Tensor, discount: float, log_probs: Tensor | None = None
+) -> Targets:
+    """Asks an estimator; without log_probs the policy is the one that acted."""
+    log_probs = batch.behaviour_log_probs if log_probs is None else log_probs
+    return estimator(batch, values, log_probs, discounts_of(batch, discount))
+
+
+def assert_numbers(tensor: Tensor, expected: list[float]) -> None:
+    torch.testing.assert_close(tensor, torch.tensor(expected, dtype=tensor.dtype), rtol=1e-6, atol=1e-6)
+
+
+# The chain: rewards 1, 2, 4 for leaving states valued 10, 20, 30; the last step leads to a state
+# valued 40; γ = ½. It ends after 1, 2 or 3 steps, in one of three ways.
+
+CHAIN_REWARDS, CHAIN_VALUES, HALF = [1.0, 2.0, 4.0], [10.0, 20.0, 30.0, 40.0], 0.5
+ENDS = [(end, steps) for steps in (1, 2, 3) for end in ("terminated", "truncated", "cut")]
+
+
+def chain(end: str, steps: int) -> tuple[RolloutBatch, Tensor]:
+    """Gives the chain ended after `steps`; past an end come a reset step and one step of the next episode.
+
+    The next episode's step has reward 8 and leads to a state valued 60. At a cut the fragment stops.
+    """
+    rewards, values = CHAIN_REWARDS[:steps], CHAIN_VALUES[: steps + 1]
+    if end == "cut":
+        return make_batch(rewards), time_major(values, torch.float32)
+    flags = [t == steps - 1 for t in range(steps + 2)]
+    mask = [t != steps for t in range(steps + 2)]
+    batch = make_batch([*rewards, 1e6, 8.0], **{end: flags}, mask=mask)
+    return batch, time_major([*values, 50.0, 60.0], torch.float32)
+
+
+FULL = {
+    ("terminated", 1): [1.0],
+    ("terminated", 2): [1 + 0.5 * 2, 2.0],
+    ("terminated", 3): [1 + 0.5 * 4, 2 + 0.5 * 4, 4.0],
+    ("truncated", 1): [1 + 0.5 * 20],
+    ("truncated", 2): [1 + 0.5 * 17, 2 + 0.5 * 30],
+    ("truncated", 3): [1 + 0.5 * 14, 2 + 0.5 * 24, 4 + 0.5 * 40],
+}
+TWO_STEP = {  # the trace is cut after the second step, where the critic says 30
+    ("terminated", 1): [1.0],
+    ("terminated", 2): [1 + 0.5 * 2, 2.0],
+    ("terminated", 3): [1 + 0.5 * 17, 2 + 0.5 * 30, 4.0],
+    ("truncated", 1): [1 + 0.5 * 20],
+    ("truncated", 2): [1 + 0.5 * 17, 2 + 0.5 * 30],
+    ("truncated", 3): [1 + 0.5 * 17, 2 + 0.5 * 30, 4 + 0.5 * 40],
+}
+ONE_STEP = {
+    ("terminated", 1): [1.0],
+    ("terminated", 2): [1 + 0.5 * 20, 2.0],
+    ("terminated", 3): [1 + 0.5 * 20, 2 + 0.5 * 30, 4.0],
+    ("truncated", 1): [1 + 0.5 * 20],
+    ("truncated", 2): [1 + 0.5 * 20, 2 + 0.5 * 30],
+    ("truncated", 3): [1 + 0.5 * 20, 2 + 0.5 * 30, 4 + 0.5 * 40],
+}
+HALF_LAMBDA = {  # G = r + ½·(½·V' + ½·G')
+    ("terminated", 1): [1.0],
+    ("terminated", 2): [1 + 0.25 * 20 + 0.25 * 2, 2.0],
+    ("terminated", 3): [1 + 0.25 * 20 + 0.25 * 10.5, 2 + 0.25 * 30 + 0.25 * 4, 4.0],
+    ("truncated", 1): [1 + 0.5 * 20],
+    ("truncated", 2): [1 + 0.25 * 20 + 0.25 * 17, 2 + 0.5 * 30],
+    ("truncated", 3): [1 + 0.25 * 20 + 0.25 * 15.5, 2 + 0.25 * 30 + 0.25 * 24, 4 + 0.5 * 40],
+}
+
+
+@pytest.mark.parametrize(("end", "steps"), ENDS)
+@pytest.mark.parametrize(
+    ("estimator", "table"),
+    [
+        (FullEpisode(), FULL),
+        (NStep(9), FULL),
+        (NStep(2), TWO_STEP),
+        (NStep(1), ONE_STEP),
+        (GAE(9, 0.5), HALF_LAMBDA),
+        (VTrace(9), FULL),
+    ],
+    ids=["full_episode", "9_step", "2_step", "1_step", "gae_half", "vtrace_on_policy"],
+)
+def test_every_split_of_the_chain_gives_the_hand_computed_targets(estimator, table, end, steps):
+    batch, values = chain(end, steps)
+    advantages, targets = estimate(estimator, batch, values, HALF)
+    expected = table["truncated" if end == "cut" else end, steps]  # both take the rest from the critic
+    assert_numbers(targets[:steps, 0], expected)
+    assert_numbers(
+        advantages[:steps, 0], [target - value for target, value in zip(expected, CHAIN_VALUES, strict=False)]
+    )
+    if end != "cut":
+        assert_numbers(targets[steps + 1 :, 0], [8 + 0.5 * 60])  # the next episode knows nothing of this one
+        assert_numbers(advantages[steps + 1 :, 0], [8 + 0.5 * 60 - 50])
+
+
+# Ratios 2, ½, 1 with both clips at 1: ρ = c = 1, ½, 1; δ = r + ½V' − V.
+VTRACE_TARGETS = {
+    ("terminated", 1): [10 + (1 - 10)],
+    ("terminated", 2): [10 + 1 + 0.5 * (11 - 20), 20 + 0.5 * (2 - 20)],
+    ("terminated", 3): [10 + 1 + 0.5 * (12 - 20), 20 + 0.5 * (17 - 20) + 0.25 * (4 - 30), 30 + (4 - 30)],
+    ("truncated", 1): [10 + (11 - 10)],
+    ("truncated", 2): [10 + 1 + 0.5 * (18.5 - 20), 20 + 0.5 * (17 - 20)],
+    ("truncated", 3): [10 + 1 + 0.5 * (17 - 20), 20 + 0.5 * (17 - 20) + 0.25 * (24 - 30), 30 + (24 - 30)],
+}
+VTRACE_ADVANTAGES = {  # ρ·(r + ½v' − V), where v' is the critic's V' at the end of what is known
+    ("terminated", 1): [1 - 10],
+    ("terminated", 2): [1 + 0.5 * 11 - 10, 0.5 * (2 - 20)],
+    ("terminated", 3): [1 + 0.5 * 12 - 10, 0.5 * (2 + 0.5 * 4 - 20), 4 - 30],
+    ("truncated", 1): [1 + 0.5 * 20 - 10],
+    ("truncated", 2): [1 + 0.5 * 18.5 - 10, 0.5 * (2 + 0.5 * 30 - 20)],
+    ("truncated", 3): [1 + 0.5 * 17 - 10, 0.5 * (2 + 0.5 * 24 - 20), 4 + 0.5 * 40 - 30],
+}
+
+
+@pytest.mark.parametrize(("end", "steps"), ENDS)
+def test_vtrace_off_policy_gives_the_hand_computed_targets_on_every_split(end, steps):
+    batch, values = chain(end, steps)
+    log_ratios = torch.zeros_like(batch.rewards)
+    log_ratios[:steps, 0] = torch.tensor([2.0, 0.5, 1.0])[:steps].log()
+    advantages, targets = estimate(VTrace(9), batch, values, HALF, batch.behaviour_log_probs + log_ratios)
+    key = ("truncated" if end == "cut" else end, steps)
+    assert_numbers(targets[:steps, 0], VTRACE_TARGETS[key])
+    assert_numbers(advantages[:steps, 0], VTRACE_ADVANTAGES[key])
+
+
+def test_vtrace_clips_the_errors_and_the_traces_by_themselves():
+    # Two steps, γ = 1, rewards 1 and 1, all values 0: δ = 1, 1. Ratios 3 and 3, ρ̄ = 2, c̄ = ½.
+    batch = make_batch([1.0, 1.0])
+    log_probs = torch.full((2, 1), math.log(3.0))
+    advantages, targets = estimate(VTrace(2, rho_clip=2.0, c_clip=0.5), batch, torch.zeros(3, 1), 1.0, log_probs)
+    assert_numbers(targets[:, 0], [2 * 1 + 0.5 * 2, 2 * 1])
+    assert_numbers(advantages[:, 0], [2 * (1 + 2), 2 * 1])
+
+
+@pytest.mark.parametrize(("end", "steps"), ENDS)
+def test_l2_normalised_divides_the_chains_returns_by_their_norm(end, steps):
+    batch, values = chain(end, steps)
+    advantages, targets = estimate(L2Normalised(FullEpisode()), batch, values, HALF)
+    returns = FULL["truncated" if end == "cut" else end, steps]
+    following = [] if end == "cut" else [8 + 0.5 * 60]  # the next episode's step is in the same column
+    norm = math.sqrt(sum(x * x for x in returns + following))
+    assert_numbers(targets[:steps, 0], [x / norm for x in returns])
+    assert_numbers(
+        advantages[:steps, 0], [x / norm - value for x, value in zip(returns, CHAIN_VALUES, strict=False)]
+    )
+
+
+def test_terminated_and_truncated_at_once_counts_as_terminated():
+    batch = make_batch([1.0, 2.0], terminated=[0, 1], truncated=[0, 1])
+    values = time_major([10.0, 20.0, 30.0], torch.float32)
+    assert_numbers(estimate(FullEpisode(), batch, values, HALF).value_targets[:, 0], [1 + 0.5 * 2, 2.0])
+
+
+def test_a_column_that_begins_with_a_reset_step_counts_from_the_step_after_it():
+    batch = make_batch([1e6, 2.0, 4.0], mask=[0, 1, 1], terminated=[0, 0, 1])
+    targets = estimate(FullEpisode(), batch, torch.zeros(4, 1), HALF).value_targets
+    assert_numbers(targets[1:, 0], [2 + 0.5 * 4, 4.0])
+
+
+# Program 5.10 of the book: its loop runs down to index 1, so each game's first reward is left out.
+
+
+@pytest.mark.parametrize(
+    ("rewards", "bootstrap_value", "expected"),
+    [
+        ([1.0, 1.0, -1.0], 0.0, 0.01),  # 1 + 0.99·(−1)
+        ([1.0, 1.0, 1.0], 0.0, 1.99),  # 1 + 0.99·1
+        ([1.0, 1.0, -1.0], 1.0, 0.9901),  # 1 + 0.99·(−1 + 0.99·1)
+        ([1.0, 1.0, 1.0], 1.0, 2.9701),  # 1 + 0.99·(1 + 0.99·1)
+    ],
+)
+def test_the_books_bootstrapping_example_gives_its_four_numbers(rewards, bootstrap_value, expected):
+    last_two = torch.tensor(rewards, dtype=torch.float64)[1:, None]
+    returns = discounted_sum(last_two, torch.full_like(last_two, 0.99), torch.tensor([bootstrap_value]))
+    assert returns[0].item() == pytest.approx(expected, abs=1e-12)
+
+
+def test_discounted_sum_leaves_its_arguments_as_they_were():
+    rewards = torch.tensor([[1.0], [2.0]])
+    discounted_sum(rewards, torch.full((2, 1), 0.5), torch.tensor([8.0]))
+    assert_numbers(rewards[:, 0], [1.0, 2.0])
+
+
+def test_linear_recursion_begins_from_nothing():
+    # x₂ = 3, x₁ = 2 + 10·3, x₀ = 1 + 100·32; the last factor meets no x.
+    solved = linear_recursion(torch.tensor([[1.0], [2.0], [3.0]]), torch.tensor([[100.0], [10.0], [7.0]]))
+    assert_numbers(solved[:, 0], [3201.0, 32.0, 3.0])
+
+
+def test_lambda_returns_mix_the_critic_and_the_longer_return():
+    # G₁ = 2 + ½·8; G₀ = 1 + ½·(¾·4 + ¼·6)
+    returns = lambda_returns(
+        torch.tensor([[1.0], [2.0]]),
+        torch.tensor([[0.5], [0.5]]),
+        torch.tensor([[4.0], [8.0]]),
+        torch.tensor([[0.25], [0.0]]),
+    )
+    assert_numbers(returns[:, 0], [3.25, 6.0])
+
+
+def test_traces_are_cut_at_truncation_before_masked_steps_at_the_end_and_every_n_steps():
+    batch = make_batch([0.0] * 7, truncated=[0, 0, 1, 0, 0, 0, 0], mask=[1, 1, 1, 1, 0, 1, 1])
+    assert trace_cuts(batch)[:, 0].tolist() == [False, False, True, True, False, False, True]
+    assert trace_cuts(batch, 2)[:, 0].tolist() == [False, True, True, True, False, True, True]
+    assert batch.truncated.sum() == 1  # the batch itself is left alone
+
+
+# Equivalences, on random rollouts
+
+
+@st.composite
+def rollouts(draw) -> tuple[RolloutBatch, Tensor, Tensor]:
+    """Gives (batch, values, log_probs) of random columns, in float64.
+
+    A column may begin with a reset step, ends episodes anywhere, has a reset step after each end,
+    and may be shorter than the batch. What stands at masked steps is large nonsense, and so are
+    the values of observations that no real step led to.
+    """
+    length, columns = draw(st.integers(1, 8)), draw(st.integers(1, 3))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    flags = {name: np.zeros((length, columns), dtype=bool) for name in ("terminated", "truncated", "mask")}
+    values = rng.normal(size=(length + 1, columns)) * 1e6
+    for column in range(columns):
+        real_length = draw(st.sampled_from([length, length, draw(st.integers(1, length))]))
+        reset = draw(st.booleans())
+        for t in range(real_length):
+            flags["mask"][t, column] = not reset
+            end = "" if reset else draw(st.sampled_from(["", "", "", "terminated", "truncated", "terminated truncated"]))
+            for name in end.split():
+                flags[name][t, column] = True
+            reset = bool(end)
+        values[: real_length + 1, column] = rng.normal(size=real_length + 1)
+    rewards = rng.normal(size=(length, columns)) * np.where(flags["mask"], 1, 1e6)
+    log_probs, behaviour_log_probs = -rng.exponential(size=(2, length, columns))
+    batch = make_batch(
+        torch.from_numpy(rewards),
+        **{name: torch.from_numpy(flag) for name, flag in flags.items()},
+        behaviour_log_probs=torch.from_numpy(behaviour_log_probs),
+        dtype=torch.float64,
+    )
+    return batch, torch.from_numpy(values), torch.from_numpy(log_probs)
+
+
+fractions = st.one_of(st.sampled_from([0.0, 1.0]), st.floats(0, 1))
+random_rollouts = settings(max_examples=60, deadline=None)
+
+
+def assert_same_where_real(targets: Targets, expected: Targets, mask: Tensor) -> None:
+    for given_, wanted in zip(targets, expected, strict=True):
+        torch.testing.assert_close(given_[mask], wanted[mask], rtol=1e-9, atol=1e-9)
+
+
+@random_rollouts
+@given(rollouts(), fractions, st.integers(0, 5))
+def test_n_steps_no_shorter_than_the_fragment_are_the_full_episode(rollout, discount, beyond):
+    batch, values, _ = rollout
+    n_step = estimate(NStep(batch.length + beyond), batch, values, discount)
+    assert_same_where_real(n_step, estimate(FullEpisode(), batch, values, discount), batch.mask)
+
+
+@random_rollouts
+@given(rollouts(), fractions)
+def test_gae_with_lambda_1_is_n_step(rollout, discount):
+    batch, values, _ = rollout
+    gae = estimate(GAE(batch.length, 1.0), batch, values, discount)
+    assert_same_where_real(gae, estimate(NStep(batch.length), batch, values, discount), batch.mask)
+
+
+@random_rollouts
+@given(rollouts(), fractions)
+def test_gae_with_lambda_0_and_n_step_with_n_1_are_the_one_step_error(rollout, discount):
+    batch, values, _ = rollout
+    one_step = batch.rewards + discounts_of(batch, discount) * values[1:]
+    expected = Targets(one_step - values[:-1], one_step)
+    for estimator in (GAE(8, 0.0), NStep(1)):
+        assert_same_where_real(estimate(estimator, batch, values, discount), expected, batch.mask)
+
+
+@random_rollouts
+@given(rollouts(), fractions, st.floats(1, 4), st.floats(1, 4))
+def test_vtrace_with_the_policy_that_acted_is_n_step(rollout, discount, rho_clip, c_clip):
+    batch, values, _ = rollout
+    vtrace = estimate(VTrace(batch.length, rho_clip, c_clip), batch, values, discount)
+    assert_same_where_real(vtrace, estimate(NStep(batch.length), batch, values, discount), batch.mask)
+
+
+@random_rollouts
+@given(rollouts(), fractions, st.integers(1, 4))
+def test_n_step_on_a_longer_fragment_is_n_step_on_its_parts_of_n_steps(rollout, discount, n_steps):
+    batch, values, _ = rollout
+    starts = range(0, batch.length, n_steps)
+    parts = []
+    for start in starts:
+        rows = slice(start, start + n_steps)
+        part = RolloutBatch(
+            batch.observations[start : start + n_steps + 1],
+            *(field[rows] for field in batch[1:8]),
+            batch.env_ids,
+            batch.segment_ids,
+        )
+        parts.append(estimate(FullEpisode(), part, values[start : start + n_steps + 1], discount))
+    joined = Targets(*(torch.cat(fields) for fields in zip(*parts, strict=True)))
+    assert_same_where_real(estimate(NStep(n_steps), batch, values, discount), joined, batch.mask)
+
+
+@pytest.mark.parametrize("estimator", ALL, **BY_NAME)
+def test_padded_columns_have_the_targets_that_they_have_alone(estimator):
+    generator = torch.Generator().manual_seed(3)
+    batches, all_values = [], []
+    for length in (2, 5, 3):
+        rewards = torch.randn(length, 1, generator=generator)
+        behaviour_log_probs = -torch.rand(length, 1, generator=generator)
+        batches.append(make_batch(rewards, behaviour_log_probs=behaviour_log_probs))
+        all_values.append(torch.randn(length + 1, 1, generator=generator))
+    joined = join_columns(batches)
+    values = torch.full((6, 3), 1e6)  # what the critic says of padding is nonsense
+    for column, own_values in enumerate(all_values):
+        values[: len(own_values), column : column + 1] = own_values
+    together = estimate(estimator, joined, values, 0.9, torch.full((5, 3), -0.4))
+    for column, (batch, own_values) in enumerate(zip(batches, all_values, strict=True)):
+        alone = estimate(estimator, batch, own_values, 0.9, torch.full((batch.length, 1), -0.4))
+        for field, own_field in zip(together, alone, strict=True):
+            torch.testing.assert_close(field[: batch.length, column], own_field[:, 0])
+
+
+# Literal references: forward sums over each column, as the papers write them
+
+
+def last_step(batch: RolloutBatch, column: int, t: int) -> int:
+    """Index of the last step of the run of steps that t belongs to."""
+    while not (
+        batch.terminated[t, column]
+        or batch.truncated[t, column]
+        or t == batch.length - 1
+        or not batch.mask[t + 1, column]
+    ):
+        t += 1
+    return t
+
+
+def after(batch: RolloutBatch, values: Tensor, column: int, t: int) -> float:
+    """The critic's V(xₜ₊₁), which is 0 beyond a terminal state."""
+    return 0.0 if batch.terminated[t, column] else values[t + 1, column].item()
+
+
+def reference(batch: RolloutBatch, values: Tensor, step) -> Targets:
+    """Asks step(column, t, last) → (advantage, target) for every real step."""
+    advantages, targets = torch.zeros_like(batch.rewards), torch.zeros_like(batch.rewards)
+    for t, column in batch.mask.nonzero().tolist():
+        advantages[t, column], targets[t, column] = step(column, t, last_step(batch, column, t))
+    return Targets(advantages, targets)
+
+
+def n_step_reference(batch: RolloutBatch, values: Tensor, discount: float, n_steps: int) -> Targets:
+    """R = Σᵢ γⁱ·rₜ₊ᵢ + γᵏ·V(xₜ₊ₖ), arXiv:1602.01783 section 3, with k up to the next multiple of n."""
+
+    def step(column: int, t: int, last: int) -> tuple[float, float]:
+        last = min(last, (t // n_steps + 1) * n_steps - 1)
+        total = sum(discount ** (i - t) * batch.rewards[i, column].item() for i in range(t, last + 1))
+        total += discount ** (last + 1 - t) * after(batch, values, column, last)
+        return total - values[t, column].item(), total
+
+    return reference(batch, values, step)
+
+
+def gae_reference(batch: RolloutBatch, values: Tensor, discount: float, lambda_: float) -> Targets:
+    """Âₜ = Σₗ (γλ)ˡ·δₜ₊ₗ, arXiv:1506.02438 eq. 16."""
+
+    def error(column: int, t: int) -> float:
+        following = discount * after(batch, values, column, t)
+        return batch.rewards[t, column].item() + following - values[t, column].item()
+
+    def step(column: int, t: int, last: int) -> tuple[float, float]:
+        advantage = sum((discount * lambda_) ** (i - t) * error(column, i) for i in range(t, last + 1))
+        return advantage, advantage + values[t, column].item()
+
+    return reference(batch, values, step)
+
+
+def vtrace_reference(
+    batch: RolloutBatch, values: Tensor, log_probs: Tensor, discount: float, rho_clip: float, c_clip: float
+) -> Targets:
+    """vₛ = V(xₛ) + Σₜ γᵗ⁻ˢ·(Πᵢ cᵢ)·ρₜ·(rₜ + γV(xₜ₊₁) − V(xₜ)), arXiv:1802.01561 eq. 1; then section 4.2."""
+    ratios = [
+        [math.exp(new - old) for new, old in zip(*row, strict=True)]
+        for row in zip(log_probs.tolist(), batch.behaviour_log_probs.tolist(), strict=True)
+    ]
+
+    def target(column: int, s: int, last: int) -> float:
+        total = values[s, column].item()
+        for t in range(s, last + 1):
+            product = math.prod(min(c_clip, ratios[i][column]) for i in range(s, t))
+            error = batch.rewards[t, column].item() + discount * after(batch, values, column, t)
+            error -= values[t, column].item()
+            total += discount ** (t - s) * product * min(rho_clip, ratios[t][column]) * error
+        return total
+
+    def step(column: int, s: int, last: int) -> tuple[float, float]:
+        following = after(batch, values, column, s) if s == last else target(column, s + 1, last)
+        error = batch.rewards[s, column].item() + discount * following - values[s, column].item()
+        return min(rho_clip, ratios[s][column]) * error, target(column, s, last)
+
+    return reference(batch, values, step)
+
+
+@random_rollouts
+@given(rollouts(), fractions, st.integers(1, 9))
+def test_n_step_matches_its_forward_sum(rollout, discount, n_steps):
+    batch, values, _ = rollout
+    expected = n_step_reference(batch, values, discount, n_steps)
+    assert_same_where_real(estimate(NStep(n_steps), batch, values, discount), expected, batch.mask)
+
+
+@random_rollouts
+@given(rollouts(), fractions)
+def test_full_episode_matches_the_forward_sum_to_the_episodes_end(rollout, discount):
+    batch, values, _ = rollout
+    expected = n_step_reference(batch, values, discount, n_steps=10**6)
+    assert_same_where_real(estimate(FullEpisode(), batch, values, discount), expected, batch.mask)
+
+
+@random_rollouts
+@given(rollouts(), fractions, fractions)
+def test_gae_matches_its_forward_sum_of_errors(rollout, discount, lambda_):
+    batch, values, _ = rollout
+    expected = gae_reference(batch, values, discount, lambda_)
+    assert_same_where_real(estimate(GAE(8, lambda_), batch, values, discount), expected, batch.mask)
+
+
+@random_rollouts
+@given(rollouts(), fractions, st.floats(0, 3), st.floats(0, 3))
+def test_vtrace_matches_equation_1(rollout, discount, rho_clip, c_clip):
+    batch, values, log_probs = rollout
+    expected = vtrace_reference(batch, values, log_probs, discount, rho_clip, c_clip)
+    targets = estimate(VTrace(8, rho_clip, c_clip), batch, values, discount, log_probs)
+    assert_same_where_real(targets, expected, batch.mask)
+
+
+@random_rollouts
+@given(rollouts(), fractions)
+def test_l2_normalised_targets_have_norm_1_in_each_column_and_keep_their_proportions(rollout, discount):
+    batch, values, _ = rollout
+    returns = n_step_reference(batch, values, discount, n_steps=10**6).value_targets
+    advantages, targets = estimate(L2Normalised(FullEpisode()), batch, values, discount)
+    for column in range(batch.columns):
+        real = batch.mask[:, column]
+        if not real.any():
+            continue
+        norm = math.sqrt(sum(x * x for x in returns[real, column].tolist()))
+        torch.testing.assert_close(targets[real, column], returns[real, column] / norm, rtol=1e-9, atol=1e-9)
+        assert targets[real, column].square().sum().item() == pytest.approx(1)
+    torch.testing.assert_close(advantages, targets - values[:-1])
+
+
+# What leaks nowhere
+
+
+def test_l2_norm_ignores_masked_steps():
+    # Returns 3 and 4 (γ = 0), norm 5; the reset step's reward of 10⁶ is no part of it.
+    batch = make_batch([3.0, 1e6, 4.0], terminated=[1, 0, 1], mask=[1, 0, 1])
+    targets = estimate(L2Normalised(FullEpisode()), batch, torch.zeros(4, 1), 0.0).value_targets
+    assert_numbers(targets[[0, 2], 0], [3 / 5, 4 / 5])
+
+
+def test_l2_norm_is_each_columns_own():
+    batch = make_batch([[3.0, 30.0], [4.0, 40.0]])
+    targets = estimate(L2Normalised(FullEpisode()), batch, torch.zeros(3, 2), 0.0).value_targets
+    assert_numbers(targets[:, 0], [3 / 5, 4 / 5])
+    assert_numbers(targets[:, 1], [3 / 5, 4 / 5])
+
+
+def test_l2_normalised_returns_of_zero_stay_zero():
+    batch = make_batch([0.0, 0.0], terminated=[0, 1])
+    assert_numbers(estimate(L2Normalised(FullEpisode()), batch, torch.ones(3, 1), 1.0).value_targets[:, 0], [0.0, 0.0])
+
+
+@pytest.mark.parametrize("estimator", ALL, **BY_NAME)
+def test_huge_numbers_at_masked_steps_change_no_real_step(estimator):
+    mask = torch.tensor([1, 0, 1, 1, 0]).bool()
+    plain = make_batch([1.0, 0.0, 2.0, 3.0, 0.0], terminated=[1, 0, 0, 0, 0], mask=mask)
+    values = time_major([0.5, 0.6, 0.7, 0.8, 0.9, 0.0], torch.float32)
+    spoilt = plain.copy()
+    spoilt.rewards[~mask] = 1e30
+    spoilt_values = values.clone()
+    spoilt_values[-1] = -1e30  # only padding led here
+    clean = estimate(estimator, plain, values, 0.9)
+    for field, clean_field in zip(estimate(estimator, spoilt, spoilt_values, 0.9), clean, strict=True):
+        assert torch.equal(field[mask], clean_field[mask])
+
+
+@pytest.mark.parametrize("estimator", ALL, **BY_NAME)
+def test_neither_advantages_nor_targets_carry_a_gradient(estimator):
+    batch = make_batch([1.0, 2.0, 3.0], truncated=[0, 1, 0])
+    values = torch.randn(4, 1, requires_grad=True)
+    log_probs = torch.randn(3, 1, requires_grad=True)
+    advantages, targets = estimate(estimator, batch, values, 0.9, log_probs)
+    assert not advantages.requires_grad
+    assert not targets.requires_grad
+
+
+# What is refused
+
+
+@pytest.mark.parametrize("estimator", ALL, **BY_NAME)
+@pytest.mark.parametrize("shape", [(3, 2), (5, 2), (4, 1), (4,), (4, 2, 1)])
+def test_values_of_another_shape_than_t_plus_1_by_b_raise(estimator, shape):
+    batch = make_batch([[1.0, 1.0]] * 3)
+    with pytest.raises(ValueError, match=r"values: got shape .* must be \[T\+1, B\] = \(4, 2\)"):
+        estimator(batch, torch.zeros(shape), torch.zeros(3, 2), torch.ones(3, 2))
+
+
+@pytest.mark.parametrize("estimator", ALL, **BY_NAME)
+@pytest.mark.parametrize("shape", [(4, 2), (3, 1), (2,), ()])
+def test_discounts_of_another_shape_than_t_by_b_raise(estimator, shape):
+    batch = make_batch([[1.0, 1.0]] * 3)
+    with pytest.raises(ValueError, match=r"discounts: got shape .* must be \[T, B\] = \(3, 2\)"):
+        estimator(batch, torch.zeros(4, 2), torch.zeros(3, 2), torch.ones(shape))
+
+
+@pytest.mark.parametrize("shape", [(4, 2), (3, 1), (2,)])
+def test_vtrace_refuses_log_probs_of_another_shape_than_t_by_b(shape):
+    batch = make_batch([[1.0, 1.0]] * 3)
+    with pytest.raises(ValueError, match="log_probs"):
+        VTrace(3)(batch, torch.zeros(4, 2), torch.zeros(shape), torch.ones(3, 2))
+
+
+@pytest.mark.parametrize("shape", [(2, 2), (3, 4), (3, 1)])
+def test_recursions_refuse_discounts_of_another_shape_than_the_rewards(shape):
+    with pytest.raises(ValueError, match="shape"):
+        linear_recursion(torch.zeros(3, 2), torch.zeros(shape))
+    with pytest.raises(ValueError, match="shape"):
+        discounted_sum(torch.zeros(3, 2), torch.zeros(shape), torch.zeros(2))
+
+
+@pytest.mark.parametrize(
+    ("build", "name"),
+    [
+        (lambda: NStep(0), "n_steps: got 0"),
+        (lambda: NStep(-3), "n_steps: got -3"),
+        (lambda: NStep(math.nan), "n_steps: got nan"),
+        (lambda: GAE(0), "n_steps: got 0"),
+        (lambda: GAE(lambda_=1.5), "lambda_: got 1.5"),
+        (lambda: GAE(lambda_=-0.1), "lambda_: got -0.1"),
+        (lambda: GAE(lambda_=math.nan), "lambda_: got nan"),
+        (lambda: VTrace(0), "n_steps: got 0"),
+        (lambda: VTrace(rho_clip=-1), "rho_clip: got -1"),
+        (lambda: VTrace(rho_clip=math.nan), "rho_clip: got nan"),
+        (lambda: VTrace(c_clip=-0.5), "c_clip: got -0.5"),
+    ],
+)
+def test_a_parameter_out_of_range_raises_with_its_name_and_what_was_given(build, name):
+    with pytest.raises(ValueError, match=name):
+        build()
+
+
+def test_the_bounds_of_each_parameter_are_allowed():
+    assert NStep(1).n_steps == 1
+    assert GAE(1, 0.0).lambda_ == 0
+    assert GAE(1, 1.0).lambda_ == 1
+    assert VTrace(1, 0.0, 0.0).rho_clip == 0
+
+
+def test_l2_normalised_refuses_vtrace():
+    with pytest.raises(ValueError, match="estimator: got VTrace"):
+        L2Normalised(VTrace())
+
+
+def test_an_estimator_says_how_its_rollouts_are_cut():
+    assert (FullEpisode().horizon, FullEpisode().end_at_episode) == (None, True)
+    assert (NStep(7).horizon, NStep(7).end_at_episode) == (7, False)
+    assert NStep(7, end_at_episode=True).end_at_episode
+    assert GAE(5).horizon == 5
+    assert VTrace(6).horizon == 6
+    for inner in (FullEpisode(), NStep(7), NStep(7, end_at_episode=True)):
+        outer = L2Normalised(inner)
+        assert (outer.horizon, outer.end_at_episode) == (inner.horizon, inner.end_at_episode)

@@ -61,8 +61,8 @@ class RolloutBatch(NamedTuple):
         """Gives views of the first `steps` time steps, all columns."""
         if steps == self.length:
             return self
-        rows = (field[:steps] for field in self[1:8])
-        return RolloutBatch(self.observations[: steps + 1], *rows, self.env_ids, self.segment_ids)
+        rows = {name: getattr(self, name)[:steps] for name in TIME_FIELDS[1:]}
+        return self._replace(observations=self.observations[: steps + 1], **rows)
 
     def copy(self) -> RolloutBatch:
         """Gives the same batch in memory of its own."""

@@ -44,6 +44,8 @@ class OneLineParser(LightningArgumentParser):
     """Ends with one line that says what is wrong, instead of pages of usage."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        if not self.exit_on_error:  # a parser within the parser, which only tries a class out
+            super().error(message, ex)
         raise UsageError(explain(message, self)) from ex
 
 
@@ -72,18 +74,23 @@ class TrainCLI(LightningCLI):
         for space in ("observation_space", "action_space"):
             parser.link_arguments(f"data.{space}", f"model.network.init_args.{space}", apply_on="instantiate")
 
+    def _set_seed(self) -> None:
+        seed = self.config["seed_everything"]
+        if isinstance(seed, bool) or not 0 <= seed < 2**32:
+            given = str(seed).lower()
+            raise UsageError(f"seed_everything: got {given}, must be a whole number from 0 to {2**32 - 1}")
+        super()._set_seed()
+
     def instantiate_classes(self) -> None:
         try:
             super().instantiate_classes()
         except ValueError as error:
             # A constructor's message begins with its argument's name.
-            raise UsageError(locate(str(error), self.config)) from error
+            raise UsageError(locate(str(error), self.config.keys())) from error
 
 
 def _as_seed(seed: bool | int) -> int:
-    if isinstance(seed, bool):
-        raise UsageError(f"seed_everything: got {str(seed).lower()}, must be a whole number of at least 0")
-    return seed
+    return int(seed)
 
 
 class TrainingRun:

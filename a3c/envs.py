@@ -48,7 +48,7 @@ class EnvSpec:
                 # A native version that resets in the same step hides the final observation.
                 env.close()
                 env = gymnasium.make_vec(registered, num_envs=num_envs, vectorization_mode="sync", **kwargs)
-        except gymnasium.error.Error as error:
+        except (gymnasium.error.Error, TypeError) as error:  # a TypeError is an argument it does not take
             raise EnvError(f"env: {self.id} cannot be made: {error}") from error
         try:
             self._check_spaces(env)

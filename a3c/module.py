@@ -56,6 +56,7 @@ class A3C(LightningModule):
         super().__init__()
         if max_grad_norm is not None and not (max_grad_norm > 0 and math.isfinite(max_grad_norm)):
             raise ValueError(f"max_grad_norm: got {max_grad_norm}, must be above 0 and finite, or null")
+        _check_optimizer(optimizer, network)
         self.network = network
         self.returns = returns
         self.objective = Objective(
@@ -110,7 +111,8 @@ class A3C(LightningModule):
             self.weights.publish(self.network)  # before any callback: workers wait for nothing else
 
     def on_train_batch_end(self, outputs: Any, batch: RolloutBatch, batch_index: int) -> None:
-        if self.updates % self.trainer.log_every_n_steps == 0 or self.trainer.should_stop:
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if self.updates % every == 0 or self.trainer.should_stop:
             self.flush_metrics()
         if self.trainer.should_stop:
             self._data.progress.clock.stop()
@@ -149,3 +151,14 @@ class A3C(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         saved = checkpoint["a3c"]
         self.updates, self.lag_sum, self.lag_max = saved["updates"], saved["lag_sum"], saved["lag_max"]
+
+
+def _check_optimizer(make: OptimizerCallable, network: ActorCritic) -> None:
+    """Refuses, before a run begins, what the optimizer's constructor would refuse in it."""
+    try:
+        optimizer = make(network.parameters())
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"optimizer: {error}") from error
+    rates = [group["lr"] for group in optimizer.param_groups]
+    if not all(math.isfinite(rate) for rate in rates):
+        raise ValueError(f"optimizer: got lr {rates[0]}, must be finite")

@@ -6,6 +6,7 @@ import difflib
 import inspect
 import re
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from jsonargparse import ArgumentParser
@@ -25,22 +26,26 @@ def explain(message: str, parser: ArgumentParser) -> str:
     """Makes one line of a parser's message, with the nearest name where a name is unknown.
 
     Args:
-        message: what jsonargparse says.
+        message: what jsonargparse says; it nests the message of a class within that of its key.
         parser: whose flags may have been meant.
     """
     message = " ".join(message.split())
-    if match := re.search(r"unrecognized arguments: (\S+)", message):
+    if match := re.match(r"unrecognized arguments: (\S+)", message):
         given = match[1].split("=")[0]
         return f"{given}: no such flag{_nearest(given, _flags(parser))}"
-    if match := re.search(r"Group '([^']+)' does not accept option '([^']+)'", message):
+    if match := re.match(r"Group '([^']+)' does not accept option '([^']+)'", message):
         given = f"{match[1]}.{match[2]}"
         return f"{given}: no such key{_nearest(given, _keys(parser))}"
-    if match := re.search(r"(?:Option '([^']+)' is not accepted|Key '([^']+)' is not expected)", message):
-        given = match[1] or match[2]
-        return f"{given}: no such option{_nearest(given, _options(parser))}"
-    if match := re.search(r'Parser key "([^"]+)": (.*)', message):
-        return _explain_value(match[1], match[2])
-    return message
+    keys = []
+    while match := re.search(r'Parser key "([^"]+)":\s*', message):
+        keys.append(match[1])
+        message = message[match.end() :]
+    key = ".".join(keys)
+    if match := re.search(r"(?:Option|Key) '([^']+)' is not (?:accepted|expected)", message):
+        name = f"{key}.{match[1]}".lstrip(".")
+        names = _parameters(_base(key)) if _base(key) else {option.split(".")[-1] for option in _keys(parser)}
+        return f"{name}: no such key{_nearest(match[1], names)}"
+    return f"{key}: {_explain_value(key, message)}" if key else message
 
 
 def locate(message: str, keys: Iterable[str]) -> str:
@@ -51,26 +56,45 @@ def locate(message: str, keys: Iterable[str]) -> str:
         keys: all keys of the configuration.
     """
     name, colon, rest = message.partition(":")
-    found = [key for key in keys if key.split(".")[-1] == name]
-    return f"{found[0].replace('.init_args', '')}{colon}{rest}" if colon and found else message
+    for key in keys:
+        head, _, _ = f".{key}.".partition(f".{name}.")
+        if colon and head != f".{key}.":
+            return f"{head.removeprefix('.')}.{name}".replace(".init_args", "").lstrip(".") + colon + rest
+    return message
 
 
 def _explain_value(key: str, details: str) -> str:
-    base = next((base for name, base in CLASSES.items() if key == name or key.endswith(".estimator")), None)
-    if base is not None and key != "model.optimizer":
-        base = CLASSES.get(key, ReturnEstimator)
-    elif base is not None:
-        base = torch.optim.Optimizer
-    given = re.search(r"(?:Expected a dot import path string|Got value): (\S+)", details)
-    if base is not None and given is not None:
+    if match := re.search(r"Problem with given class_path '([^']+)': (.*)", details):
+        return f"got {match[1]!r}: {match[2]}"
+    base = _base(key)
+    if base and (match := re.search(r"(?:Expected a dot import path string:|Got value:|Given value:) (\S+)", details)):
         names = sorted(cls.__name__ for cls in _subclasses(base))
         allowed = f"one of {', '.join(names)}" if len(names) < 12 else f"a class derived from {base.__name__}"
-        return f"{key}: got {given[1]!r}, must be {allowed}, or an import path{_nearest(given[1], names)}"
+        return f"got {match[1]!r}, must be {allowed}, or an import path{_nearest(match[1], names)}"
+    if match := re.search(r"File does not exist: '([^']+)'", details):
+        return f"got {match[1]!r}, must be a file that exists"
     if match := re.search(r"Expected a (.*?)\. Got value: (.*)", details):
-        allowed = re.sub(r"typing\.Literal\[(.*?)\]", r"one of \1", match[1])
-        allowed = re.sub(r"<class '(.*?)'>", r"\1", allowed)
-        return f"{key}: got {match[2]}, must be {allowed}"
-    return f"{key}: {details}"
+        return f"got {match[2]}, must be {_type_name(match[1])}"
+    if match := re.search(r"Subtypes: \[(.*?)\] Errors: .*Given value: (.*?)(?:\. Got value: .*)?$", details):
+        return f"got {match[2]}, must be {_type_name(match[1])}"
+    return details
+
+
+def _base(key: str) -> type[Any] | None:
+    """Gives the class that a key's value is derived from, if it is an object."""
+    return ReturnEstimator if key.endswith(".estimator") else CLASSES.get(key)
+
+
+def _type_name(types: str) -> str:
+    """Gives a type as jsonargparse writes it in the words of a reader."""
+    types = re.sub(r"typing\.Literal\[(.*?)\]", r"one of \1", types)
+    types = re.sub(r"<class '(?:[\w.]*\.)?(\w+)'>", r"\1", types).replace("NoneType", "null")
+    words = {"int": "a whole number", "float": "a finite number", "bool": "true or false", "str": "text"}
+    return (
+        " or ".join(words.get(part.strip(), part.strip()) for part in types.split(", "))
+        if "one of" not in types
+        else types
+    )
 
 
 def _nearest(given: str, names: Iterable[str]) -> str:
@@ -88,16 +112,12 @@ def _keys(parser: ArgumentParser) -> list[str]:
     return [flag.removeprefix("--") for flag in _flags(parser)]
 
 
-def _options(parser: ArgumentParser) -> list[str]:
-    return [key.split(".")[-1] for key in _keys(parser)]
+def _parameters(base: type[Any] | None) -> set[str]:
+    return {name for cls in (_subclasses(base) if base else ()) for name in inspect.signature(cls).parameters}
 
 
-def _parameters(base: type) -> set[str]:
-    return {name for cls in _subclasses(base) for name in inspect.signature(cls).parameters}
-
-
-def _subclasses(base: type) -> list[type]:
-    found = []
+def _subclasses(base: type[Any]) -> list[type[Any]]:
+    found: list[type[Any]] = []
     for cls in base.__subclasses__():
         found += [cls, *_subclasses(cls)]
     return [cls for cls in found if not inspect.isabstract(cls) and not cls.__name__.startswith("_")]

@@ -169,9 +169,7 @@ def test_l2_normalised_divides_the_chains_returns_by_their_norm(end, steps):
     following = [] if end == "cut" else [8 + 0.5 * 60]  # the next episode's step is in the same column
     norm = math.sqrt(sum(x * x for x in returns + following))
     assert_numbers(targets[:steps, 0], [x / norm for x in returns])
-    assert_numbers(
-        advantages[:steps, 0], [x / norm - value for x, value in zip(returns, CHAIN_VALUES, strict=False)]
-    )
+    assert_numbers(advantages[:steps, 0], [x / norm - value for x, value in zip(returns, CHAIN_VALUES, strict=False)])
 
 
 def test_terminated_and_truncated_at_once_counts_as_terminated():
@@ -248,13 +246,14 @@ def rollouts(draw) -> tuple[RolloutBatch, Tensor, Tensor]:
     length, columns = draw(st.integers(1, 8)), draw(st.integers(1, 3))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     flags = {name: np.zeros((length, columns), dtype=bool) for name in ("terminated", "truncated", "mask")}
+    ends = ["", "", "", "terminated", "truncated", "terminated truncated"]
     values = rng.normal(size=(length + 1, columns)) * 1e6
     for column in range(columns):
         real_length = draw(st.sampled_from([length, length, draw(st.integers(1, length))]))
         reset = draw(st.booleans())
         for t in range(real_length):
             flags["mask"][t, column] = not reset
-            end = "" if reset else draw(st.sampled_from(["", "", "", "terminated", "truncated", "terminated truncated"]))
+            end = "" if reset else draw(st.sampled_from(ends))
             for name in end.split():
                 flags[name][t, column] = True
             reset = bool(end)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 import gymnasium
 from torch import Tensor, nn
@@ -26,7 +27,7 @@ class ActorCritic(nn.Module, ABC):
 
     distribution: type[Categorical] = Categorical
 
-    def __init__(self, observation_space: gymnasium.Space, action_space: gymnasium.Space) -> None:
+    def __init__(self, observation_space: gymnasium.Space[Any], action_space: gymnasium.Space[Any]) -> None:
         super().__init__()
         self.observation_space = observation_space
         self.action_space = action_space

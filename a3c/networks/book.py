@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import gymnasium
 import torch
 from torch import Tensor, nn
@@ -24,7 +26,7 @@ class BookActorCritic(ActorCritic):
         ValueError: the observations have more than one axis.
     """
 
-    def __init__(self, observation_space: gymnasium.Space, action_space: gymnasium.Space) -> None:
+    def __init__(self, observation_space: gymnasium.Space[Any], action_space: gymnasium.Space[Any]) -> None:
         super().__init__(observation_space, action_space)
         shape = observation_space.shape
         if shape is None or len(shape) != 1:
@@ -40,7 +42,8 @@ class BookActorCritic(ActorCritic):
         return F.relu(self.l2(F.relu(self.l1(inputs))))
 
     def actor(self, observations: Tensor) -> Tensor:
-        return self.actor_lin1(self._features(observations))
+        logits: Tensor = self.actor_lin1(self._features(observations))
+        return logits
 
     def forward(self, observations: Tensor) -> tuple[Tensor, Tensor]:
         features = self._features(observations)

@@ -8,6 +8,7 @@ argmax, and log-probabilities are taken once a fragment.
 from __future__ import annotations
 
 from functools import cached_property
+from typing import Any
 
 import gymnasium
 import torch
@@ -25,7 +26,7 @@ class Categorical:
         self.logits = logits
 
     @staticmethod
-    def parameter_count(action_space: gymnasium.Space) -> int:
+    def parameter_count(action_space: gymnasium.Space[Any]) -> int:
         """Number of parameters an action of this space needs: its logits."""
         return int(action_space.n)  # type: ignore[attr-defined]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import gymnasium
 import torch
@@ -35,8 +35,8 @@ class MLPActorCritic(ActorCritic):
 
     def __init__(
         self,
-        observation_space: gymnasium.Space,
-        action_space: gymnasium.Space,
+        observation_space: gymnasium.Space[Any],
+        action_space: gymnasium.Space[Any],
         hidden_sizes: Sequence[int] = (64, 64),
         activation: Literal["relu", "tanh", "silu", "elu"] = "relu",
         shared_trunk: bool = False,
@@ -83,7 +83,8 @@ class MLPActorCritic(ActorCritic):
         return observations.to(torch.float32)
 
     def actor(self, observations: Tensor) -> Tensor:
-        return self.actor_head(self.actor_trunk(self._flat(observations)))
+        logits: Tensor = self.actor_head(self.actor_trunk(self._flat(observations)))
+        return logits
 
     def forward(self, observations: Tensor) -> tuple[Tensor, Tensor]:
         inputs = self._flat(observations)

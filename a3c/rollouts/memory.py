@@ -23,6 +23,12 @@ class Field(NamedTuple):
     dtype: torch.dtype
 
 
+def shared_zeros(*shape: int, dtype: torch.dtype) -> Tensor:
+    """Gives a zeroed tensor in shared memory; it has no name there, so nothing of it outlives its users."""
+    tensor: Tensor = torch.zeros(*shape, dtype=dtype).share_memory_()  # type: ignore[no-untyped-call]
+    return tensor
+
+
 def layout(fields: Sequence[Field]) -> tuple[list[int], int]:
     """Gives each field's offset and the whole size, in bytes; every field starts aligned."""
     offsets, size = [], 0

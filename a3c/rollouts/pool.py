@@ -17,6 +17,7 @@ import torch.multiprocessing
 
 from a3c.batch import BatchShape, Rollout
 from a3c.rollouts.forkserver import start_fork_server
+from a3c.rollouts.memory import shared_zeros
 from a3c.rollouts.worker import SlotMemory, Task, run_worker
 
 
@@ -61,7 +62,7 @@ class WorkerPool:
         start_fork_server()
         context = torch.multiprocessing.get_context("forkserver")
         self._unready = set(range(self._count))
-        self._stop = torch.zeros(1, dtype=torch.bool).share_memory_()
+        self._stop = shared_zeros(1, dtype=torch.bool)
         try:
             for worker in range(self._count):
                 memory = SlotMemory.allocate(self._shape, self._slots_per_worker)

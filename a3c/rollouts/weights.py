@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from a3c.rollouts.memory import Field, carve, layout
+from a3c.rollouts.memory import Field, carve, layout, shared_zeros
 
 
 def _tensors(network: nn.Module) -> list[Tensor]:
@@ -33,8 +33,8 @@ class SharedWeights:
     def __init__(self, network: nn.Module) -> None:
         tensors = _tensors(network)
         self._fields = [Field(str(index), tensor.shape, tensor.dtype) for index, tensor in enumerate(tensors)]
-        self._block = torch.zeros(layout(self._fields)[1], dtype=torch.uint8).share_memory_()
-        self._sequence = torch.zeros(1, dtype=torch.int64).share_memory_()
+        self._block = shared_zeros(layout(self._fields)[1], dtype=torch.uint8)
+        self._sequence = shared_zeros(1, dtype=torch.int64)
         self._map()
         with torch.no_grad():
             self._copy(self._views, tensors)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from a3c.batch import BatchShape, RolloutBatch
 from a3c.rollouts.collector import CollectorSpec, Fragment
-from a3c.rollouts.memory import Field, carve, layout
+from a3c.rollouts.memory import Field, carve, layout, shared_zeros
 
 ORPHANED = 3  # exit status of a worker whose parent is gone
 
@@ -44,7 +44,7 @@ class SlotMemory:
     def allocate(cls, shape: BatchShape, slots: int) -> SlotMemory:
         """Gives zeroed slots in shared memory."""
         size = layout(cls._fields(shape))[1]
-        return cls(torch.zeros(slots, size, dtype=torch.uint8).share_memory_(), shape)
+        return cls(shared_zeros(slots, size, dtype=torch.uint8), shape)
 
     def views(self) -> list[RolloutBatch]:
         """Gives each slot as a batch over the shared bytes."""

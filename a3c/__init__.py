@@ -27,6 +27,10 @@ _ROOMS = {
     "Collector": "a3c.rollouts.collector",
     "RolloutDataModule": "a3c.rollouts.dataset",
     "A3C": "a3c.module",
+    "GreedyEvaluation": "a3c.callbacks",
+    "BudgetBar": "a3c.callbacks",
+    "Agent": "a3c.agent",
+    "load": "a3c.agent",
 }
 
 __all__ = sorted(_ROOMS)

@@ -25,8 +25,10 @@ def describe(value: Any) -> Any:
         return value
     if isinstance(value, Mapping):
         return {str(key): describe(item) for key, item in value.items()}
-    if isinstance(value, (Sequence, np.ndarray)):
-        return [describe(item) for item in (value.tolist() if isinstance(value, np.ndarray) else value)]
+    if isinstance(value, np.ndarray):
+        return describe(value.tolist())
+    if isinstance(value, Sequence):
+        return [describe(item) for item in value]
     cls = type(value)
     return {"class_path": f"{cls.__module__}.{cls.__qualname__}", "init_args": _arguments(value)}
 
@@ -53,11 +55,16 @@ def _arguments(value: Any) -> dict[str, Any]:
     return arguments
 
 
-def build(description: Any) -> Any:
+def build(description: Any, expected: type = object) -> Any:
     """Builds what `describe` described.
+
+    Args:
+        description: of an object, or a plain value.
+        expected: class that the object must be derived from.
 
     Raises:
         ImportError: the class cannot be imported here.
+        TypeError: it is not derived from `expected`.
     """
     if isinstance(description, list):
         return [build(item) for item in description]
@@ -68,8 +75,10 @@ def build(description: Any) -> Any:
     module, _, name = description["class_path"].rpartition(".")
     try:
         cls = getattr(import_module(module), name)
-    except (ModuleNotFoundError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError) as error:
         raise ImportError(f"{description['class_path']} cannot be imported: {error}") from error
+    if not (isinstance(cls, type) and issubclass(cls, expected)):
+        raise TypeError(f"{description['class_path']} is not a class derived from {expected.__name__}")
     arguments = {key: build(item) for key, item in description["init_args"].items()}
     if cls is spaces.Box:
         dtype = np.dtype(arguments["dtype"])

@@ -157,7 +157,7 @@ class TrainingRun:
         """Writes config.yaml; without the folder's name, so that it can be run again."""
         config = self._config.clone()
         config["run_dir"] = None
-        text = self._parser.dump(config, skip_none=False)
+        text = self._parser.dump(config, skip_unset=False)
         (self.folder / "config.yaml").write_text(text)
         parsed: dict[str, Any] = yaml.safe_load(text)
         return parsed
@@ -227,6 +227,7 @@ def _quieten() -> None:
         ".*has `__len__` defined.*",  # one process reads it, and the length is only there to stop prefetching
         ".*does not have many workers.*",
         ".*isinstance\\(treespec, LeafSpec\\).*",
+        "(?s).*instantiate_classes.*deprecated.*",  # jsonargparse, of Lightning's own code
     ):
         warnings.filterwarnings("ignore", message=message)
 
@@ -253,7 +254,7 @@ def main(config: Path, args: Sequence[str] | None = None) -> int:
             trainer_defaults=TRAINER_DEFAULTS,
             seed_everything_default=1,
             parser_class=OneLineParser,
-            parser_kwargs={"default_config_files": [str(config)]},
+            parser_kwargs={"default_config_files": [str(config)], "allow_abbrev": False},
             args=None if args is None else list(args),
             run=False,
             auto_configure_optimizers=False,

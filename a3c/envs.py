@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any
 
 import gymnasium
@@ -58,9 +59,12 @@ class EnvSpec:
         return env
 
     def _registered(self) -> gymnasium.envs.registration.EnvSpec:
+        module, _, name = self.id.rpartition(":")
         try:
-            return gymnasium.spec(self.id)
-        except (gymnasium.error.Error, ModuleNotFoundError) as error:
+            if module:
+                import_module(module)
+            return gymnasium.spec(name)
+        except (gymnasium.error.Error, ImportError) as error:
             near = difflib.get_close_matches(self.id, gymnasium.registry, n=1, cutoff=0.3)
             nearest = f"; nearest: {near[0]}" if near else ""
             raise EnvError(

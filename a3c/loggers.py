@@ -93,7 +93,7 @@ def make_wandb_logger(
     os.environ.setdefault("WANDB_SILENT", "true")
     run = wandb.init(
         project=os.environ.get("WANDB_PROJECT", PROJECT),
-        dir=folder,
+        dir=folder.absolute(),  # W&B's service may have been started in another working folder
         mode=wandb_mode(),  # type: ignore[arg-type]
         group=f"{env}/{estimator}",
         name=f"{estimator}-{mode}-s{seed}",

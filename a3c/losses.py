@@ -6,20 +6,14 @@ neither in the sum nor in the number that a mean divides by.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 REDUCTIONS = ("mean", "sum")
-Reduction = Callable[[Tensor], Tensor]
 
 
-def masked_reduction(mask: Tensor, how: str) -> Reduction:
-    """Gives the function that reduces a [T, B] tensor over the real steps of `mask`.
-
-    The mask is counted once, however many terms are reduced with it.
+class MaskedReduction:
+    """Reduces [T, B] tensors over the real steps of a mask, which it counts once.
 
     Args:
         mask: True on real steps, [T, B].
@@ -28,20 +22,28 @@ def masked_reduction(mask: Tensor, how: str) -> Reduction:
     Raises:
         ValueError: `how` is neither.
     """
-    if how not in REDUCTIONS:
-        raise ValueError(f"reduction: got {how!r}, must be one of {', '.join(REDUCTIONS)}")
-    weights = mask.to(torch.float32)
-    scale = 1.0 / weights.sum().clamp(min=1) if how == "mean" else None
 
-    def reduce(terms: Tensor) -> Tensor:
-        # where, not a product: 0 · NaN is NaN, and what stands at a masked step is nobody's affair
-        total = terms.where(mask, 0).sum()
-        return total if scale is None else total * scale
+    def __init__(self, mask: Tensor, how: str) -> None:
+        if how not in REDUCTIONS:
+            raise ValueError(f"reduction: got {how!r}, must be one of {', '.join(REDUCTIONS)}")
+        self._mask = mask
+        self._scale = 1.0 / mask.sum().clamp(min=1) if how == "mean" else None
 
-    return reduce
+    def real(self, terms: Tensor) -> Tensor:
+        """Puts 0 wherever the mask is False, [T, B].
+
+        Inputs go through here as well as sums: a NaN at a masked step would otherwise meet the
+        gradient of that step, which is 0, and 0 · NaN is NaN.
+        """
+        return terms.where(self._mask, 0)
+
+    def __call__(self, terms: Tensor) -> Tensor:
+        """Gives one number for [T, B] terms; 0 where no step is real."""
+        total = self.real(terms).sum()
+        return total if self._scale is None else total * self._scale
 
 
-def policy_gradient_loss(log_probs: Tensor, advantages: Tensor, reduce: Reduction) -> Tensor:
+def policy_gradient_loss(log_probs: Tensor, advantages: Tensor, reduce: MaskedReduction) -> Tensor:
     """Reinforces actions by their advantage: −log π(a|s)·A.
 
     Mnih et al. (2016), arXiv:1602.01783, section 4.
@@ -51,10 +53,12 @@ def policy_gradient_loss(log_probs: Tensor, advantages: Tensor, reduce: Reductio
         advantages: A without gradient, [T, B].
         reduce: how steps become one number.
     """
-    return reduce(-log_probs * advantages.detach())
+    return reduce(-log_probs * reduce.real(advantages.detach()))
 
 
-def value_loss(values: Tensor, value_targets: Tensor, reduce: Reduction, huber_delta: float | None = None) -> Tensor:
+def value_loss(
+    values: Tensor, value_targets: Tensor, reduce: MaskedReduction, huber_delta: float | None = None
+) -> Tensor:
     """Draws the critic to its targets: (V − G)², or the Huber loss.
 
     The square carries no factor ½, as in the book; Huber's is δ-scaled as in Huber (1964).
@@ -65,13 +69,13 @@ def value_loss(values: Tensor, value_targets: Tensor, reduce: Reduction, huber_d
         reduce: how steps become one number.
         huber_delta: where the Huber loss turns linear, or None for the squared error.
     """
-    targets = value_targets.detach()
+    targets = reduce.real(value_targets.detach())
     if huber_delta is None:
         return reduce((values - targets).square())
     return reduce(F.huber_loss(values, targets, reduction="none", delta=huber_delta))
 
 
-def entropy_loss(entropies: Tensor, reduce: Reduction) -> Tensor:
+def entropy_loss(entropies: Tensor, reduce: MaskedReduction) -> Tensor:
     """Rewards a policy for being undecided: −H(π(·|s)).
 
     Williams & Peng (1991); Mnih et al. (2016), section 4.

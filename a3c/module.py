@@ -31,6 +31,8 @@ class A3C(LightningModule):
         discount: γ, in [0, 1].
         value_coefficient: weight of the value loss, ≥ 0.
         entropy_coefficient: weight of the entropy bonus, ≥ 0.
+        reward_scale: factor on rewards before returns are estimated, > 0; 1 − γ keeps values of
+            rewards around 1 within a critic's quick reach. Logged returns stay unscaled.
         value_loss: squared error or Huber loss.
         huber_delta: where the Huber loss turns linear, > 0.
         reduction: mean over real steps, or their sum.
@@ -48,6 +50,7 @@ class A3C(LightningModule):
         discount: float = 0.99,
         value_coefficient: float = 0.5,
         entropy_coefficient: float = 0.0,
+        reward_scale: float = 1.0,
         value_loss: Literal["squared_error", "huber"] = "squared_error",
         huber_delta: float = 1.0,
         reduction: Literal["mean", "sum"] = "mean",
@@ -60,7 +63,14 @@ class A3C(LightningModule):
         self.network = network
         self.returns = returns
         self.objective = Objective(
-            returns, discount, value_coefficient, entropy_coefficient, value_loss, huber_delta, reduction
+            returns,
+            discount,
+            value_coefficient,
+            entropy_coefficient,
+            reward_scale,
+            value_loss,
+            huber_delta,
+            reduction,
         )
         self.max_grad_norm = max_grad_norm
         self.make_optimizer = optimizer
@@ -143,6 +153,7 @@ class A3C(LightningModule):
         checkpoint["a3c"] = {
             "network": describe(self.network),
             "returns": describe(self.returns),
+            "env": describe(self._data.env),
             "updates": self.updates,
             "lag_sum": self.lag_sum,
             "lag_max": self.lag_max,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from a3c.batch import RolloutBatch
-from a3c.losses import REDUCTIONS, entropy_loss, masked_reduction, policy_gradient_loss, value_loss
+from a3c.losses import REDUCTIONS, MaskedReduction, entropy_loss, policy_gradient_loss, value_loss
 from a3c.networks.actor_critic import ActorCritic
 from a3c.returns import ReturnEstimator
 
@@ -25,6 +25,8 @@ class Objective:
         discount: γ, in [0, 1].
         value_coefficient: weight of the value loss beside the policy loss, ≥ 0.
         entropy_coefficient: weight of the entropy bonus, ≥ 0.
+        reward_scale: factor on rewards before returns are estimated, > 0; values are then learned
+            in scaled units, while the returns that are logged stay the environment's own.
         value_loss: "squared_error" or "huber".
         huber_delta: where the Huber loss turns from square to linear, > 0.
         reduction: "mean" over real steps, or their "sum".
@@ -37,6 +39,7 @@ class Objective:
     discount: float = 0.99
     value_coefficient: float = 0.5
     entropy_coefficient: float = 0.0
+    reward_scale: float = 1.0
     value_loss: str = "squared_error"
     huber_delta: float = 1.0
     reduction: str = "mean"
@@ -49,8 +52,9 @@ class Objective:
                 raise ValueError(f"{name}: got {getattr(self, name)}, must be at least 0 and finite")
         if self.value_loss not in VALUE_LOSSES:
             raise ValueError(f"value_loss: got {self.value_loss!r}, must be one of {', '.join(VALUE_LOSSES)}")
-        if not self.huber_delta > 0:
-            raise ValueError(f"huber_delta: got {self.huber_delta}, must be above 0")
+        for name in ("huber_delta", "reward_scale"):
+            if not (getattr(self, name) > 0 and math.isfinite(getattr(self, name))):
+                raise ValueError(f"{name}: got {getattr(self, name)}, must be above 0 and finite")
         if self.reduction not in REDUCTIONS:
             raise ValueError(f"reduction: got {self.reduction!r}, must be one of {', '.join(REDUCTIONS)}")
 
@@ -65,6 +69,8 @@ class Objective:
             The scalar to minimise, and detached scalars by metric key; the loss terms among them
             are unweighted.
         """
+        if self.reward_scale != 1.0:
+            batch = batch._replace(rewards=batch.rewards * self.reward_scale)
         parameters, values = network(batch.observations)
         policy = network.distribution(parameters[:-1])
         log_probs = policy.log_prob(batch.actions)
@@ -76,7 +82,7 @@ class Objective:
         with torch.no_grad():
             targets = self.returns(batch, values, log_probs, discounts)
 
-        reduce = masked_reduction(batch.mask, self.reduction)
+        reduce = MaskedReduction(batch.mask, self.reduction)
         policy_term = policy_gradient_loss(log_probs, targets.advantages, reduce)
         huber_delta = self.huber_delta if self.value_loss == "huber" else None
         value_term = value_loss(values[:-1], targets.value_targets, reduce, huber_delta)
@@ -86,7 +92,7 @@ class Objective:
             loss = loss + self.entropy_coefficient * entropy_term
 
         with torch.no_grad():
-            mean = reduce if self.reduction == "mean" else masked_reduction(batch.mask, "mean")
+            mean = reduce if self.reduction == "mean" else MaskedReduction(batch.mask, "mean")
             metrics = {
                 "loss/total": loss.detach(),
                 "loss/policy": policy_term.detach(),

@@ -72,8 +72,13 @@ def discounted_sum(rewards: Tensor, discounts: Tensor, bootstrap_value: Tensor) 
         Gₜ for every step, [T, B].
 
     Raises:
-        ValueError: rewards and discounts differ in shape.
+        ValueError: the shapes do not belong together.
     """
+    if rewards.shape != discounts.shape or bootstrap_value.shape != rewards.shape[1:]:
+        raise ValueError(
+            f"rewards and discounts must be of one shape [T, B], and bootstrap_value [B]: got "
+            f"{tuple(rewards.shape)}, {tuple(discounts.shape)} and {tuple(bootstrap_value.shape)}"
+        )
     addends = rewards.clone()
     addends[-1] += discounts[-1] * bootstrap_value
     return linear_recursion(addends, discounts)
@@ -140,21 +145,28 @@ def trace_cuts(batch: RolloutBatch, n_steps: int | None = None) -> Tensor:
 def _lambda_targets(
     batch: RolloutBatch, values: Tensor, discounts: Tensor, lambda_: float, n_steps: int | None
 ) -> Targets:
-    _check_shapes(batch, values, discounts)
+    _check_shapes(batch, values, discounts=discounts)
     values = values.detach()
+    rewards = _real_rewards(batch)
     lambdas = (~trace_cuts(batch, n_steps)).to(values.dtype)
     if lambda_ != 1.0:
         lambdas = lambdas * lambda_
-    targets = lambda_returns(batch.rewards, discounts, values[1:], lambdas)
+    targets = lambda_returns(rewards, discounts, values[1:], lambdas)
     return Targets(targets - values[:-1], targets)
 
 
-def _check_shapes(batch: RolloutBatch, values: Tensor, steps: Tensor) -> None:
+def _real_rewards(batch: RolloutBatch) -> Tensor:
+    """Gives the rewards with 0 at masked steps: the recursion multiplies by 0 there, and 0 · NaN is NaN."""
+    return batch.rewards.where(batch.mask, 0)
+
+
+def _check_shapes(batch: RolloutBatch, values: Tensor, **steps: Tensor) -> None:
     length, columns = batch.rewards.shape
     if values.shape != (length + 1, columns):
         raise ValueError(f"values: got shape {tuple(values.shape)}, must be [T+1, B] = {(length + 1, columns)}")
-    if steps.shape != (length, columns):
-        raise ValueError(f"discounts: got shape {tuple(steps.shape)}, must be [T, B] = {(length, columns)}")
+    for name, tensor in steps.items():
+        if tensor.shape != (length, columns):
+            raise ValueError(f"{name}: got shape {tuple(tensor.shape)}, must be [T, B] = {(length, columns)}")
 
 
 def _check_range(name: str, value: float, low: float, high: float | None = None) -> None:
@@ -274,17 +286,18 @@ class VTrace(ReturnEstimator):
         self.c_clip = c_clip
 
     def __call__(self, batch: RolloutBatch, values: Tensor, log_probs: Tensor, discounts: Tensor) -> Targets:
-        _check_shapes(batch, values, discounts)
+        _check_shapes(batch, values, discounts=discounts, log_probs=log_probs)
         values = values.detach()
+        rewards = _real_rewards(batch)
         current, following = values[:-1], values[1:]
         ratios = (log_probs.detach() - batch.behaviour_log_probs).exp()
         cuts = trace_cuts(batch)
-        errors = batch.rewards + discounts * following - current
+        errors = rewards + discounts * following - current
         c = ratios.clamp(max=self.c_clip).masked_fill(cuts, 0)
         targets = vtrace_targets(current, errors, discounts, ratios, self.rho_clip, c)
         # The policy gradient looks one step on along the targets, but at a cut along the critic.
         following_targets = torch.cat((targets[1:], following[-1:])).where(~cuts, following)
-        advantages = ratios.clamp(max=self.rho_clip) * (batch.rewards + discounts * following_targets - current)
+        advantages = ratios.clamp(max=self.rho_clip) * (rewards + discounts * following_targets - current)
         return Targets(advantages, targets)
 
 

@@ -73,9 +73,9 @@ def _explain_value(key: str, details: str) -> str:
         return f"got {match[1]!r}, must be {allowed}, or an import path{_nearest(match[1], names)}"
     if match := re.search(r"File does not exist: '([^']+)'", details):
         return f"got {match[1]!r}, must be a file that exists"
-    if match := re.search(r"Expected a (.*?)\. Got value: (.*)", details):
-        return f"got {match[2]}, must be {_type_name(match[1])}"
     if match := re.search(r"Subtypes: \[(.*?)\] Errors: .*Given value: (.*?)(?:\. Got value: .*)?$", details):
+        return f"got {match[2]}, must be {_type_name(match[1])}"
+    if match := re.search(r"Expected a (.*?)\. Got value: (.*)", details):
         return f"got {match[2]}, must be {_type_name(match[1])}"
     return details
 

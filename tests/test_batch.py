@@ -7,13 +7,12 @@ from a3c.batch import TIME_FIELDS, BatchShape, RolloutBatch, empty_batch, join_c
 
 
 def numbered(length: int, columns: int, start: int) -> RolloutBatch:
-    """A batch whose every number is its own, counted from `start`, and every flag True."""
-    shape = BatchShape(length, columns, (2,), torch.float32)
+    """A batch with every flag True, whose k-th field counts up from start + 1000·k."""
     fields = []
-    for name, (size, dtype) in shape.fields().items():
-        numbers = torch.arange(start, start + torch.Size(size).numel()).reshape(size)
-        fields.append(torch.ones(size, dtype=torch.bool) if dtype is torch.bool else numbers.to(dtype))
-        assert RolloutBatch._fields[len(fields) - 1] == name
+    for k, (size, dtype) in enumerate(BatchShape(length, columns, (2,), torch.float32).fields().values()):
+        first = start + 1000 * k
+        numbers = torch.arange(first, first + torch.Size(size).numel()).reshape(size)
+        fields.append(torch.ones_like(numbers, dtype=dtype) if dtype is torch.bool else numbers.to(dtype))
     return RolloutBatch(*fields)
 
 
@@ -30,8 +29,8 @@ def test_batches_of_one_length_are_concatenated_column_by_column():
         field = getattr(joined, name)
         assert torch.equal(field[:, :2], getattr(left, name))
         assert torch.equal(field[:, 2:], getattr(right, name))
-    assert joined.env_ids.tolist() == [100, 101, 500]
-    assert joined.segment_ids.tolist() == [100, 101, 500]
+    assert joined.env_ids.tolist() == [8100, 8101, 8500]
+    assert joined.segment_ids.tolist() == [9100, 9101, 9500]
 
 
 def test_shorter_batches_are_padded_below_with_masked_zeros():
@@ -46,7 +45,8 @@ def test_shorter_batches_are_padded_below_with_masked_zeros():
     assert joined.mask[:, 0].tolist() == [True, True, False, False]
     assert joined.observations.shape == (5, 3, 2)
     assert joined.observations[2, 0].tolist() == [104, 105]  # the state after the short batch's last step
-    assert joined.env_ids.tolist() == [100, 500, 501]
+    assert joined.env_ids.tolist() == [8100, 8500, 8501]
+    assert joined.segment_ids.tolist() == [9100, 9500, 9501]
 
 
 def test_joining_keeps_every_dtype():
@@ -64,7 +64,7 @@ def test_joined_batches_have_memory_of_their_own():
     left, right = numbered(2, 1, 0), numbered(2, 1, 50)
     joined = join_columns([left, right])
     left.rewards.fill_(-1)
-    assert joined.rewards[:, 0].tolist() == [0, 1]
+    assert joined.rewards[:, 0].tolist() == [2000, 2001]
 
 
 def test_first_gives_views_of_the_first_steps_and_one_observation_more():

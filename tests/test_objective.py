@@ -12,7 +12,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from a3c.batch import RolloutBatch, join_columns
-from a3c.losses import masked_reduction, policy_gradient_loss, value_loss
+from a3c.losses import MaskedReduction, policy_gradient_loss, value_loss
 from a3c.networks import BookActorCritic, Categorical, MLPActorCritic
 from a3c.objective import Objective
 from a3c.returns import GAE, FullEpisode, L2Normalised, NStep, VTrace, discounted_sum
@@ -91,7 +91,7 @@ def test_returns_and_losses_put_together_by_hand_give_the_books_update(name):
     for given, key in [(returns, "returns_raw"), (targets, "returns_normalised")]:
         torch.testing.assert_close(given[:, 0], torch.tensor(case[key]), rtol=1e-5, atol=1e-5)
 
-    reduce = masked_reduction(torch.ones_like(rewards, dtype=torch.bool), "sum")
+    reduce = MaskedReduction(torch.ones_like(rewards, dtype=torch.bool), "sum")
     policy_term = policy_gradient_loss(log_probs, targets - values, reduce)
     value_term = value_loss(values, targets, reduce)
     (policy_term + case["critic_coefficient"] * value_term).backward()
@@ -182,6 +182,15 @@ def test_metrics_are_detached_scalars():
     _, metrics = Objective(GAE(3), entropy_coefficient=0.1)(table(3, 2), make_batch([[1.0, 2.0]] * 3))
     assert {value.shape for value in metrics.values()} == {torch.Size()}
     assert not any(value.requires_grad for value in metrics.values())
+
+
+def test_a_summed_loss_still_reports_means():
+    network, batch = table(3, 2), make_batch([[1.0, 2.0]] * 3, mask=[[1, 1], [1, 1], [1, 0]])
+    (_, means), (_, sums) = (Objective(NStep(3), reduction=how)(network, batch) for how in ("mean", "sum"))
+    for key in ("policy/entropy", "value/mean", "value/target_mean", "advantage/mean"):
+        assert sums[key] == means[key]
+    for key in ("loss/policy", "loss/value", "loss/entropy", "loss/total"):
+        assert sums[key].item() == pytest.approx(5 * means[key].item())  # 5 real steps
 
 
 def test_the_objective_works_without_gradients():

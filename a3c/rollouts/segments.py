@@ -103,8 +103,10 @@ class SegmentJoiner:
         """Gives the oldest `count` complete segments side by side, padded below with masked zeros.
 
         Raises:
-            IndexError: fewer are complete.
+            IndexError: fewer are complete; none is taken then.
         """
+        if not 0 < count <= len(self._complete):
+            raise IndexError(f"{count} segments wanted, {len(self._complete)} complete")
         segments = [self._complete.popleft() for _ in range(count)]
         observations = segments[0].pieces[0].fragment[0]
         length = max(segment.length for segment in segments)

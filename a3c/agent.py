@@ -1,0 +1,134 @@
+"""A trained policy outside of training: load it, act, evaluate, look at its run."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike, NDArray
+
+from a3c.blueprint import build
+from a3c.envs import EnvSpec
+from a3c.evaluation import Evaluation, Evaluator
+from a3c.networks import ActorCritic
+
+
+class CheckpointError(ValueError):
+    """A file that is no checkpoint of this project, or one that cannot be rebuilt here."""
+
+
+class Agent:
+    """A policy and the environment it was trained in.
+
+    Args:
+        network: the policy.
+        env: its environment.
+        folder: the run folder, if it has one.
+    """
+
+    def __init__(self, network: ActorCritic, env: EnvSpec, folder: Path | None = None) -> None:
+        self.network = network
+        self.env = env
+        self.folder = folder
+
+    @torch.inference_mode()
+    def act(self, observation: ArrayLike, greedy: bool = True) -> NDArray[np.int64] | int:
+        """Chooses an action.
+
+        Args:
+            observation: one observation, [*shape], or several, [..., *shape].
+            greedy: take the most probable action; False samples, with torch's global generator.
+
+        Returns:
+            The action as an int, or as an array, [...].
+
+        Raises:
+            ValueError: the observation's last axes are not the observation space's.
+        """
+        space = self.network.observation_space
+        array = np.asarray(observation, dtype=space.dtype)
+        shape = space.shape or ()
+        if array.shape[array.ndim - len(shape) :] != shape:
+            raise ValueError(f"observation: got shape {array.shape}, must end in {shape}")
+        policy = self.network.distribution(self.network.actor(torch.from_numpy(array)))
+        noise = policy.noise(policy.logits.shape, torch.default_generator)
+        action = policy.mode() if greedy else policy.sample(noise)
+        return int(action) if array.shape == shape else action.numpy()
+
+    def evaluate(self, episodes: int = 100, seed: int = 0, greedy: bool = True) -> Evaluation:
+        """Plays whole episodes on fresh environments.
+
+        Args:
+            episodes: how many, ≥ 1.
+            seed: of the environments and, if sampled, of the actions.
+            greedy: take the most probable action; False samples.
+        """
+        evaluator = Evaluator(self.env, episodes, greedy)
+        try:
+            return evaluator(self.network, seed)
+        finally:
+            evaluator.close()
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The run's summary.json.
+
+        Raises:
+            FileNotFoundError: there is no run folder, or the run has not ended.
+        """
+        summary: dict[str, Any] = json.loads((self._run_folder() / "summary.json").read_text())
+        return summary
+
+    def plot(self) -> Figure:
+        """Draws the run's learning curve.
+
+        Raises:
+            FileNotFoundError: there is no run folder, or nothing has been logged in it.
+        """
+        from a3c.plots import learning_curve
+
+        return learning_curve(self._run_folder() / "metrics.csv", self.env.id, self.env.reward_threshold)
+
+    def _run_folder(self) -> Path:
+        if self.folder is None:
+            raise FileNotFoundError("this agent was not loaded from a run folder")
+        return self.folder
+
+
+def load(path: str | PathLike[str], which: Literal["last", "best"] = "last") -> Agent:
+    """Loads a policy from a run folder or a checkpoint; no environment is made for it.
+
+    Args:
+        path: a run folder, or a checkpoint file.
+        which: the checkpoint of a run folder: the last one, or the best one evaluated.
+
+    Raises:
+        FileNotFoundError: there is nothing there.
+        CheckpointError: the file is no checkpoint of this project, or its network cannot be built.
+    """
+    path = Path(path)
+    file = path / "checkpoints" / f"{which}.ckpt" if path.is_dir() else path
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: no such checkpoint")
+    try:
+        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+        described = checkpoint["a3c"]
+        network = build(described["network"], ActorCritic)
+        weights = {
+            key.removeprefix("network."): value
+            for key, value in checkpoint["state_dict"].items()
+            if key.startswith("network.")
+        }
+        network.load_state_dict(weights)
+        env = build(described["env"], EnvSpec)
+    except (pickle.UnpicklingError, EOFError, KeyError, TypeError, ImportError, RuntimeError) as error:
+        raise CheckpointError(f"{file}: not a checkpoint that can be loaded here: {error}") from error
+    network.eval()
+    folder = file.parent.parent
+    return Agent(network, env, folder if (folder / "metrics.csv").exists() else None)

@@ -1,0 +1,28 @@
+"""One thread a process, W&B offline and quiet, and no process left behind by any test."""
+
+import os
+
+for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(name, "1")
+os.environ["WANDB_MODE"] = "offline"
+os.environ["WANDB_SILENT"] = "true"
+
+import logging
+import multiprocessing
+import warnings
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+for logger in ("lightning.pytorch", "lightning.fabric"):
+    logging.getLogger(logger).setLevel(logging.ERROR)
+warnings.filterwarnings("ignore", module="lightning")
+
+
+@pytest.fixture(autouse=True)
+def no_worker_left():
+    """Every test cleans up after itself."""
+    yield
+    left = multiprocessing.active_children()
+    assert not left, f"left behind: {left}"

@@ -1,0 +1,53 @@
+"""Small networks, specs and fits that several tests use."""
+
+import pickle
+
+import gymnasium
+import numpy as np
+import torch
+from lightning.pytorch import Trainer
+
+from a3c import A3C, MLPActorCritic, NStep, RolloutDataModule
+from a3c.envs import EnvSpec
+from a3c.rollouts.collector import Collector, CollectorSpec
+from a3c.rollouts.weights import SharedWeights
+
+COUNTDOWN = "scripted_envs:Countdown-v0"
+
+
+def make_network(observations=2, actions=3, hidden=(8,)):
+    space = gymnasium.spaces.Box(-np.inf, np.inf, (observations,), np.float32)
+    return MLPActorCritic(space, gymnasium.spaces.Discrete(actions), hidden_sizes=hidden)
+
+
+def make_collector(num_envs=1, env_kwargs=None, **kwargs):
+    network = make_network()
+    env = EnvSpec(COUNTDOWN, env_kwargs or {}).make(num_envs)
+    return Collector(env, network, SharedWeights(network), seed=0, **kwargs)
+
+
+def make_spec(env=COUNTDOWN, num_envs=2, env_kwargs=None, network=None, **kwargs):
+    network = network or make_network()
+    weights = SharedWeights(network)
+    return CollectorSpec(EnvSpec(env, env_kwargs or {}), num_envs, pickle.dumps(network), weights, seed=0, **kwargs)
+
+
+def fit(returns=None, ckpt_path=None, callbacks=(), seed=1, model=None, max_grad_norm=0.5, optimizer=None, **data):
+    """Fits a small network; gives the module, the data module and the trainer."""
+    torch.manual_seed(seed)
+    data = RolloutDataModule(**{"mode": "sync", "envs_per_worker": 4, "seed": seed, **data})
+    if model is None:
+        network = MLPActorCritic(data.observation_space, data.action_space, hidden_sizes=(16,))
+        extra = {} if optimizer is None else {"optimizer": optimizer}
+        model = A3C(network, returns or NStep(8), max_grad_norm=max_grad_norm, **extra)
+    trainer = Trainer(
+        accelerator="cpu",
+        max_epochs=-1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=list(callbacks),
+    )
+    trainer.fit(model, data, ckpt_path=ckpt_path, weights_only=True if ckpt_path else None)
+    return model, data, trainer

@@ -1,0 +1,172 @@
+import itertools
+import os
+import signal
+import time
+
+import pytest
+import torch
+from helpers import make_spec
+from tasks import never_ready, report_imports, sleep_for_ever
+
+from a3c.batch import BatchShape
+from a3c.rollouts.pool import WorkerError, WorkerPool
+from a3c.rollouts.worker import CollectTask
+
+SHAPE = BatchShape(5, 2, (2,), torch.float32)
+
+
+def make_pool(workers=2, slots=2, task=None, start_timeout=60.0, **spec):
+    return WorkerPool(task or CollectTask(make_spec(**spec)), workers, slots, SHAPE, start_timeout)
+
+
+@pytest.fixture
+def pool():
+    pool = make_pool()
+    pool.start()
+    yield pool
+    pool.close()
+
+
+def get(pool, seconds=20.0):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        rollout = pool.get(0.2)
+        if rollout is not None:
+            return rollout
+    raise AssertionError("no rollout came")
+
+
+def drain(pool, count):
+    rollouts = []
+    for _ in range(count):
+        rollout = get(pool)
+        rollouts.append((rollout.worker, rollout.batch.copy(), list(rollout.episodes)))
+        rollout.release()
+    return rollouts
+
+
+def gone(pids, seconds=5.0):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if not any(os.path.exists(f"/proc/{pid}") for pid in pids):
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def test_every_worker_contributes_and_its_stream_is_unbroken(pool):
+    rollouts = drain(pool, 40)
+    assert {worker for worker, _, _ in rollouts} == {0, 1}
+    for worker in (0, 1):
+        batches = [batch for number, batch, _ in rollouts if number == worker]
+        assert [batch.segment_ids[0].item() for batch in batches] == list(range(len(batches)))
+        assert batches[0].env_ids.tolist() == [2 * worker, 2 * worker + 1]
+        for before, after in itertools.pairwise(batches):
+            ended = before.terminated[-1].all()
+            assert ended or torch.equal(before.observations[-1], after.observations[0])
+
+
+def test_workers_act_differently(pool):
+    actions = {worker: batch.actions for worker, batch, _ in drain(pool, 20)}
+    assert not torch.equal(actions[0], actions[1])
+
+
+def test_a_slot_that_is_held_is_not_written():
+    pool = make_pool(workers=1, slots=2)
+    pool.start()
+    try:
+        held = get(pool)
+        before = held.batch.copy()
+        drain(pool, 10)
+        assert all(torch.equal(a, b) for a, b in zip(before, held.batch, strict=True))
+        held.release()
+        drain(pool, 4)
+        assert not torch.equal(before.observations, held.batch.observations)
+    finally:
+        pool.close()
+
+
+def test_a_learner_that_holds_all_slots_stops_the_workers_without_loss():
+    pool = make_pool(workers=1, slots=2)
+    pool.start()
+    try:
+        held = [get(pool), get(pool)]
+        assert pool.get(0.3) is None
+        for rollout in held:
+            rollout.release()
+        assert get(pool).batch.segment_ids[0].item() == 2
+    finally:
+        pool.close()
+
+
+def test_close_leaves_no_process_and_can_be_called_twice():
+    pool = make_pool()
+    pool.start()
+    pids = pool.pids
+    assert len(pids) == 2
+    get(pool)
+    pool.close()
+    pool.close()
+    assert gone(pids)
+
+
+def test_a_killed_worker_ends_the_run_with_the_name_of_its_signal(pool):
+    get(pool)
+    os.kill(pool.pids[1], signal.SIGKILL)
+    with pytest.raises(WorkerError, match="worker 1 was killed by SIGKILL"):
+        drain(pool, 1000)
+
+
+def test_an_exception_in_an_environment_arrives_with_its_traceback():
+    pool = make_pool(env="scripted_envs:Faulty-v0", env_kwargs={"kind": "raise", "at_step": 13})
+    pool.start()
+    try:
+        with pytest.raises(WorkerError, match=r"(?s)Traceback.*in step.*ZeroDivisionError: the pole went through"):
+            drain(pool, 1000)
+    finally:
+        pool.close()
+
+
+def test_an_environment_that_cannot_be_made_fails_the_start_and_leaves_nothing():
+    pool = make_pool(env="scripted_envs:Faulty-v0", env_kwargs={"kind": "constructor"})
+    with pytest.raises(WorkerError, match="no such simulator here"):
+        pool.start()
+    assert pool.pids == []
+
+
+def test_a_worker_that_does_not_stop_is_killed():
+    pool = make_pool(task=sleep_for_ever)
+    pool.start()
+    pids = pool.pids
+    pool.close(grace=0.2)
+    assert gone(pids)
+
+
+def test_a_start_that_takes_too_long_is_given_up():
+    pool = make_pool(task=never_ready, start_timeout=0.5)
+    with pytest.raises(WorkerError, match=r"not ready after 0\.5 s"):
+        pool.start()
+
+
+def test_a_worker_imports_neither_lightning_nor_wandb_and_keeps_to_one_thread():
+    pool = make_pool(workers=1, task=report_imports)
+    pool.start()
+    try:
+        with pytest.raises(WorkerError, match=r"imported \[\], 1 thread"):
+            get(pool)
+    finally:
+        pool.close()
+
+
+def test_a_worker_ends_on_its_own_when_its_episodes_are_played():
+    pool = make_pool(env_kwargs={"lengths": (2,)}, max_episodes=4)
+    pool.start()
+    try:
+        episodes = {0: 0, 1: 0}
+        while not pool.exhausted:
+            for worker, _, played in drain(pool, 1):
+                episodes[worker] += len(played)
+        assert all(4 <= count < 8 for count in episodes.values())
+        assert pool.get(0.1) is None
+    finally:
+        pool.close()

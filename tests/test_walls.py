@@ -1,0 +1,90 @@
+"""Who may import whom: the rooms of the house, read from the code itself."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "a3c"
+HEAVY = {"lightning", "wandb", "matplotlib", "rich"}
+LEARNING = {"a3c.returns", "a3c.losses", "a3c.objective"}
+# Rooms that may see Lightning or what is built on it; no worker imports any of them.
+MAIN_PROCESS = {"a3c.module", "a3c.cli", "a3c.loggers", "a3c.plots", "a3c.agent", "a3c.usage", "a3c.rollouts.dataset"}
+
+
+def imports(path):
+    """Names of all modules that a file imports, those inside functions included."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def rooms():
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = ["a3c", *path.relative_to(PACKAGE).with_suffix("").parts]
+        yield ".".join(part for part in parts if part != "__init__"), imports(path)
+
+
+def tops(names):
+    return {name.split(".")[0] for name in names}
+
+
+@pytest.mark.parametrize(
+    ("room", "allowed"), [("a3c.batch", set()), ("a3c.returns", {"a3c.batch"}), ("a3c.losses", set())]
+)
+def test_the_mathematics_imports_only_torch(room, allowed):
+    found = dict(rooms())[room]
+    assert tops(found) - set(sys.stdlib_module_names) <= {"torch"} | tops(allowed)
+    ours = {name for name in found if name.startswith("a3c.")}
+    assert all(any(name.startswith(one) for one in allowed) for name in ours)
+
+
+def test_collection_knows_nothing_of_learning():
+    for room, found in rooms():
+        if room.startswith("a3c.rollouts"):
+            assert not found & LEARNING, room
+
+
+def test_only_the_rooms_of_the_main_process_see_lightning_or_wandb():
+    for room, found in rooms():
+        if room not in MAIN_PROCESS and not room.startswith("a3c.callbacks"):
+            assert not tops(found) & HEAVY, room
+
+
+def test_the_learner_knows_no_gymnasium():
+    assert not tops(dict(rooms())["a3c.module"]) & {"gymnasium"}
+
+
+def test_only_the_command_line_sees_the_command_line():
+    for room, found in rooms():
+        if room != "a3c.cli":
+            assert "a3c.cli" not in found, room
+
+
+def test_what_a_worker_imports_is_light():
+    code = "import sys, a3c, a3c.rollouts.worker, a3c.networks; print(*(m for m in sys.modules if '.' not in m))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "torch" in loaded
+    assert "gymnasium" in loaded
+    assert not set(loaded) & (HEAVY | {"pytorch_lightning", "torchmetrics", "jsonargparse"})
+
+
+def test_the_fork_server_can_be_started_before_torch_is_imported():
+    code = "import sys, a3c.rollouts.forkserver; print('torch' in sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert loaded.strip() == "False"
+
+
+def test_every_public_name_can_be_imported():
+    import a3c
+
+    for name in a3c.__all__:
+        assert getattr(a3c, name).__name__ == name
+    with pytest.raises(AttributeError, match="no attribute 'NStepp'"):
+        a3c.NStepp  # noqa: B018

@@ -24,7 +24,7 @@ from a3c.rollouts.pool import WorkerError
 from a3c.usage import explain, locate
 
 USAGE_ERROR = 2
-TRAINER_DEFAULTS = {
+TRAINER_DEFAULTS: dict[str, Any] = {
     "accelerator": "cpu",
     "devices": 1,
     "max_epochs": -1,  # the budget is in env steps: the dataset ends the fit

@@ -61,12 +61,13 @@ def test_a_description_is_the_class_path_and_the_arguments():
 
 
 def test_an_objective_comes_back_equal_but_for_its_estimators_identity():
-    objective = Objective(VTrace(5), 0.9, 0.1, 0.01, "huber", 2.0, "sum")
+    objective = Objective(VTrace(5), 0.9, 0.1, 0.01, 3.0, "huber", 2.0, "sum")
     rebuilt = build(describe(objective))
     assert type(rebuilt) is Objective
     assert same(rebuilt.returns, objective.returns)
-    names = ("discount", "value_coefficient", "entropy_coefficient", "value_loss", "huber_delta", "reduction")
-    assert [getattr(rebuilt, name) for name in names] == [0.9, 0.1, 0.01, "huber", 2.0, "sum"]
+    names = ("discount", "value_coefficient", "entropy_coefficient", "reward_scale")
+    assert [getattr(rebuilt, name) for name in names] == [0.9, 0.1, 0.01, 3.0]
+    assert (rebuilt.value_loss, rebuilt.huber_delta, rebuilt.reduction) == ("huber", 2.0, "sum")
 
 
 @pytest.mark.parametrize(

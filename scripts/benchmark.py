@@ -1,0 +1,233 @@
+"""Measures throughput, time to solve, start-up and memory; prints JSON lines.
+
+Whole runs of ``scripts/train.py`` and of Stable-Baselines3's A2C (extra ``bench``) alternate within
+one call, so that both see the same machine at the same time; compare ratios, not seconds. The last
+lines give medians and ratios. ``--quick`` ends within a minute and says little.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+TRAIN = [sys.executable, "-W", "ignore", str(ROOT / "scripts" / "train.py")]
+SB3 = [sys.executable, "-W", "ignore", str(ROOT / "scripts" / "baselines" / "sb3_a2c.py")]
+LARGE = ["--data.envs_per_worker", "256", "--model.returns.n_steps", "32"]  # for throughput alone
+NO_EVALUATION = [
+    *("--stop_when_solved", "false"),
+    *("--evaluation.every_env_steps", "1000000000000"),
+    *("--evaluation.final_episodes", "0"),
+]
+
+Record = dict[str, Any]
+
+
+def emit(record: Record, output: Path | None) -> Record:
+    """Prints a record, and appends it to the output file."""
+    line = json.dumps(record)
+    print(line, flush=True)
+    if output is not None:
+        with output.open("a") as file:
+            file.write(line + "\n")
+    return record
+
+
+def train(*flags: str) -> Record:
+    """Runs train.py with some flags; gives its summary."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [*TRAIN, "--run_dir", f"{folder}/run", *flags]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise SystemExit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr}")
+        summary: Record = json.loads(Path(folder, "run", "summary.json").read_text())
+        return summary
+
+
+def stable_baselines(*flags: str) -> Record:
+    """Runs Stable-Baselines3's A2C; gives its figures."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*SB3, *flags], env=environment, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise SystemExit(f"Stable-Baselines3 failed; is it installed (pip install -e .[bench])?\n{done.stderr}")
+    figures: Record = json.loads(done.stdout.splitlines()[-1])
+    return figures
+
+
+@contextmanager
+def running(*flags: str) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    """Runs train.py in the background, and ends it; gives the process and its metrics.csv."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [*TRAIN, "--run_dir", f"{folder}/run", *NO_EVALUATION, *flags]
+        process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            yield process, Path(folder, "run", "metrics.csv")
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait()
+
+
+def throughput(seeds: list[int], env_steps: int) -> Iterator[Record]:
+    """Env steps trained a second, large vector environments, default logging."""
+    for seed in seeds:
+        budgets = {"a3c": env_steps, "sb3_a2c": env_steps // 100, "sb3_a2c_64_envs": env_steps // 50}
+        for who, budget in budgets.items():
+            flags = ("--max_env_steps", str(budget), "--seed", str(seed))
+            if who == "a3c":
+                figures = train(*LARGE, *NO_EVALUATION, "--data.max_env_steps", str(budget), *seeded(seed))
+            elif who == "sb3_a2c":
+                figures = stable_baselines(*flags)
+            else:
+                figures = stable_baselines(*flags, "--envs", "64")
+            yield {"part": "throughput", "who": who, "seed": seed, **chosen(figures, "env_steps_per_second")}
+
+
+def solve(seeds: list[int], env_steps: int) -> Iterator[Record]:
+    """Seconds of training until CartPole-v1 is solved, with the default command."""
+    keys = ("solved_at_env_steps", "solved_at_seconds", "train_seconds", "env_steps", "eval_return_mean")
+    for seed in seeds:
+        ours = train("--data.max_env_steps", str(env_steps), *seeded(seed))
+        yield {"part": "solve", "who": "a3c", "seed": seed, **chosen(ours, *keys)}
+        theirs = stable_baselines("--solve", "--max_env_steps", str(env_steps), "--seed", str(seed))
+        yield {"part": "solve", "who": "sb3_a2c", "seed": seed, **chosen(theirs, *keys)}
+
+
+def startup(repetitions: int) -> Iterator[Record]:
+    """Seconds from the command to the first update, seen from outside."""
+    for repetition in range(repetitions):
+        started = time.perf_counter()
+        with running("--trainer.log_every_n_steps", "1") as (process, metrics):
+            while not metrics.exists() and process.poll() is None:
+                time.sleep(0.005)
+            yield {"part": "startup", "who": "a3c", "repetition": repetition, "seconds": time.perf_counter() - started}
+
+
+def memory(workers: int) -> Iterator[Record]:
+    """Memory of each worker process in a running training: proportional set size."""
+    with running("--data.workers", str(workers)) as (process, metrics):
+        while not metrics.exists() and process.poll() is None:
+            time.sleep(0.05)
+        time.sleep(1.0)
+        servers = [pid for pid in children(process.pid) if "forkserver" in Path(f"/proc/{pid}/cmdline").read_text()]
+        for pid in (worker for server in servers for worker in children(server)):
+            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+            kilobytes = next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+            yield {"part": "memory", "who": "worker", "megabytes": kilobytes / 1024}
+
+
+def children(parent: int) -> list[int]:
+    """Process ids of a process's children."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == parent:
+            found.append(int(path.parent.name))
+    return found
+
+
+def breakdown(repetitions: int) -> Iterator[Record]:
+    """Where a step's time goes: parts of the collector and of an update, in microseconds."""
+    import breakdown as parts
+
+    yield from parts.worker(repetitions)
+    yield from parts.learner(repetitions)
+
+
+def seeded(seed: int) -> tuple[str, str]:
+    """Gives the flag that sets the seed."""
+    return "--seed_everything", str(seed)
+
+
+def chosen(record: Record, *keys: str) -> Record:
+    """Gives some keys of a record."""
+    return {key: record[key] for key in keys}
+
+
+def conclude(records: list[Record]) -> Iterator[Record]:
+    """Gives medians, and ratios of runs of the same seed."""
+    for part, key, better in (("throughput", "env_steps_per_second", 1), ("solve", "solved_at_seconds", -1)):
+        rows = [record for record in records if record["part"] == part]
+        by_who: dict[str, dict[int, float | None]] = {}
+        for row in rows:
+            by_who.setdefault(row["who"], {})[row["seed"]] = row[key]
+        for who, figures in by_who.items():
+            known = [value for value in figures.values() if value is not None]
+            record: Record = {"part": f"{part}, summary", "who": who, "runs": len(figures), "with a figure": len(known)}
+            if known:
+                record[key] = {"median": statistics.median(known), "min": min(known), "max": max(known)}
+            pairs = [
+                (ours / theirs) ** better
+                for seed, theirs in figures.items()
+                if (ours := by_who["a3c"].get(seed)) is not None and theirs is not None
+            ]
+            if who != "a3c" and pairs:
+                record["a3c is better by"] = {"median": statistics.median(pairs), "min": min(pairs), "max": max(pairs)}
+            yield record
+    for part, key in (("startup", "seconds"), ("memory", "megabytes")):
+        figures_of_part = [record[key] for record in records if record["part"] == part]
+        if figures_of_part:
+            yield {
+                "part": f"{part}, summary",
+                key: {"median": statistics.median(figures_of_part), "max": max(figures_of_part)},
+            }
+
+
+def machine() -> Record:
+    """Says what the figures were measured on."""
+    import torch
+
+    model = "unknown"
+    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else ():
+        if line.startswith("model name"):
+            model = line.partition(":")[2].strip()
+    return {
+        "part": "machine",
+        "cpu": model,
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def main() -> None:
+    """Runs the chosen parts."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="one seed and small budgets")
+    parser.add_argument("--seeds", type=int, nargs="+", default=None, help="default: 1 to 10, with --quick 1")
+    parser.add_argument(
+        "--parts", nargs="+", default=None, choices=["throughput", "solve", "startup", "memory", "breakdown"]
+    )
+    parser.add_argument("--output", type=Path, default=None, help="file to append the lines to")
+    options = parser.parse_args()
+    seeds = options.seeds or ([1] if options.quick else list(range(1, 11)))
+    quick = options.quick
+    parts: dict[str, Callable[[], Iterator[Record]]] = {
+        "throughput": lambda: throughput(seeds[:5], 600_000 if quick else 3_000_000),
+        "solve": lambda: solve(seeds, 30_000 if quick else 500_000),
+        "startup": lambda: startup(1 if quick else 5),
+        "memory": lambda: memory(1 if quick else 2),
+        "breakdown": lambda: breakdown(20 if quick else 200),
+    }
+    emit(machine(), options.output)
+    records = [emit(record, options.output) for name in options.parts or parts for record in parts[name]()]
+    for record in conclude(records):
+        emit(record, options.output)
+
+
+if __name__ == "__main__":
+    main()

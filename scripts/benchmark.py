@@ -32,6 +32,8 @@ NO_EVALUATION = [
     *("--evaluation.final_episodes", "0"),
 ]
 
+PARTS = ["throughput", "solve", "estimators", "startup", "memory", "breakdown"]
+
 Record = dict[str, Any]
 
 
@@ -104,6 +106,26 @@ def solve(seeds: list[int], env_steps: int) -> Iterator[Record]:
         yield {"part": "solve", "who": "sb3_a2c", "seed": seed, **chosen(theirs, *keys)}
 
 
+ESTIMATORS = {
+    "FullEpisode": ["--model.returns", "FullEpisode"],
+    "NStep": ["--model.returns", "NStep"],
+    "NStep:n_steps=1": ["--config", str(ROOT / "configs" / "one_step.yaml")],
+    "GAE": ["--model.returns", "GAE"],
+    "VTrace": ["--model.returns", "VTrace"],
+    "L2Normalised:NStep": ["--model.returns", "L2Normalised", "--model.returns.estimator", "NStep"],
+    "L2Normalised:FullEpisode": ["--config", str(ROOT / "configs" / "l2_full_episode.yaml")],
+}
+
+
+def estimators(seeds: list[int], env_steps: int) -> Iterator[Record]:
+    """Whether every estimator solves CartPole-v1, and after how long."""
+    for seed in seeds:
+        for name, flags in ESTIMATORS.items():
+            figures = train(*flags, "--data.max_env_steps", str(env_steps), *seeded(seed))
+            keys = ("solved_at_env_steps", "solved_at_seconds", "eval_return_mean")
+            yield {"part": "estimators", "who": name, "seed": seed, **chosen(figures, *keys)}
+
+
 def startup(repetitions: int) -> Iterator[Record]:
     """Seconds from the command to the first update, seen from outside."""
     for repetition in range(repetitions):
@@ -160,7 +182,11 @@ def chosen(record: Record, *keys: str) -> Record:
 
 def conclude(records: list[Record]) -> Iterator[Record]:
     """Gives medians, and ratios of runs of the same seed."""
-    for part, key, better in (("throughput", "env_steps_per_second", 1), ("solve", "solved_at_seconds", -1)):
+    for part, key, better in (
+        ("throughput", "env_steps_per_second", 1),
+        ("solve", "solved_at_seconds", -1),
+        ("estimators", "solved_at_seconds", 0),
+    ):
         rows = [record for record in records if record["part"] == part]
         by_who: dict[str, dict[int, float | None]] = {}
         for row in rows:
@@ -173,9 +199,9 @@ def conclude(records: list[Record]) -> Iterator[Record]:
             pairs = [
                 (ours / theirs) ** better
                 for seed, theirs in figures.items()
-                if (ours := by_who["a3c"].get(seed)) is not None and theirs is not None
+                if (ours := by_who.get("a3c", {}).get(seed)) is not None and theirs is not None
             ]
-            if who != "a3c" and pairs:
+            if pairs and who != "a3c":
                 record["a3c is better by"] = {"median": statistics.median(pairs), "min": min(pairs), "max": max(pairs)}
             yield record
     for part, key in (("startup", "seconds"), ("memory", "megabytes")):
@@ -209,9 +235,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one seed and small budgets")
     parser.add_argument("--seeds", type=int, nargs="+", default=None, help="default: 1 to 10, with --quick 1")
-    parser.add_argument(
-        "--parts", nargs="+", default=None, choices=["throughput", "solve", "startup", "memory", "breakdown"]
-    )
+    parser.add_argument("--parts", nargs="+", default=None, choices=PARTS)
     parser.add_argument("--output", type=Path, default=None, help="file to append the lines to")
     options = parser.parse_args()
     seeds = options.seeds or ([1] if options.quick else list(range(1, 11)))
@@ -219,6 +243,7 @@ def main() -> None:
     parts: dict[str, Callable[[], Iterator[Record]]] = {
         "throughput": lambda: throughput(seeds[:5], 600_000 if quick else 3_000_000),
         "solve": lambda: solve(seeds, 30_000 if quick else 500_000),
+        "estimators": lambda: estimators(seeds[:5], 10_000 if quick else 500_000),
         "startup": lambda: startup(1 if quick else 5),
         "memory": lambda: memory(1 if quick else 2),
         "breakdown": lambda: breakdown(20 if quick else 200),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 import time
 import warnings
@@ -65,7 +66,7 @@ class TrainCLI(LightningCLI):
             "--stop_when_solved",
             type=bool,
             default=True,
-            help="end the run when a greedy evaluation reaches the environment's reward threshold",
+            help="end the run when a greedy evaluation, and a second one, reach the environment's reward threshold",
         )
         parser.add_lightning_class_args(GreedyEvaluation, "evaluation")
         parser.link_arguments("mode", "data.mode")
@@ -141,14 +142,17 @@ class TrainingRun:
             self.trainer.fit(
                 self.module, self.data, ckpt_path=self._ckpt_path, weights_only=True if self._ckpt_path else None
             )
-        except KeyboardInterrupt:
-            return 130
+        except (KeyboardInterrupt, SystemExit):
+            # The first before the fit, the second from Lightning within it: a Ctrl-C in start-up, or a second one.
+            return 128 + (self.interruption.signal or signal.SIGINT)
         except WorkerError as error:
             sys.stderr.write(f"error: {error}\n")
             return 1
         finally:
             self.data.close()
             self.interruption.restore()
+            if wandb.run is not None:
+                wandb.run.summary.update(self.report.summary)
             wandb.finish()
         self._print_summary()
         return 0 if self.interruption.signal is None else 128 + self.interruption.signal

@@ -32,6 +32,7 @@ NO_EVALUATION = [
     *("--evaluation.final_episodes", "0"),
 ]
 
+THRESHOLD = 475  # CartPole-v1's reward threshold, on 100 fresh episodes
 PARTS = ["throughput", "solve", "estimators", "startup", "memory", "breakdown"]
 
 Record = dict[str, Any]
@@ -194,6 +195,9 @@ def conclude(records: list[Record]) -> Iterator[Record]:
         for who, figures in by_who.items():
             known = [value for value in figures.values() if value is not None]
             record: Record = {"part": f"{part}, summary", "who": who, "runs": len(figures), "with a figure": len(known)}
+            finals = [row["eval_return_mean"] for row in rows if row["who"] == who and "eval_return_mean" in row]
+            if finals:
+                record["final return at least 475"] = sum(final >= THRESHOLD for final in finals)
             if known:
                 record[key] = {"median": statistics.median(known), "min": min(known), "max": max(known)}
             pairs = [

@@ -20,4 +20,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":  # workers import this file again: nothing heavy may stand above
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:  # while it was still importing
+        sys.exit(130)

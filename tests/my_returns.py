@@ -1,6 +1,6 @@
-"""An estimator of a user's own, in a file of their own."""
+"""An estimator and a network of a user's own, in a file of their own."""
 
-from a3c import ReturnEstimator, Targets
+from a3c import MLPActorCritic, ReturnEstimator, Targets
 
 
 class OneStep(ReturnEstimator):
@@ -13,3 +13,11 @@ class OneStep(ReturnEstimator):
     def __call__(self, batch, values, log_probs, discounts):
         targets = batch.rewards + self.bonus + discounts * values[1:]
         return Targets(targets - values[:-1], targets)
+
+
+class Narrow(MLPActorCritic):
+    """A network whose class a worker can only find in this file."""
+
+    def __init__(self, observation_space, action_space, width: int = 8):
+        super().__init__(observation_space, action_space, hidden_sizes=(width,))
+        self.width = width

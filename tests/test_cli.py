@@ -231,18 +231,12 @@ def test_configs_merge_in_order_and_flags_win(here):
     assert config["data"]["max_env_steps"] == 50
 
 
-def test_a_users_own_estimator_works_by_its_import_path(here):
+def test_a_users_own_estimator_and_network_work_by_their_import_paths(here):
     shutil.copy(ROOT / "tests" / "my_returns.py", here / "returns_of_mine.py")
-    arguments = [
-        "--model.returns",
-        "returns_of_mine.OneStep",
-        "--model.returns.bonus",
-        "0.25",
-        "--mode",
-        "async",
-        *SMALL,
-    ]
+    arguments = ["--model.returns", "returns_of_mine.OneStep", "--model.returns.bonus", "0.25", "--mode", "async"]
+    arguments += ["--model.network", "returns_of_mine.Narrow", "--model.network.width", "5", *SMALL]
     assert main(CONFIG, arguments) == 0
+    assert load(run_folder(here)).network.width == 5
     summary = json.loads((run_folder(here) / "summary.json").read_text())
     assert summary["estimator"] == "OneStep"
     assert 62 <= summary["updates"] < 75  # its horizon of 8 cuts rollouts of 64 steps, resets among them

@@ -194,7 +194,11 @@ class TrainingRun:
             table.add_row(what, figure)
         self._console.print(table)
         self._console.print(f"run folder:     {self.folder}", soft_wrap=True)
-        self._console.print(f"learning curve: {self.folder / 'learning_curve.png'}", soft_wrap=True)
+        picture = self.folder / "learning_curve.png"
+        if picture.exists():
+            self._console.print(f"learning curve: {picture}", soft_wrap=True)
+        else:
+            self._console.print("nothing was trained: the checkpoint's budget is used up; give a larger one to go on")
         offline = next(iter(sorted(self.folder.glob("wandb/offline-run-*"))), None)
         if offline is not None:
             self._console.print(f"in the terminal: wandb leet {offline}", soft_wrap=True)

@@ -242,7 +242,7 @@ def test_a_users_own_estimator_and_network_work_by_their_import_paths(here):
     assert 62 <= summary["updates"] < 75  # its horizon of 8 cuts rollouts of 64 steps, resets among them
 
 
-def test_a_resumed_run_goes_on_where_the_first_one_ended(here):
+def test_a_resumed_run_goes_on_where_the_first_one_ended(here, capsys):
     assert main(CONFIG, ["--mode", "sync", *SMALL, "--run_dir", "a"]) == 0
     more = ["--mode", "sync", *SMALL, "--data.max_env_steps", "6000", "--ckpt_path", "a/checkpoints/last.ckpt"]
     assert main(CONFIG, [*more, "--run_dir", "b"]) == 0
@@ -251,6 +251,10 @@ def test_a_resumed_run_goes_on_where_the_first_one_ended(here):
     assert after["updates"] > before["updates"]
     assert after["train_seconds"] > before["train_seconds"]
     assert float(rows_of(here / "b")[0]["env_steps"]) > before["env_steps"]
+    capsys.readouterr()
+    assert main(CONFIG, ["--mode", "sync", *SMALL, "--ckpt_path", "a/checkpoints/last.ckpt", "--run_dir", "c"]) == 0
+    assert "nothing was trained" in capsys.readouterr().out
+    assert json.loads((here / "c/summary.json").read_text())["updates"] == before["updates"]
 
 
 def test_wandb_can_be_switched_off(here, monkeypatch):

@@ -58,7 +58,9 @@ class BudgetBar(Callback):
         if self._progress is not None:
             self._progress.update(self._task, completed=data.budget_used, status=status, refresh=True)
         else:
-            self._console.print(f"{self._label(trainer)}: {data.budget_used:.0%} of the budget, {status}")
+            self._console.print(
+                f"{self._label(trainer)}: {data.budget_used:.0%} of the budget, {status}", soft_wrap=True
+            )
 
     def _status(self, data: Any, module: Any) -> str:
         latest = module.latest

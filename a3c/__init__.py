@@ -25,7 +25,7 @@ _ROOMS = {
     "MLPActorCritic": "a3c.networks",
     "BookActorCritic": "a3c.networks",
     "Collector": "a3c.rollouts.collector",
-    "RolloutDataModule": "a3c.rollouts.dataset",
+    "RolloutDataModule": "a3c.rollouts.datamodule",
     "A3C": "a3c.module",
     "GreedyEvaluation": "a3c.callbacks",
     "BudgetBar": "a3c.callbacks",

@@ -20,7 +20,7 @@ from rich.table import Table
 from a3c.callbacks import BudgetBar, Checkpoints, GreedyEvaluation, Interruption, RunReport
 from a3c.loggers import MetricsFile, make_wandb_logger
 from a3c.module import A3C
-from a3c.rollouts.dataset import RolloutDataModule
+from a3c.rollouts.datamodule import RolloutDataModule
 from a3c.rollouts.pool import WorkerError
 from a3c.usage import explain, locate
 

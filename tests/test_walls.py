@@ -11,7 +11,15 @@ PACKAGE = Path(__file__).parent.parent / "a3c"
 HEAVY = {"lightning", "wandb", "matplotlib", "rich"}
 LEARNING = {"a3c.returns", "a3c.losses", "a3c.objective"}
 # Rooms that may see Lightning or what is built on it; no worker imports any of them.
-MAIN_PROCESS = {"a3c.module", "a3c.cli", "a3c.loggers", "a3c.plots", "a3c.agent", "a3c.usage", "a3c.rollouts.dataset"}
+MAIN_PROCESS = {
+    "a3c.module",
+    "a3c.cli",
+    "a3c.loggers",
+    "a3c.plots",
+    "a3c.agent",
+    "a3c.usage",
+    "a3c.rollouts.datamodule",
+}
 
 
 def imports(path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import pickle
 import time
 from collections import defaultdict
@@ -113,6 +114,7 @@ def learner(repetitions: int) -> Iterator[Record]:
     watch.wrap(module, "backward", "backward")
     watch.wrap(module, "configure_gradient_clipping", "clipping")
     watch.wrap(setting.weights, "publish", "publish")
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     stamps: list[float] = []
     on_train_batch_end = module.on_train_batch_end
 

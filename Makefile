@@ -29,6 +29,7 @@ bench: $(INSTALLED)
 
 # torch first, and pinned: asked for in any other way, pip may fetch another build with gigabytes of CUDA.
 $(INSTALLED): pyproject.toml constraints.txt
+	@echo "Setting up $(VENV) with pinned dependencies: some minutes, this once."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet torch==2.13.0
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'

@@ -71,7 +71,9 @@ class Agent:
         """
         evaluator = Evaluator(self.env, episodes, greedy)
         try:
-            return evaluator(self.network, seed)
+            evaluation = evaluator(self.network, seed)
+            assert evaluation is not None, "nothing stops it"
+            return evaluation
         finally:
             evaluator.close()
 
@@ -116,19 +118,29 @@ def load(path: str | PathLike[str], which: Literal["last", "best"] = "last") -> 
     file = path / "checkpoints" / f"{which}.ckpt" if path.is_dir() else path
     if not file.is_file():
         raise FileNotFoundError(f"{file}: no such checkpoint")
+    described, weights = read_checkpoint(file)
     try:
-        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
-        described = checkpoint["a3c"]
         network = build(described["network"], ActorCritic)
-        weights = {
-            key.removeprefix("network."): value
-            for key, value in checkpoint["state_dict"].items()
-            if key.startswith("network.")
-        }
         network.load_state_dict(weights)
         env = build(described["env"], EnvSpec)
-    except (pickle.UnpicklingError, EOFError, KeyError, TypeError, ImportError, RuntimeError) as error:
-        raise CheckpointError(f"{file}: not a checkpoint that can be loaded here: {error}") from error
+    except (KeyError, TypeError, ValueError, ImportError, RuntimeError) as error:
+        raise CheckpointError(f"{file}: cannot be rebuilt here: {error}") from error
     network.eval()
     folder = file.parent.parent
     return Agent(network, env, folder if (folder / "metrics.csv").exists() else None)
+
+
+def read_checkpoint(file: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """Gives what a checkpoint says of its run, and the network's weights; runs nothing of it.
+
+    Raises:
+        CheckpointError: the file is no checkpoint of this project.
+    """
+    try:
+        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+        described, state = checkpoint["a3c"], checkpoint["state_dict"]
+    except (pickle.UnpicklingError, EOFError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"{file}: not a checkpoint of a3c: {reason}") from error
+    prefix = "network."
+    return described, {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}

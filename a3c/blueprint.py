@@ -1,7 +1,9 @@
 """Plain descriptions of built objects, from which a checkpoint can build them again.
 
 An object is described by its class path and its constructor's arguments, read from attributes of
-the same names. Only numbers, strings, lists and dicts are in a description, so it is safe to load.
+the same names. A description holds numbers, strings, lists and dicts only. To build from one imports
+the module that it names, so descriptions are to be trusted as far as the modules installed here are;
+what is called is only ever a class of the expected kind.
 """
 
 from __future__ import annotations
@@ -55,31 +57,32 @@ def _arguments(value: Any) -> dict[str, Any]:
     return arguments
 
 
-def build(description: Any, expected: type = object) -> Any:
+def build(description: Any, expected: type) -> Any:
     """Builds what `describe` described.
 
     Args:
         description: of an object, or a plain value.
-        expected: class that the object must be derived from.
+        expected: class that the object, and objects within it, must be derived from; spaces of
+            Gymnasium are allowed within it as well.
 
     Raises:
         ImportError: the class cannot be imported here.
         TypeError: it is not derived from `expected`.
     """
     if isinstance(description, list):
-        return [build(item) for item in description]
+        return [build(item, expected) for item in description]
     if not isinstance(description, dict):
         return description
     if set(description) != {"class_path", "init_args"}:
-        return {key: build(item) for key, item in description.items()}
+        return {key: build(item, expected) for key, item in description.items()}
     module, _, name = description["class_path"].rpartition(".")
     try:
         cls = getattr(import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise ImportError(f"{description['class_path']} cannot be imported: {error}") from error
-    if not (isinstance(cls, type) and issubclass(cls, expected)):
+    if not (isinstance(cls, type) and issubclass(cls, (expected, spaces.Box, spaces.Discrete))):
         raise TypeError(f"{description['class_path']} is not a class derived from {expected.__name__}")
-    arguments = {key: build(item) for key, item in description["init_args"].items()}
+    arguments = {key: build(item, expected) for key, item in description["init_args"].items()}
     if cls is spaces.Box:
         dtype = np.dtype(arguments["dtype"])
         low, high = (np.asarray(arguments[key], dtype) for key in ("low", "high"))

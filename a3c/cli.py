@@ -17,6 +17,8 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from rich.console import Console
 from rich.table import Table
 
+from a3c.agent import CheckpointError, read_checkpoint
+from a3c.blueprint import describe
 from a3c.callbacks import BudgetBar, Checkpoints, GreedyEvaluation, Interruption, RunReport
 from a3c.loggers import MetricsFile, make_wandb_logger
 from a3c.module import A3C
@@ -113,12 +115,32 @@ class TrainingRun:
         self._parser, self._config = cli.parser, cli.config
         self._console = console or Console()
         self._ckpt_path = cli.config["ckpt_path"]
-        if self._ckpt_path is not None and not Path(self._ckpt_path).is_file():
-            raise UsageError(f"ckpt_path: got {self._ckpt_path!r}, must be a checkpoint file that exists")
+        if self._ckpt_path is not None:
+            self._check_checkpoint(Path(self._ckpt_path))
         self.estimator = type(self.module.returns).__name__
         self.folder = self._make_folder(cli.config["run_dir"])
         self.interruption = Interruption()
         self.report = RunReport(self.folder, self.evaluation)
+
+    def _check_checkpoint(self, path: Path) -> None:
+        """Refuses a checkpoint that this run cannot go on from, by what differs."""
+        if not path.is_file():
+            raise UsageError(f"ckpt_path: got {str(path)!r}, must be a checkpoint file that exists")
+        try:
+            described, _ = read_checkpoint(path)
+        except CheckpointError as error:
+            raise UsageError(f"ckpt_path: {error}") from error
+        ours = {
+            "env": describe(self.data.env),
+            "network": describe(self.module.network),
+            "returns": describe(self.module.returns),
+            "optimizer": self.module.optimizer_name,
+        }
+        for name, wanted in ours.items():
+            if (theirs := described.get(name)) != wanted:
+                raise UsageError(
+                    f"ckpt_path: {path} was trained with {name} {theirs}, must be that of the run: {wanted}"
+                )
 
     def _make_folder(self, wanted: str | None) -> Path:
         if wanted is None:
@@ -129,9 +151,16 @@ class TrainingRun:
             folder = next(candidate for candidate in candidates if not candidate.exists())
         else:
             folder = Path(wanted)
-            if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            try:
+                in_use = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+            except OSError as error:
+                raise UsageError(f"run_dir: got {wanted!r}, must be a folder that can be made: {error}") from error
+            if in_use:
                 raise UsageError(f"run_dir: got {wanted!r}, must be a folder that is new or empty")
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"run_dir: got {str(folder)!r}, must be a folder that can be made: {error}") from error
         return folder
 
     def execute(self) -> int:
@@ -197,8 +226,10 @@ class TrainingRun:
         picture = self.folder / "learning_curve.png"
         if picture.exists():
             self._console.print(f"learning curve: {picture}", soft_wrap=True)
-        else:
-            self._console.print("nothing was trained: the checkpoint's budget is used up; give a larger one to go on")
+        elif not summary["interrupted"]:
+            self._console.print(
+                "nothing was trained: the checkpoint's budget is used up; give a larger one to go on", soft_wrap=True
+            )
         offline = next(iter(sorted(self.folder.glob("wandb/offline-run-*"))), None)
         if offline is not None:
             self._console.print(f"in the terminal: wandb leet {offline}", soft_wrap=True)
@@ -269,7 +300,7 @@ def main(config: Path, args: Sequence[str] | None = None) -> int:
             load_from_checkpoint_support=False,
         )
         run = TrainingRun(cli)
-    except UsageError as error:
+    except (UsageError, UnicodeDecodeError) as error:  # the second from a config that is no text
         sys.stderr.write(f"{Path(sys.argv[0]).name}: error: {error}\n")
         return USAGE_ERROR
     return run.execute()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from statistics import fmean, pstdev
 from typing import NamedTuple
 
@@ -62,7 +63,9 @@ class Evaluator:
         self._env: VectorEnv | None = None
 
     @torch.inference_mode()
-    def __call__(self, network: ActorCritic, seed: int) -> Evaluation:
+    def __call__(
+        self, network: ActorCritic, seed: int, should_stop: Callable[[], bool] = lambda: False
+    ) -> Evaluation | None:
         """Plays the episodes, with the environments seeded anew.
 
         Every environment plays a number of episodes that is fixed beforehand: to take those that
@@ -71,6 +74,10 @@ class Evaluator:
         Args:
             network: the policy.
             seed: of environments and, if sampled, of actions.
+            should_stop: asked at every step.
+
+        Returns:
+            The episodes; None if it was stopped.
         """
         count = min(self._episodes, MAX_ENVS)
         if self._env is None:
@@ -83,7 +90,7 @@ class Evaluator:
         network.eval()
         observation, _ = self._env.reset(seed=seed % 2**31)
         resetting = np.zeros(count, dtype=np.bool_)
-        while quota.any():
+        while quota.any() and not should_stop():
             policy = network.distribution(network.actor(torch.from_numpy(observation)))
             action = policy.mode() if self._greedy else policy.sample(policy.noise(policy.logits.shape, generator))
             observation, reward, terminated, truncated, _ = self._env.step(action.numpy())
@@ -95,6 +102,8 @@ class Evaluator:
                 quota[column] -= 1
             returns[resetting], lengths[resetting] = 0, 0
         network.train(was_training)
+        if quota.any():
+            return None
         return Evaluation([episode for column in played for episode in column])
 
     def close(self) -> None:

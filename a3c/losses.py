@@ -61,7 +61,8 @@ def value_loss(
 ) -> Tensor:
     """Draws the critic to its targets: (V − G)², or the Huber loss.
 
-    The square carries no factor ½, as in the book; Huber's is δ-scaled as in Huber (1964).
+    The square carries no factor ½, as in the book; Huber's does below δ, as in Huber (1964), so
+    there its gradient is half the square's.
 
     Args:
         values: V of the states acted in, [T, B].

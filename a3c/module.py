@@ -59,7 +59,11 @@ class A3C(LightningModule):
         super().__init__()
         if max_grad_norm is not None and not (max_grad_norm > 0 and math.isfinite(max_grad_norm)):
             raise ValueError(f"max_grad_norm: got {max_grad_norm}, must be above 0 and finite, or null")
-        _check_optimizer(optimizer, network)
+        self.optimizer_name = _check_optimizer(optimizer, network)
+        try:
+            describe(network), describe(returns)
+        except TypeError as error:  # said now, not when the first checkpoint is saved
+            raise ValueError(str(error)) from error
         self.network = network
         self.returns = returns
         self.objective = Objective(
@@ -154,6 +158,7 @@ class A3C(LightningModule):
             "network": describe(self.network),
             "returns": describe(self.returns),
             "env": describe(self._data.env),
+            "optimizer": self.optimizer_name,
             "updates": self.updates,
             "lag_sum": self.lag_sum,
             "lag_max": self.lag_max,
@@ -164,8 +169,8 @@ class A3C(LightningModule):
         self.updates, self.lag_sum, self.lag_max = saved["updates"], saved["lag_sum"], saved["lag_max"]
 
 
-def _check_optimizer(make: OptimizerCallable, network: ActorCritic) -> None:
-    """Refuses, before a run begins, what the optimizer's constructor would refuse in it."""
+def _check_optimizer(make: OptimizerCallable, network: ActorCritic) -> str:
+    """Refuses, before a run begins, what the optimizer's constructor would refuse in it; gives its name."""
     try:
         optimizer = make(network.parameters())
     except (ValueError, TypeError) as error:
@@ -173,3 +178,4 @@ def _check_optimizer(make: OptimizerCallable, network: ActorCritic) -> None:
     rates = [group["lr"] for group in optimizer.param_groups]
     if not all(math.isfinite(rate) for rate in rates):
         raise ValueError(f"optimizer: got lr {rates[0]}, must be finite")
+    return type(optimizer).__name__

@@ -11,7 +11,7 @@ from torch import Tensor
 from a3c.batch import RolloutBatch
 from a3c.losses import REDUCTIONS, MaskedReduction, entropy_loss, policy_gradient_loss, value_loss
 from a3c.networks.actor_critic import ActorCritic
-from a3c.returns import ReturnEstimator
+from a3c.returns import ReturnEstimator, Targets
 
 VALUE_LOSSES = ("squared_error", "huber")
 
@@ -68,6 +68,9 @@ class Objective:
         Returns:
             The scalar to minimise, and detached scalars by metric key; the loss terms among them
             are unweighted.
+
+        Raises:
+            ValueError: the estimator's targets are not [T, B].
         """
         if self.reward_scale != 1.0:
             batch = batch._replace(rewards=batch.rewards * self.reward_scale)
@@ -80,7 +83,11 @@ class Objective:
 
         discounts = self.discount * (~batch.terminated).to(values.dtype)
         with torch.no_grad():
-            targets = self.returns(batch, values, log_probs, discounts)
+            targets = Targets(*self.returns(batch, values, log_probs, discounts))
+        for name, target in zip(targets._fields, targets, strict=True):
+            if target.shape != batch.rewards.shape:  # it would broadcast in silence
+                got, expected = tuple(target.shape), tuple(batch.rewards.shape)
+                raise ValueError(f"{type(self.returns).__name__} gives {name} {got}, must be [T, B] = {expected}")
 
         reduce = MaskedReduction(batch.mask, self.reduction)
         policy_term = policy_gradient_loss(log_probs, targets.advantages, reduce)

@@ -87,7 +87,7 @@ def discounted_sum(rewards: Tensor, discounts: Tensor, bootstrap_value: Tensor) 
 def lambda_returns(rewards: Tensor, discounts: Tensor, next_values: Tensor, lambdas: Tensor) -> Tensor:
     """Mixes bootstrapped and longer returns: Gₜ = rₜ + γₜ·((1 − λₜ)·Vₜ₊₁ + λₜ·Gₜ₊₁).
 
-    Sutton & Barto, Reinforcement Learning (2nd ed.), eq. 12.20; less the values of the states,
+    Sutton & Barto, Reinforcement Learning (2nd ed.), eq. 12.18; less the values of the states,
     these are the advantages of Schulman et al. (2016), arXiv:1506.02438, eq. 16.
 
     Args:
@@ -195,7 +195,7 @@ class ReturnEstimator(ABC):
         """Gives advantages and value targets for a batch.
 
         Args:
-            batch: transitions, [T, B].
+            batch: transitions, [T, B]; rewards come multiplied by the model's `reward_scale`.
             values: the critic's values of all observations, the last one included, [T+1, B].
             log_probs: log π(a|s) of the taken actions under the current policy, [T, B].
             discounts: γ, or 0 where the episode terminated, [T, B].
@@ -266,7 +266,8 @@ class GAE(ReturnEstimator):
 class VTrace(ReturnEstimator):
     """Off-policy corrected N-step returns: Espeholt et al. (2018), IMPALA, arXiv:1802.01561.
 
-    With the policy that acted, the importance ratios are 1 and it equals `NStep`.
+    With the policy that acted the importance ratios are 1, and with clips of at least 1 it equals
+    `NStep`.
 
     Args:
         n_steps: steps of a rollout.
@@ -305,7 +306,9 @@ class L2Normalised(ReturnEstimator):
     """Divides another estimator's value targets by their L2 norm, for each column by itself.
 
     The book divides the returns of an update so (its programs 5.8 and 5.9); the advantages are
-    then normalised targets less values. Masked steps are no part of the norm.
+    then normalised targets less values. Masked steps are no part of the norm. The critic learns
+    normalised values, and where the inner estimator bootstraps it adds them to rewards that are not
+    normalised, as the book's N-step program does.
 
     Args:
         estimator: the estimator whose targets are normalised.

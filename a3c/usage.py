@@ -99,7 +99,7 @@ def _type_name(types: str) -> str:
 
 def _nearest(given: str, names: Iterable[str]) -> str:
     lowered = {name.lower(): name for name in names}
-    near = difflib.get_close_matches(given.lower(), lowered, n=1, cutoff=0.4)
+    near = difflib.get_close_matches(given.lower(), lowered, n=1, cutoff=0.6)
     return f"; nearest: {lowered[near[0]]}" if near else ""
 
 

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from helpers import make_network
 
 from a3c.blueprint import build, describe
-from a3c.networks import BookActorCritic, MLPActorCritic
+from a3c.networks import ActorCritic, BookActorCritic, MLPActorCritic
 from a3c.objective import Objective
-from a3c.returns import GAE, FullEpisode, L2Normalised, NStep, VTrace
+from a3c.returns import GAE, FullEpisode, L2Normalised, NStep, ReturnEstimator, VTrace
 
 CARTPOLE = spaces.Box(-np.inf, np.inf, (4,)), spaces.Discrete(2)
 
@@ -46,7 +47,7 @@ def same(left, right) -> bool:
     ids=lambda estimator: type(estimator).__name__,
 )
 def test_estimators_come_back_with_their_arguments(estimator):
-    rebuilt = build(describe(estimator))
+    rebuilt = build(describe(estimator), ReturnEstimator)
     assert rebuilt is not estimator
     assert same(rebuilt, estimator)
 
@@ -62,7 +63,7 @@ def test_a_description_is_the_class_path_and_the_arguments():
 
 def test_an_objective_comes_back_equal_but_for_its_estimators_identity():
     objective = Objective(VTrace(5), 0.9, 0.1, 0.01, 3.0, "huber", 2.0, "sum")
-    rebuilt = build(describe(objective))
+    rebuilt = build(describe(objective), object)
     assert type(rebuilt) is Objective
     assert same(rebuilt.returns, objective.returns)
     names = ("discount", "value_coefficient", "entropy_coefficient", "reward_scale")
@@ -84,7 +85,7 @@ def test_an_objective_comes_back_equal_but_for_its_estimators_identity():
     ids=str,
 )
 def test_spaces_come_back_equal(space):
-    rebuilt = build(describe(space))
+    rebuilt = build(describe(space), object)
     assert rebuilt == space
     assert rebuilt.dtype == space.dtype
     assert rebuilt.shape == space.shape
@@ -92,7 +93,7 @@ def test_spaces_come_back_equal(space):
 
 
 def test_infinite_bounds_come_back_infinite():
-    space = build(describe(CARTPOLE[0]))
+    space = build(describe(CARTPOLE[0]), object)
     assert np.isneginf(space.low).all()
     assert np.isposinf(space.high).all()
     assert not space.is_bounded()
@@ -117,7 +118,7 @@ def test_infinite_bounds_come_back_infinite():
 def test_a_network_comes_back_from_a_safely_loaded_checkpoint(network, tmp_path):
     torch.save({"network": describe(network), "weights": network.state_dict()}, tmp_path / "run.ckpt")
     checkpoint = torch.load(tmp_path / "run.ckpt", weights_only=True)
-    rebuilt = build(checkpoint["network"])
+    rebuilt = build(checkpoint["network"], ActorCritic)
     assert type(rebuilt) is type(network)
     assert describe(rebuilt) == describe(network)
     assert rebuilt.observation_space == network.observation_space
@@ -131,19 +132,19 @@ def test_a_network_comes_back_from_a_safely_loaded_checkpoint(network, tmp_path)
 def test_an_estimator_survives_safe_loading(tmp_path):
     estimator = L2Normalised(GAE(9, 0.25))
     torch.save(describe(estimator), tmp_path / "estimator.pt")
-    assert same(build(torch.load(tmp_path / "estimator.pt", weights_only=True)), estimator)
+    assert same(build(torch.load(tmp_path / "estimator.pt", weights_only=True), ReturnEstimator), estimator)
 
 
 def test_plain_values_are_their_own_description():
     value = {"a": [1, 2.5, None, True], "b": {"c": "text"}}
     assert describe(value) == value
-    assert build(value) == value
+    assert build(value, object) == value
     assert describe((1, 2)) == [1, 2]
     assert describe(np.array([[1.5, 2.0]])) == [[1.5, 2.0]]
 
 
 def test_objects_within_lists_and_mappings_are_described_and_built():
-    rebuilt = build(describe({"candidates": [NStep(3), FullEpisode()]}))
+    rebuilt = build(describe({"candidates": [NStep(3), FullEpisode()]}), ReturnEstimator)
     assert [type(estimator) for estimator in rebuilt["candidates"]] == [NStep, FullEpisode]
     assert rebuilt["candidates"][0].n_steps == 3
 
@@ -156,4 +157,16 @@ def test_a_class_that_keeps_no_attribute_raises_with_its_name_and_the_arguments(
 @pytest.mark.parametrize("class_path", ["a3c.returns.NoSuchReturns", "no_such_package.Returns", "NoModule"])
 def test_a_class_that_cannot_be_imported_raises_an_import_error_with_its_path(class_path):
     with pytest.raises(ImportError, match=f"{class_path} cannot be imported"):
-        build({"class_path": class_path, "init_args": {}})
+        build({"class_path": class_path, "init_args": {}}, object)
+
+
+def test_nothing_but_the_expected_kind_is_called_however_deep(tmp_path):
+    canary = tmp_path / "canary"
+    description = describe(make_network())
+    description["init_args"]["hidden_sizes"] = {
+        "class_path": "subprocess.Popen",
+        "init_args": {"args": ["touch", str(canary)]},
+    }
+    with pytest.raises(TypeError, match=r"subprocess\.Popen is not a class derived from ActorCritic"):
+        build(description, ActorCritic)
+    assert not canary.exists()

@@ -15,8 +15,9 @@ import gymnasium
 import pytest
 import torch
 import yaml
+from helpers import fit
 
-from a3c import load
+from a3c import NStep, load
 from a3c.cli import main
 
 ROOT = Path(__file__).parent.parent
@@ -257,6 +258,24 @@ def test_a_resumed_run_goes_on_where_the_first_one_ended(here, capsys):
     assert json.loads((here / "c/summary.json").read_text())["updates"] == before["updates"]
 
 
+@pytest.mark.parametrize(
+    ("flags", "what"),
+    [
+        (["--model.network.hidden_sizes", "[7]"], "network"),
+        (["--model.returns", "GAE"], "returns"),
+        (["--model.optimizer", "SGD", "--model.optimizer.lr", "0.1"], "optimizer"),
+        (["--data.env", "Acrobot-v1"], "env"),
+    ],
+)
+def test_a_checkpoint_of_another_kind_of_run_is_refused_by_what_differs(here, capsys, flags, what):
+    _, _, trainer = fit(NStep(32), env="CartPole-v1", max_env_steps=200)
+    trainer.save_checkpoint("other.ckpt")
+    command = ["--mode", "sync", "--model.network.hidden_sizes", "[16]", "--ckpt_path", "other.ckpt", *flags]
+    assert main(CONFIG, command) == 2
+    assert f"ckpt_path: other.ckpt was trained with {what} " in capsys.readouterr().err
+    assert not Path("runs").exists()
+
+
 def test_wandb_can_be_switched_off(here, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "disabled")
     assert main(CONFIG, ["--mode", "sync", *SMALL]) == 0
@@ -341,6 +360,9 @@ REFUSED = [
     ("--seed_everything -3", "seed_everything: got -3, must be a whole number from 0"),
     ("--evaluation.episodes 0", "evaluation.episodes: got 0, must be at least 1"),
     ("--ckpt_path nowhere.ckpt", "ckpt_path: got 'nowhere.ckpt', must be a checkpoint file that exists"),
+    ("--ckpt_path bad.yaml", "ckpt_path: bad.yaml: not a checkpoint of a3c: "),
+    ("--config binary.yaml", ".*decode"),
+    ("--run_dir used/something/deeper", "run_dir: got 'used/something/deeper', must be a folder that can be made"),
     ("--config nowhere.yaml", "config: got '.*nowhere.yaml', must be a file that exists"),
     ("--config bad.yaml", "data.worker: no such key; nearest: data.workers"),
     ("--run_dir used", "run_dir: got 'used', must be a folder that is new or empty"),
@@ -351,6 +373,7 @@ REFUSED = [
 def test_a_command_line_that_cannot_be_used_is_refused_in_one_line(here, capsys, arguments, message):
     Path("used").mkdir()
     Path("used/something").touch()
+    Path("binary.yaml").write_bytes(bytes(range(128, 200)))
     Path("bad.yaml").write_text("data: {worker: 3}\n")
     assert main(CONFIG, arguments.split()) == 2
     error = capsys.readouterr().err

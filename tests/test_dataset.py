@@ -58,6 +58,19 @@ def test_a_spent_budget_gives_nothing_and_says_so():
     assert said == [1]
 
 
+def test_a_rollout_is_given_back_only_after_its_update():
+    dataset, _ = make_dataset(max_env_steps=24)
+    assert [len(dataset._source._free) for _ in dataset] == [0, 0, 0, 0]
+
+
+def test_steps_that_are_held_for_an_unfinished_episode_are_not_counted_as_trained():
+    """The budget is spent by updates, not by what collectors hand over."""
+    dataset, progress = make_dataset(
+        joiner=SegmentJoiner(None), segments_per_rollout=2, env_kwargs={"lengths": (20,)}, max_env_steps=30
+    )
+    assert sum(int(batch.mask.sum()) for batch in dataset) == progress.trained == 40
+
+
 def test_the_dataset_has_a_length_so_that_nothing_is_prefetched():
     assert len(make_dataset()[0]) == sys.maxsize
 
@@ -136,9 +149,9 @@ def test_sync_is_never_stale_on_fixed_horizons(returns):
     assert max(int(lags.max()) for lags in watch.lags) == 0
 
 
-def test_async_lag_is_measured_and_bounded_by_the_slots():
-    model, _, _ = fit(NStep(8), mode="async", workers=2, max_env_steps=4000)
-    assert 0 < model.lag_sum / model.updates <= model.lag_max <= 4
+def test_async_lag_is_measured_and_one_workers_is_bounded_by_its_slots():
+    model, _, _ = fit(NStep(8), mode="async", workers=1, max_env_steps=4000)
+    assert 0 < model.lag_sum / model.updates <= model.lag_max <= 2
 
 
 def test_full_episodes_arrive_whole_and_padding_is_masked():

@@ -4,7 +4,7 @@ from helpers import COUNTDOWN, fit, make_network
 
 from a3c import NStep
 from a3c.batch import Episode
-from a3c.callbacks import GreedyEvaluation
+from a3c.callbacks import Checkpoints, GreedyEvaluation
 from a3c.envs import EnvSpec
 from a3c.evaluation import MAX_ENVS, Evaluation, Evaluator
 
@@ -48,7 +48,7 @@ def test_no_episodes_are_refused():
 
 def test_a_lucky_evaluation_does_not_solve_a_run(monkeypatch):
     means = iter([480.0, 470.0, 100.0, 480.0, 490.0])
-    monkeypatch.setattr(Evaluator, "__call__", lambda self, network, seed: Evaluation([Episode(next(means), 1)]))
+    monkeypatch.setattr(Evaluator, "__call__", lambda *args: Evaluation([Episode(next(means), 1)]))
     evaluation = GreedyEvaluation(every_env_steps=100, final_episodes=0)
     _, data, _ = fit(NStep(8), callbacks=[evaluation], max_env_steps=2000)
     # 480 is not confirmed by 470; 100 is nothing; 480 is confirmed by 490
@@ -64,3 +64,61 @@ def test_a_solved_run_goes_on_if_asked():
         _, data, _ = fit(NStep(8), callbacks=[evaluation], max_env_steps=500)
     assert 100 <= evaluation.solved_at_env_steps < 132
     assert data.progress.env_steps >= 500
+
+
+def test_an_evaluation_can_be_stopped():
+    asked = []
+    evaluator = Evaluator(EnvSpec("CartPole-v1"), 5)
+    assert evaluator(make_network(4, 2), 0, lambda: len(asked) > 2 or asked.append(1)) is None
+    assert len(asked) == 3
+    evaluator.close()
+
+
+def test_no_two_evaluations_of_a_run_play_the_same_episodes(monkeypatch):
+    seeds = []
+    monkeypatch.setattr(EnvSpec, "reward_threshold", 1e9)
+
+    def played(self, network, seed, *args):
+        seeds.append(seed)
+        return Evaluation([Episode(2e9 if len(seeds) % 2 else 0.0, 1)])
+
+    monkeypatch.setattr(Evaluator, "__call__", played)
+    fit(NStep(8), callbacks=[GreedyEvaluation(every_env_steps=100)], max_env_steps=500)
+    assert len(seeds) > 8  # evaluations, a confirmation each that fails, and the final one
+    assert len(set(seeds)) == len(seeds)
+
+
+def test_the_clock_stands_still_while_the_policy_is_evaluated(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("a3c.rollouts.progress.time.perf_counter", lambda: now[0])
+
+    def slow(self, network, seed, *args):
+        now[0] += 1000.0
+        return Evaluation([Episode(1.0, 1)])
+
+    monkeypatch.setattr(Evaluator, "__call__", slow)
+    _, data, _ = fit(NStep(8), callbacks=[GreedyEvaluation(every_env_steps=100)], max_env_steps=500)
+    assert now[0] >= 5000
+    assert data.progress.clock.seconds == 0
+
+
+def test_the_best_checkpoint_is_that_of_the_best_evaluation(tmp_path, monkeypatch):
+    means = iter([3.0, 5.0] + [4.0] * 99)
+    monkeypatch.setattr(Evaluator, "__call__", lambda *args: Evaluation([Episode(next(means), 1)]))
+    evaluation = GreedyEvaluation(every_env_steps=100, final_episodes=0)
+    fit(NStep(8), callbacks=[evaluation, Checkpoints(tmp_path, evaluation)], max_env_steps=500)
+    best, last = (torch.load(tmp_path / f"{name}.ckpt", weights_only=True) for name in ("best", "last"))
+    assert 200 <= best["RolloutDataModule"]["progress"]["trained"] < 232
+    assert 500 <= last["RolloutDataModule"]["progress"]["trained"] < 532
+
+
+def test_a_save_that_fails_leaves_the_old_checkpoint(tmp_path):
+    class Full:
+        def save_checkpoint(self, path):
+            path.write_bytes(b"half")
+            raise OSError("disk full")
+
+    (tmp_path / "last.ckpt").write_bytes(b"old")
+    with pytest.raises(OSError, match="disk full"):
+        Checkpoints(tmp_path)._save(Full(), "last.ckpt")
+    assert (tmp_path / "last.ckpt").read_bytes() == b"old"

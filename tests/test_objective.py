@@ -15,7 +15,7 @@ from a3c.batch import RolloutBatch, join_columns
 from a3c.losses import MaskedReduction, policy_gradient_loss, value_loss
 from a3c.networks import BookActorCritic, Categorical, MLPActorCritic
 from a3c.objective import Objective
-from a3c.returns import GAE, FullEpisode, L2Normalised, NStep, VTrace, discounted_sum
+from a3c.returns import GAE, FullEpisode, L2Normalised, NStep, Targets, VTrace, discounted_sum
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "book_update.json").read_text())
 CARTPOLE = spaces.Box(-np.inf, np.inf, (4,)), spaces.Discrete(2)
@@ -299,3 +299,20 @@ def test_coefficients_of_0_leave_the_policy_term_alone():
     loss.backward()
     assert loss.item() == metrics["loss/policy"].item()
     assert not network.values.grad.any()
+
+
+def test_rewards_are_scaled_before_returns_are_estimated():
+    network = TableNetwork(torch.zeros(2, 1, 2), torch.tensor([[2.0], [4.0]]))
+    _, metrics = Objective(NStep(1), discount=0.5, reward_scale=0.1)(network, make_batch([10.0]))
+    assert metrics["value/target_mean"].item() == pytest.approx(0.1 * 10 + 0.5 * 4)
+
+
+def test_targets_of_another_shape_are_refused_instead_of_broadcast():
+    class Flat(NStep):
+        def __call__(self, *args):
+            advantages, targets = super().__call__(*args)
+            return Targets(advantages[0], targets)
+
+    network = TableNetwork(torch.zeros(3, 1, 2), torch.zeros(3, 1))
+    with pytest.raises(ValueError, match=r"Flat gives advantages \(1,\), must be \[T, B\] = \(2, 1\)"):
+        Objective(Flat(2))(network, make_batch([1.0, 1.0]))

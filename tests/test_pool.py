@@ -1,7 +1,11 @@
 import itertools
+import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +14,7 @@ from tasks import never_ready, report_imports, sleep_for_ever
 
 from a3c.batch import BatchShape
 from a3c.rollouts.pool import WorkerError, WorkerPool
-from a3c.rollouts.worker import CollectTask
+from a3c.rollouts.worker import CollectTask, WorkerContext
 
 SHAPE = BatchShape(5, 2, (2,), torch.float32)
 
@@ -67,8 +71,46 @@ def test_every_worker_contributes_and_its_stream_is_unbroken(pool):
 
 
 def test_workers_act_differently(pool):
-    actions = {worker: batch.actions for worker, batch, _ in drain(pool, 20)}
-    assert not torch.equal(actions[0], actions[1])
+    first = {}
+    for worker, batch, _ in drain(pool, 40):
+        first.setdefault(worker, batch.actions)
+    assert not torch.equal(first[0], first[1])
+
+
+def test_ctrl_c_is_the_parents_affair(pool):
+    for pid in pool.pids:
+        os.kill(pid, signal.SIGINT)
+    drain(pool, 20)
+
+
+def test_a_raised_stop_flag_goes_before_slots_that_are_still_in_the_pipe():
+    ours, theirs = multiprocessing.Pipe()
+    ours.send(0)
+    assert WorkerContext(0, [], torch.ones(1, dtype=torch.bool), theirs).next_slot() is None
+
+
+ORPHANS = """
+import os, signal
+from tasks import sleep_for_ever
+from test_pool import make_pool
+
+if __name__ == "__main__":
+    pool = make_pool(task=sleep_for_ever)
+    pool.start()
+    print(*pool.pids, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_workers_end_with_a_parent_that_was_killed(tmp_path):
+    script = tmp_path / "orphans.py"
+    script.write_text(ORPHANS)
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": path}
+    done = subprocess.run([sys.executable, script], env=environment, stdout=subprocess.PIPE, text=True, timeout=60)
+    pids = [int(pid) for pid in done.stdout.split()]
+    assert len(pids) == 2
+    assert gone(pids)
 
 
 def test_a_slot_that_is_held_is_not_written():

@@ -72,18 +72,22 @@ class GreedyEvaluation(Callback):
     def _evaluate(self, trainer: Trainer, module: Any, data: Any) -> None:
         assert self._evaluator is not None, "on_fit_start comes first"
         self._count += 1
-        result = self._evaluator(module.network, seed_of(data.seed, "evaluation", self._count))
+        result = self._evaluator(
+            module.network, seed_of(data.seed, "evaluation", self._count), lambda: trainer.interrupted
+        )
+        if result is None:
+            return
         self.is_best = self.best is None or result.return_mean >= self.best
         if self.is_best:
             self.best = result.return_mean
         module.log_now({"eval/episode_return": result.return_mean, "eval/episode_length": result.length_mean})
-        if self.solved_at_env_steps is None and self._is_solved(result, module, data):
+        if self.solved_at_env_steps is None and self._is_solved(result, trainer, module, data):
             self.solved_at_env_steps = data.progress.env_steps
             self.solved_at_seconds = data.progress.clock.seconds
             if self.stop_when_solved:
                 trainer.should_stop = True
 
-    def _is_solved(self, result: Evaluation, module: Any, data: Any) -> bool:
+    def _is_solved(self, result: Evaluation, trainer: Trainer, module: Any, data: Any) -> bool:
         """Says whether the threshold is reached, and reached again on other episodes.
 
         A run is evaluated many times, so the first figure over the threshold tends to be a lucky
@@ -93,8 +97,9 @@ class GreedyEvaluation(Callback):
         threshold = data.env.reward_threshold
         if threshold is None or result.return_mean < threshold:
             return False
-        again = self._evaluator(module.network, seed_of(data.seed, "confirmation", self._count))
-        return bool(again.return_mean >= threshold)
+        seed = seed_of(data.seed, "confirmation", self._count)
+        again = self._evaluator(module.network, seed, lambda: trainer.interrupted)
+        return again is not None and bool(again.return_mean >= threshold)
 
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
@@ -102,7 +107,7 @@ class GreedyEvaluation(Callback):
         self.close()
         if self.final_episodes and not trainer.interrupted:
             evaluator = Evaluator(data.env, self.final_episodes)
-            self.final = evaluator(pl_module.network, seed_of(data.seed, "final", 0))
+            self.final = evaluator(pl_module.network, seed_of(data.seed, "final", 0), lambda: trainer.interrupted)
             evaluator.close()
 
     def close(self) -> None:
@@ -115,14 +120,13 @@ class GreedyEvaluation(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "best": self.best,
             "count": self._count,
             "solved_at_env_steps": self.solved_at_env_steps,
             "solved_at_seconds": self.solved_at_seconds,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best, self._count = state_dict["best"], state_dict["count"]
+        self._count = state_dict["count"]  # `best` begins anew, as the folder of checkpoints does
         self.solved_at_env_steps = state_dict["solved_at_env_steps"]
         self.solved_at_seconds = state_dict["solved_at_seconds"]
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from a3c.blueprint import describe
 from a3c.callbacks.evaluation import GreedyEvaluation
 from a3c.plots import learning_curve
 
@@ -48,6 +49,7 @@ class RunReport(Callback):
         return {
             "env": data.env.id,
             "estimator": type(module.returns).__name__,
+            "estimator_arguments": describe(module.returns)["init_args"],
             "mode": data.mode,
             "seed": data.seed,
             "interrupted": trainer.interrupted,
@@ -56,6 +58,7 @@ class RunReport(Callback):
             "train_seconds": seconds,
             "env_steps_per_second": progress.env_steps / seconds if seconds > 0 else math.nan,
             "episodes": progress.episodes,
+            "train_return_mean": progress.metrics().get("rollout/episode_return"),
             "eval_return_mean": final.return_mean if final else None,
             "eval_return_std": final.return_std if final else None,
             "eval_episodes": len(final.episodes) if final else 0,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import gymnasium
+import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
@@ -133,7 +134,7 @@ class RolloutDataModule(LightningDataModule):
             self.envs_per_worker,
             pickle.dumps(module.network),
             module.weights,
-            self.seed,
+            self._collection_seed(),
             end_with_episodes=segmented,
             max_episodes=self.max_episodes_per_worker,
         )
@@ -144,6 +145,11 @@ class RolloutDataModule(LightningDataModule):
         # until all of them are there, must leave at least one slot to fill.
         slots = max(2, -(-self.rollouts_per_update // self.workers) + 1)
         return WorkerPool(CollectTask(spec), self.workers, slots, shape)
+
+    def _collection_seed(self) -> int:
+        """Gives the seed of environments and actions; a resumed run does not repeat its beginning."""
+        steps = self.progress.env_steps
+        return self.seed if steps == 0 else int(np.random.SeedSequence((self.seed, steps)).generate_state(1)[0])
 
     def _batch_shape(self, length: int, columns: int) -> BatchShape:
         observation, dtype = self.observation_space.shape, self.observation_space.dtype

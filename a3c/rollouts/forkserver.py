@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
+import threading
 from multiprocessing import forkserver
 
 PRELOADED = ["a3c.rollouts.worker", "a3c.networks"]
@@ -22,8 +24,13 @@ def start_fork_server() -> None:
     # One thread a worker, and the variables must stand before torch is imported there.
     missing = [name for name in THREAD_VARIABLES if name not in os.environ]
     os.environ.update(dict.fromkeys(missing, "1"))
+    main_thread = threading.current_thread() is threading.main_thread()
+    # Ignored signals stay ignored in a child: Ctrl-C, which reaches the whole group, leaves the server alone.
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN) if main_thread else None
     try:
         forkserver.ensure_running()
     finally:
+        if main_thread:
+            signal.signal(signal.SIGINT, handler)
         for name in missing:
             del os.environ[name]

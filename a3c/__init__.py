@@ -1,4 +1,4 @@
-"""a3c: actor-critic in which return estimator, update mode and staleness are controlled variables.
+"""a3c: actor-critic in which return estimator and update mode are controlled variables.
 
 Names are imported when they are first used: a worker process imports this package too, and must
 pull in neither lightning nor wandb.

@@ -117,6 +117,10 @@ class TrainingRun:
         self._ckpt_path = cli.config["ckpt_path"]
         if self._ckpt_path is not None:
             self._check_checkpoint(Path(self._ckpt_path))
+        try:
+            self.data.check_horizon(self.module.returns.horizon)
+        except ValueError as error:
+            raise UsageError(f"data.{error}") from error
         self.estimator = type(self.module.returns).__name__
         self.folder = self._make_folder(cli.config["run_dir"])
         self.interruption = Interruption()
@@ -148,24 +152,23 @@ class TrainingRun:
             parent = Path("runs", env, f"{self.estimator}-{self.data.mode}")
             name = f"seed{self.data.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
             candidates = [parent / name, *(parent / f"{name}-{number}" for number in range(2, 100))]
-            folder = next(candidate for candidate in candidates if not candidate.exists())
         else:
-            folder = Path(wanted)
+            candidates = [Path(wanted)]
+        for folder in candidates:
             try:
-                in_use = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+                folder.mkdir(parents=True)  # of two runs started in one second, one gets the next name
+            except FileExistsError:
+                if wanted is None or not folder.is_dir() or any(folder.iterdir()):
+                    continue
             except OSError as error:
-                raise UsageError(f"run_dir: got {wanted!r}, must be a folder that can be made: {error}") from error
-            if in_use:
-                raise UsageError(f"run_dir: got {wanted!r}, must be a folder that is new or empty")
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(f"run_dir: got {str(folder)!r}, must be a folder that can be made: {error}") from error
-        return folder
+                raise UsageError(f"run_dir: got {str(folder)!r}, must be a folder that can be made: {error}") from error
+            return folder
+        raise UsageError(f"run_dir: got {str(candidates[-1])!r}, must be a folder that is new or empty")
 
     def execute(self) -> int:
         """Trains, and gives the exit status: 0, 1 after a failure, 128 + n after signal n."""
         config = self._save_config()
+        status = 1
         try:
             self._attach(config)
             self.trainer.fit(
@@ -173,18 +176,19 @@ class TrainingRun:
             )
         except (KeyboardInterrupt, SystemExit):
             # The first before the fit, the second from Lightning within it: a Ctrl-C in start-up, or a second one.
-            return 128 + (self.interruption.signal or signal.SIGINT)
+            status = 128 + (self.interruption.signal or signal.SIGINT)
         except WorkerError as error:
             sys.stderr.write(f"error: {error}\n")
-            return 1
+        else:
+            status = 0 if self.interruption.signal is None else 128 + self.interruption.signal
+            self._print_summary()
         finally:
             self.data.close()
             self.interruption.restore()
             if wandb.run is not None:
                 wandb.run.summary.update(self.report.summary)
-            wandb.finish()
-        self._print_summary()
-        return 0 if self.interruption.signal is None else 128 + self.interruption.signal
+            wandb.finish(exit_code=status)
+        return status
 
     def _save_config(self) -> dict[str, Any]:
         """Writes config.yaml; without the folder's name, so that it can be run again."""

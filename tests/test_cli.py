@@ -365,6 +365,7 @@ REFUSED = [
     ("--run_dir used/something/deeper", "run_dir: got 'used/something/deeper', must be a folder that can be made"),
     ("--config nowhere.yaml", "config: got '.*nowhere.yaml', must be a file that exists"),
     ("--config bad.yaml", "data.worker: no such key; nearest: data.workers"),
+    ("--model.returns FullEpisode --data.env scripted_envs:Countdown-v0", "data.max_episode_steps: got none, and"),
     ("--run_dir used", "run_dir: got 'used', must be a folder that is new or empty"),
 ]
 

@@ -112,8 +112,7 @@ class RolloutDataModule(LightningDataModule):
         module: Any = trainer.lightning_module
         horizon, end_at_episode = module.returns.horizon, module.returns.end_at_episode
         segmented = end_at_episode or horizon is None
-        if horizon is None:
-            self._check_whole_episodes_fit()
+        self.check_horizon(horizon)
         module.weights = SharedWeights(module.network)
         self.source = self._make_source(module, horizon or self.fragment_steps, segmented)
         dataset = RolloutDataset(
@@ -157,8 +156,17 @@ class RolloutDataModule(LightningDataModule):
         assert dtype is not None, "a Box has a dtype"
         return BatchShape(length, columns, observation, getattr(torch, dtype.name))
 
-    def _check_whole_episodes_fit(self) -> None:
-        """Refuses an estimator of whole episodes where the longest ones would not fit in memory."""
+    def check_horizon(self, horizon: int | None) -> None:
+        """Refuses an estimator of whole episodes where the longest ones would not fit in memory.
+
+        Args:
+            horizon: the estimator's; None stands for whole episodes.
+
+        Raises:
+            ValueError: the environment has no time limit, or more bytes are needed than available.
+        """
+        if horizon is not None:
+            return
         limit = self.env.time_limit
         if limit is None:
             raise ValueError(

@@ -327,6 +327,26 @@ def test_a_signal_leaves_a_checkpoint_a_finished_wandb_run_and_no_process(tmp_pa
     assert group_is_gone(process.pid)
 
 
+def test_a_signal_during_the_imports_ends_the_command_at_once(tmp_path):
+    command = [*TRAIN, "--data.max_env_steps", "1000000000", "--stop_when_solved", "false"]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        deadline = time.monotonic() + 30
+        while not processes_naming("a3c.rollouts.worker") and time.monotonic() < deadline:
+            time.sleep(0.01)  # until the fork server is there, which is started before the imports
+        time.sleep(0.5)
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(30) == 130
+    finally:
+        process.kill()
+        error = process.communicate()[1]
+    assert error == ""
+    assert group_is_gone(process.pid)
+    assert list(tmp_path.iterdir()) == []
+
+
 # ---------------------------------------------------------------- what is refused
 
 REFUSED = [

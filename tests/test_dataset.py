@@ -200,6 +200,17 @@ def test_a_resumed_run_goes_on_to_a_larger_budget(tmp_path):
     assert same.progress.env_steps == data.progress.env_steps
 
 
+def test_a_resumed_run_plays_the_rest_of_its_episodes(tmp_path):
+    budget = {"max_env_steps": None, "envs_per_worker": 1}
+    model, data, trainer = fit(NStep(8, end_at_episode=True), max_episodes_per_worker=5, **budget)
+    path = tmp_path / "run.ckpt"
+    trainer.save_checkpoint(path)
+    _, more, _ = fit(NStep(8, end_at_episode=True), max_episodes_per_worker=8, ckpt_path=path, **budget)
+    done, same, _ = fit(NStep(8, end_at_episode=True), max_episodes_per_worker=5, ckpt_path=path, **budget)
+    assert (data.progress.episodes, more.progress.episodes, same.progress.episodes) == (5, 8, 5)
+    assert done.updates == model.updates
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [

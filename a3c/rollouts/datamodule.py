@@ -119,7 +119,7 @@ class RolloutDataModule(LightningDataModule):
             self.source,
             self.progress,
             rollouts_per_update=self.rollouts_per_update,
-            max_env_steps=self.max_env_steps,
+            max_env_steps=0 if self._episodes_left() == 0 else self.max_env_steps,
             joiner=SegmentJoiner(horizon) if segmented else None,
             segments_per_rollout=self.envs_per_worker,
             on_last_batch=lambda: setattr(trainer, "should_stop", True),
@@ -135,7 +135,7 @@ class RolloutDataModule(LightningDataModule):
             module.weights,
             self._collection_seed(),
             end_with_episodes=segmented,
-            max_episodes=self.max_episodes_per_worker,
+            max_episodes=self._episodes_left(),
         )
         shape = self._batch_shape(length, self.envs_per_worker)
         if self.mode == "sync":
@@ -149,6 +149,12 @@ class RolloutDataModule(LightningDataModule):
         """Gives the seed of environments and actions; a resumed run does not repeat its beginning."""
         steps = self.progress.env_steps
         return self.seed if steps == 0 else int(np.random.SeedSequence((self.seed, steps)).generate_state(1)[0])
+
+    def _episodes_left(self) -> int | None:
+        """Gives the rest of a worker's episode budget; a checkpoint's episodes are shared out evenly."""
+        if self.max_episodes_per_worker is None:
+            return None
+        return max(0, self.max_episodes_per_worker - self.progress.episodes // self.workers)
 
     def _batch_shape(self, length: int, columns: int) -> BatchShape:
         observation, dtype = self.observation_space.shape, self.observation_space.dtype

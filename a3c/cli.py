@@ -56,7 +56,7 @@ class TrainCLI(LightningCLI):
     """Parses flags and configs, and builds module, data and trainer."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_argument("--mode", type=Literal["sync", "async"], default="async", help="update mode")
+        parser.add_argument("--mode", type=Literal["sync", "async", "hogwild"], default="async", help="update mode")
         parser.add_argument(
             "--run_dir",
             type=str | None,
@@ -121,6 +121,10 @@ class TrainingRun:
             self.data.check_horizon(self.module.returns.horizon)
         except ValueError as error:
             raise UsageError(f"data.{error}") from error
+        try:
+            self.module.check_run(self.data.max_env_steps, self.data.learners)
+        except ValueError as error:
+            raise UsageError(f"model.{error}") from error
         self.estimator = type(self.module.returns).__name__
         self.folder = self._make_folder(cli.config["run_dir"])
         self.interruption = Interruption()
@@ -139,6 +143,7 @@ class TrainingRun:
             "network": describe(self.module.network),
             "returns": describe(self.module.returns),
             "optimizer": self.module.optimizer_name,
+            "optimizers": 1 if self.module.shared_optimizer else max(1, self.data.learners),
         }
         for name, wanted in ours.items():
             if (theirs := described.get(name)) != wanted:
@@ -257,6 +262,8 @@ def _rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
         rows.append(("solved after", f"{steps:,} env steps, {seconds:.2f} s"))
     else:
         rows.append(("solved", "no"))
+    if summary["worker_exit_codes"]:
+        rows.append(("exit codes of the workers", " ".join(map(str, summary["worker_exit_codes"]))))
     if summary["interrupted"]:
         rows.append(("ended by", "a signal, before the budget"))
     return rows

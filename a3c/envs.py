@@ -9,14 +9,39 @@ from importlib import import_module
 from typing import Any
 
 import gymnasium
+import numpy as np
 from gymnasium import spaces
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 
 SUPPORTED = "observations: Box; actions: Discrete starting at 0"
 
 
+OWN_REWARDS = "own_rewards"  # where a reward wrapper leaves, in `info`, what the environment gave
+
+
 class EnvError(ValueError):
     """An environment that does not exist, cannot be made, or is of a kind not supported."""
+
+
+class TerminalReward(VectorWrapper):
+    """Gives another reward for the step that terminates an episode; a time limit is no such step.
+
+    The book gives −10 where its pole falls (programs 5.7 and 5.9). The environment's own rewards
+    stay in ``info["own_rewards"]``, [B]: what is logged is made of them.
+
+    Args:
+        env: the environments.
+        reward: instead of the environment's own.
+    """
+
+    def __init__(self, env: VectorEnv, reward: float) -> None:
+        super().__init__(env)
+        self._reward = reward
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        observations, rewards, terminated, truncated, info = super().step(actions)
+        info = {OWN_REWARDS: rewards, **info}  # a wrapper beneath has the first word
+        return observations, np.where(terminated, self._reward, rewards), terminated, truncated, info
 
 
 @dataclass(frozen=True)
@@ -27,11 +52,13 @@ class EnvSpec:
         id: Gymnasium's id; "module:Name-v0" imports the module first.
         kwargs: arguments of its constructor.
         max_episode_steps: time limit in steps, or None for the environment's own.
+        terminal_reward: see `TerminalReward`; None leaves rewards alone.
     """
 
     id: str
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     max_episode_steps: int | None = None
+    terminal_reward: float | None = None
 
     def make(self, num_envs: int) -> VectorEnv:
         """Makes `num_envs` environments as one, native where there is a native vector version.
@@ -56,7 +83,7 @@ class EnvSpec:
         except EnvError:
             env.close()
             raise
-        return env
+        return env if self.terminal_reward is None else TerminalReward(env, self.terminal_reward)
 
     def _registered(self) -> gymnasium.envs.registration.EnvSpec:
         module, _, name = self.id.rpartition(":")

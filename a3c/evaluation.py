@@ -11,7 +11,7 @@ import torch
 from gymnasium.vector import VectorEnv
 
 from a3c.batch import Episode
-from a3c.envs import EnvSpec
+from a3c.envs import OWN_REWARDS, EnvSpec
 from a3c.networks.actor_critic import ActorCritic
 
 MAX_ENVS = 128  # environments stepped side by side in an evaluation
@@ -93,8 +93,8 @@ class Evaluator:
         while quota.any() and not should_stop():
             policy = network.distribution(network.actor(torch.from_numpy(observation)))
             action = policy.mode() if self._greedy else policy.sample(policy.noise(policy.logits.shape, generator))
-            observation, reward, terminated, truncated, _ = self._env.step(action.numpy())
-            returns += np.where(resetting, 0, reward)
+            observation, reward, terminated, truncated, info = self._env.step(action.numpy())
+            returns += np.where(resetting, 0, info.get(OWN_REWARDS, reward))
             lengths += ~resetting
             resetting = terminated | truncated
             for column in np.flatnonzero(resetting & (quota > 0)):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import wandb
 from lightning.pytorch.loggers import Logger, WandbLogger
 
@@ -42,12 +44,13 @@ class MetricsFile(Logger):
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
         """Writes nothing: the configuration stands in config.yaml."""
 
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         new = [key for key in metrics if key not in self._keys]
         if new:
             self._widen(new)
         line = io.StringIO(newline="")
-        csv.DictWriter(line, self._keys).writerow(metrics)
+        row = {key: json.dumps(value) if isinstance(value, Mapping) else value for key, value in metrics.items()}
+        csv.DictWriter(line, self._keys).writerow(row)
         with self._path.open("a", newline="") as file:
             file.write(line.getvalue())
 
@@ -65,6 +68,22 @@ class MetricsFile(Logger):
         os.replace(temporary, self._path)
 
 
+class RunTracker(WandbLogger):
+    """Lightning's W&B logger, which also takes counts by whole number and logs them as a histogram."""
+
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        row = {key: _histogram(value) if isinstance(value, Mapping) else value for key, value in metrics.items()}
+        super().log_metrics(row, step)  # type: ignore[arg-type]
+
+
+def _histogram(counts: Mapping[int, int]) -> wandb.Histogram:
+    """Gives a bin for every whole number, or at most W&B's 512 of them."""
+    low, high = min(counts, default=0), max(counts, default=0)
+    bins = min(high - low + 1, wandb.Histogram.MAX_LENGTH)
+    heights, edges = np.histogram(list(counts), bins=bins, range=(low - 0.5, high + 0.5), weights=list(counts.values()))
+    return wandb.Histogram(np_histogram=(heights, edges))
+
+
 def wandb_mode() -> str:
     """Decides, before W&B is started, how it runs: WANDB_MODE, else online if logged in, else offline.
 
@@ -79,7 +98,7 @@ def wandb_mode() -> str:
 
 def make_wandb_logger(
     folder: Path, *, env: str, estimator: str, mode: str, seed: int, config: Mapping[str, Any]
-) -> WandbLogger:
+) -> RunTracker:
     """Starts a W&B run whose x-axis is env steps, and gives its Lightning logger.
 
     Args:
@@ -104,4 +123,4 @@ def make_wandb_logger(
     # The axis first, and never Lightning's: updates are not comparable between estimators.
     run.define_metric("env_steps")
     run.define_metric("*", step_metric="env_steps", step_sync=True)
-    return WandbLogger(experiment=run, project=PROJECT, save_dir=folder)
+    return RunTracker(experiment=run, project=PROJECT, save_dir=folder)

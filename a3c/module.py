@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import Any, Literal
 
@@ -11,12 +12,21 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 from torch.optim import Adam, Optimizer
 
-from a3c.batch import RolloutBatch
+from a3c.actor_learner import ActorLearnerTask, UpdateRule
+from a3c.batch import BatchShape, RolloutBatch
 from a3c.blueprint import describe
+from a3c.metrics import LagRecord, MetricSums, column_lags, mean_lag
 from a3c.networks.actor_critic import ActorCritic
 from a3c.objective import Objective
 from a3c.returns import ReturnEstimator
-from a3c.rollouts.weights import SharedWeights
+from a3c.rollouts.collector import CollectorSpec
+from a3c.rollouts.reports import UpdateReport
+from a3c.rollouts.tally import Tally
+from a3c.rollouts.weights import LiveWeights, SharedWeights
+from a3c.schedules import Rates, Schedule
+from a3c.shared_optimizer import SharedOptimizer, check_shareable, step_counts
+
+log = logging.getLogger(__name__)
 
 
 class A3C(LightningModule):
@@ -37,6 +47,10 @@ class A3C(LightningModule):
         huber_delta: where the Huber loss turns linear, > 0.
         reduction: mean over real steps, or their sum.
         max_grad_norm: gradients are scaled down to this L2 norm, > 0; None for no clipping.
+        lr_schedule: of the learning rate, over env steps; None keeps it as it is.
+        entropy_schedule: of the entropy coefficient, over env steps; None keeps it as it is.
+        shared_optimizer: where workers learn, one optimizer whose statistics they share, as in the
+            paper; False gives each its own, as in the book. Elsewhere there is one anyway.
 
     Raises:
         ValueError: a value outside its range.
@@ -55,11 +69,16 @@ class A3C(LightningModule):
         huber_delta: float = 1.0,
         reduction: Literal["mean", "sum"] = "mean",
         max_grad_norm: float | None = 0.5,
+        lr_schedule: Schedule | None = None,
+        entropy_schedule: Schedule | None = None,
+        shared_optimizer: bool = True,
     ) -> None:
         super().__init__()
         if max_grad_norm is not None and not (max_grad_norm > 0 and math.isfinite(max_grad_norm)):
             raise ValueError(f"max_grad_norm: got {max_grad_norm}, must be above 0 and finite, or null")
-        self.optimizer_name = _check_optimizer(optimizer, network)
+        probe = _check_optimizer(optimizer, network)
+        self.optimizer_name = type(probe).__name__
+        self._initial_rates = [group["lr"] for group in probe.param_groups]
         try:
             describe(network), describe(returns)
         except TypeError as error:  # said now, not when the first checkpoint is saved
@@ -78,35 +97,88 @@ class A3C(LightningModule):
         )
         self.max_grad_norm = max_grad_norm
         self.make_optimizer = optimizer
-        self.weights: SharedWeights | None = None  # set by the data module when a fit begins
+        self.lr_schedule = lr_schedule
+        self.entropy_schedule = entropy_schedule
+        self.shared_optimizer = shared_optimizer
+        self.weights: SharedWeights | LiveWeights | None = None  # set by the data module when a fit begins
         self.updates = 0
-        self.lag_sum = 0.0  # of each update's mean lag, since the run began
-        self.lag_max = 0
-        self._sums: dict[str, Tensor] = {}
-        self._summed = 0
-        self.latest: dict[str, float] = {}  # what was logged last, for the progress bar
+        self.lags = LagRecord()
+        self.latest: dict[str, Any] = {}  # what was logged last, for the progress bar
+        self._rates = Rates()
+        self._sums, self._warm_up = MetricSums(), MetricSums()
+        self._current = self._sums  # that of the update at hand
+        self._flushed_at = 0  # updates
+        self._tally: Tally | None = None  # while workers learn by themselves
+        self._updates_before = self._steps_before = 0  # those of a resumed run's past
 
-    def configure_optimizers(self) -> Optimizer:
-        return self.make_optimizer(self.network.parameters())
+    def setup(self, stage: str) -> None:
+        data = self._data
+        self.check_run(data.max_env_steps, data.learners)
+        self.automatic_optimization = data.learners == 0
+        self._rates = self._bind_schedules(data.max_env_steps)
 
-    def training_step(self, batch: RolloutBatch, batch_index: int) -> Tensor:
-        loss, metrics = self.objective(self.network, batch)
-        self._add_lag(batch, metrics)
-        # self.log takes 0.3 ms a key and step: sums are kept here and given on every k updates.
-        for key, value in metrics.items():
-            self._sums[key] = self._sums[key] + value if key in self._sums else value
-        self._summed += 1
+    def check_run(self, max_env_steps: int | None, learners: int) -> None:
+        """Refuses schedules and optimizers that a run cannot use.
+
+        Args:
+            max_env_steps: the run's budget, or None if it has none in env steps.
+            learners: workers that step the shared weights themselves.
+
+        Raises:
+            ValueError: the argument's name, what was given, what is allowed.
+        """
+        self._bind_schedules(max_env_steps)
+        if learners:
+            check_shareable(self.make_optimizer(self.network.parameters()))
+
+    def _bind_schedules(self, max_env_steps: int | None) -> Rates:
+        rates, entropy = None, None
+        try:
+            name = "lr_schedule"
+            if self.lr_schedule is not None:
+                rates = tuple(self.lr_schedule.curve(rate, max_env_steps) for rate in self._initial_rates)
+            name = "entropy_schedule"
+            if self.entropy_schedule is not None:
+                entropy = self.entropy_schedule.curve(self.objective.entropy_coefficient, max_env_steps)
+        except ValueError as error:
+            raise ValueError(f"{name}.{error}") from error
+        return Rates(rates, entropy)
+
+    def configure_optimizers(self) -> list[Optimizer]:
+        count = 1 if self.shared_optimizer else max(1, self._data.learners)
+        return [self.make_optimizer(self.network.parameters()) for _ in range(count)]
+
+    def training_step(self, batch: RolloutBatch | UpdateReport, batch_index: int) -> Tensor | None:
+        """Learns from transitions; or takes note of what workers report that learn by themselves."""
+        if isinstance(batch, UpdateReport):
+            self._watch(batch)
+            return None
+        return self._learn(batch)
+
+    def _learn(self, batch: RolloutBatch) -> Tensor:
+        env_steps = self._data.progress.env_steps - int(batch.mask.sum())  # those before this update
+        self._rates.set_learning_rates(self.trainer.optimizers[0], env_steps)
+        loss, metrics = self.objective(self.network, batch, self._rates.entropy_at(env_steps))
+        self._current = self._warm_up if self._warming_up else self._sums
+        if self.weights is not None:
+            lags = column_lags(self.weights.version, batch.policy_versions)
+            metrics["lag/policy_versions"] = torch.tensor(mean_lag(lags))
+            if not self._warming_up:
+                self.lags.add(lags)
+        self._current.add(metrics)
         return loss
 
-    def _add_lag(self, batch: RolloutBatch, metrics: dict[str, Tensor]) -> None:
-        """Measures how many updates old the weights were that a column's first step acted with."""
-        if self.weights is None:
-            return
-        lags = self.weights.version - batch.policy_versions[0]
-        mean, largest = lags.float().mean(), int(lags.max())
-        metrics["lag/policy_versions"] = mean
-        self.lag_sum += float(mean)
-        self.lag_max = max(self.lag_max, largest)
+    @property
+    def _warming_up(self) -> bool:
+        """Whether the weights have not seen as many updates yet as are to lie between them and a rollout."""
+        inject_lag = self._data.inject_lag
+        return inject_lag is not None and self.weights is not None and self.weights.version < inject_lag
+
+    def _watch(self, report: UpdateReport) -> None:
+        self._sums.add_sums(report.sums, report.updates)
+        self.lags.add(report.lags)
+        if self.weights is not None:
+            self.updates = self._updates_before + self.weights.version
 
     def configure_gradient_clipping(
         self,
@@ -116,34 +188,120 @@ class A3C(LightningModule):
     ) -> None:
         if self.max_grad_norm is not None:
             norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.max_grad_norm, foreach=True)
-            self._sums["gradient/norm"] = self._sums.get("gradient/norm", torch.zeros(())) + norm.detach()
+            self._current.add({"gradient/norm": norm.detach()}, updates=0)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
         self.updates += 1
-        if self.weights is not None:
+        if isinstance(self.weights, SharedWeights):
             self.weights.publish(self.network)  # before any callback: workers wait for nothing else
 
-    def on_train_batch_end(self, outputs: Any, batch: RolloutBatch, batch_index: int) -> None:
+    def share(self, spec: CollectorSpec, shape: BatchShape, tally: Tally) -> ActorLearnerTask:
+        """Puts the optimizers' statistics into shared memory, and gives the workers' task.
+
+        Called once the optimizers have their state, from a checkpoint or new; the shared weights
+        have been set by then.
+
+        Args:
+            spec: builds a worker's collector.
+            shape: of one fragment.
+            tally: counts what the workers do.
+        """
+        assert isinstance(self.weights, LiveWeights), "the data module sets them first"
+        data, optimizers = self._data, self.trainer.optimizers
+        shared = [SharedOptimizer(optimizer) for optimizer in optimizers]
+        counts = step_counts(optimizers[0])
+        self._tally = tally
+        self._updates_before = self.updates
+        self._steps_before = int(counts[0]) if counts else 0
+        rule = UpdateRule(
+            self.objective,
+            self.weights,
+            tally,
+            self._rates,
+            self.max_grad_norm,
+            data.max_lag,
+            self._steps_before if self.shared_optimizer else None,
+        )
+        return ActorLearnerTask(
+            spec,
+            shape,
+            data.rollouts_per_update,
+            spec.end_with_episodes,
+            self.returns.horizon,
+            rule,
+            shared,
+            data.max_env_steps,
+        )
+
+    def hold(self) -> None:
+        """Takes over the newest weights, statistics and counters, and keeps workers from changing them.
+
+        Until the end of the batch at hand, so that an evaluation and the checkpoint of it speak of
+        the same weights. Where the Trainer makes the updates there is nothing to do.
+        """
+        if self._tally is None:
+            return
+        stuck = self._tally.hold()
+        if stuck:
+            log.warning("workers %s did not leave their update: what is saved now may be torn", stuck)
+        self._take_over()
+
+    def _take_over(self) -> None:
+        assert self.weights is not None, "workers learn on shared weights"
+        self.weights.pull(self.network)
+        self._data.refresh()
+        self.updates = self._updates_before + self.weights.version
+        if self.shared_optimizer:
+            for count in step_counts(self.trainer.optimizers[0]):
+                count.fill_(self._steps_before + self.weights.version)
+
+    def finish(self) -> None:
+        """Stops the workers and takes in what they have still to say. Idempotent."""
+        for report in self._data.finish():
+            self._watch(report)
+        if self._tally is not None:
+            self._take_over()
+            self._tally = None
+        self.flush_metrics()
+
+    def on_train_batch_end(self, outputs: Any, batch: RolloutBatch | UpdateReport, batch_index: int) -> None:
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if self.updates % every == 0 or self.trainer.should_stop:
+        if self.updates // every > self._flushed_at // every or self.trainer.should_stop:
             self.flush_metrics()
         if self.trainer.should_stop:
             self._data.progress.clock.stop()
+        elif self._tally is not None:
+            self._tally.release()
+
+    def on_train_end(self) -> None:
+        self.finish()
 
     def flush_metrics(self) -> None:
         """Logs the means since the last flush, with the counters, against env steps."""
-        if not self._summed:
+        self._flushed_at = self.updates
+        row = {f"warm_up/{key}": value for key, value in self._means(self._warm_up).items()}
+        if self._sums.updates:
+            row.update(self._means(self._sums))
+            window = self.lags.take_window()
+            row["lag/largest"] = max(window, default=0)
+            row["lag/histogram"] = window
+        if not row:
             return
-        keys = list(self._sums)
-        means = (torch.stack([self._sums[key] for key in keys]) / self._summed).tolist()
-        self._sums, self._summed = {}, 0
-        metrics = dict(zip(keys, means, strict=True))
-        metrics["time/env_steps_per_second"] = self._data.progress.take_rate()
-        self.log_now(metrics)
+        row.update(self._rates.metrics(self._data.progress.env_steps))
+        row["time/env_steps_per_second"] = self._data.progress.take_rate()
+        self.log_now(row)
 
-    def log_now(self, metrics: dict[str, float]) -> None:
-        """Logs metrics at once, beside the run's counters, to every logger."""
+    def _means(self, sums: MetricSums) -> dict[str, Any]:
+        totals, updates = sums.take()
+        return {key: total / updates for key, total in totals.items()} if updates else {}
+
+    def log_now(self, metrics: dict[str, Any]) -> None:
+        """Logs metrics at once, beside the run's counters, to every logger.
+
+        Args:
+            metrics: numbers by key, or counts by value (a histogram).
+        """
         row = {**metrics, "updates": float(self.updates), **self._data.progress.metrics()}
         self.latest.update(row)
         for logger in self.trainer.loggers:
@@ -159,18 +317,19 @@ class A3C(LightningModule):
             "returns": describe(self.returns),
             "env": describe(self._data.env),
             "optimizer": self.optimizer_name,
+            "optimizers": len(self.trainer.optimizers),
             "updates": self.updates,
-            "lag_sum": self.lag_sum,
-            "lag_max": self.lag_max,
+            "lags": self.lags.state_dict(),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         saved = checkpoint["a3c"]
-        self.updates, self.lag_sum, self.lag_max = saved["updates"], saved["lag_sum"], saved["lag_max"]
+        self.updates = self._flushed_at = saved["updates"]
+        self.lags.load_state_dict(saved["lags"])
 
 
-def _check_optimizer(make: OptimizerCallable, network: ActorCritic) -> str:
-    """Refuses, before a run begins, what the optimizer's constructor would refuse in it; gives its name."""
+def _check_optimizer(make: OptimizerCallable, network: ActorCritic) -> Optimizer:
+    """Refuses, before a run begins, what the optimizer's constructor would refuse in it."""
     try:
         optimizer = make(network.parameters())
     except (ValueError, TypeError) as error:
@@ -178,4 +337,4 @@ def _check_optimizer(make: OptimizerCallable, network: ActorCritic) -> str:
     rates = [group["lr"] for group in optimizer.param_groups]
     if not all(math.isfinite(rate) for rate in rates):
         raise ValueError(f"optimizer: got lr {rates[0]}, must be finite")
-    return type(optimizer).__name__
+    return optimizer

@@ -14,6 +14,7 @@ from a3c.networks.actor_critic import ActorCritic
 from a3c.returns import ReturnEstimator, Targets
 
 VALUE_LOSSES = ("squared_error", "huber")
+RATIO_TOLERANCE = 1e-3  # above 1: the same policy, worked out in another batch, differs by rounding
 
 
 @dataclass(frozen=True)
@@ -58,12 +59,15 @@ class Objective:
         if self.reduction not in REDUCTIONS:
             raise ValueError(f"reduction: got {self.reduction!r}, must be one of {', '.join(REDUCTIONS)}")
 
-    def __call__(self, network: ActorCritic, batch: RolloutBatch) -> tuple[Tensor, dict[str, Tensor]]:
+    def __call__(
+        self, network: ActorCritic, batch: RolloutBatch, entropy_coefficient: float | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Gives the loss of a batch and what went into it.
 
         Args:
             network: the network whose parameters receive the gradient.
             batch: transitions, [T, B].
+            entropy_coefficient: the one in force now, where it is scheduled.
 
         Returns:
             The scalar to minimise, and detached scalars by metric key; the loss terms among them
@@ -72,13 +76,15 @@ class Objective:
         Raises:
             ValueError: the estimator's targets are not [T, B].
         """
+        if entropy_coefficient is None:
+            entropy_coefficient = self.entropy_coefficient
         if self.reward_scale != 1.0:
             batch = batch._replace(rewards=batch.rewards * self.reward_scale)
         parameters, values = network(batch.observations)
         policy = network.distribution(parameters[:-1])
         log_probs = policy.log_prob(batch.actions)
         # No bonus, no gradient: the entropy is then only looked at, which saves its backward pass.
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.entropy_coefficient > 0):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and entropy_coefficient > 0):
             entropies = policy.entropy()
 
         discounts = self.discount * (~batch.terminated).to(values.dtype)
@@ -95,8 +101,8 @@ class Objective:
         value_term = value_loss(values[:-1], targets.value_targets, reduce, huber_delta)
         entropy_term = entropy_loss(entropies, reduce)
         loss = policy_term + self.value_coefficient * value_term
-        if self.entropy_coefficient > 0:
-            loss = loss + self.entropy_coefficient * entropy_term
+        if entropy_coefficient > 0:
+            loss = loss + entropy_coefficient * entropy_term
 
         with torch.no_grad():
             mean = reduce if self.reduction == "mean" else MaskedReduction(batch.mask, "mean")
@@ -109,5 +115,29 @@ class Objective:
                 "value/mean": mean(values[:-1]),
                 "value/target_mean": mean(targets.value_targets),
                 "advantage/mean": mean(targets.advantages),
+                **off_policy_metrics(log_probs.detach(), batch, mean),
             }
         return loss, metrics
+
+
+def off_policy_metrics(log_probs: Tensor, batch: RolloutBatch, mean: MaskedReduction) -> dict[str, Tensor]:
+    """Measures how far the policy has moved from the one that acted, on the actions taken.
+
+    With w = π(a|s) / μ(a|s) and n real steps: the share of steps with w above 1, which V-trace's
+    default clips cut; the effective sample size (Σw)² / (n·Σw²), a fraction of n; and KL(μ‖π) by
+    the mean of w − 1 − log w, which is unbiased and never negative (Schulman, Approximating KL
+    Divergence, 2020).
+
+    Args:
+        log_probs: log π(a|s) under the current policy, [T, B].
+        batch: transitions.
+        mean: over the batch's real steps.
+    """
+    log_ratios = (log_probs - batch.behaviour_log_probs).where(batch.mask, 0)
+    excess = torch.expm1(log_ratios)  # w − 1, exact where w is close to 1
+    ratios = excess + 1
+    return {
+        "importance/clip_fraction": mean((excess > RATIO_TOLERANCE).to(ratios.dtype)),
+        "importance/effective_sample_size": mean(ratios).square() / mean(ratios.square()).clamp(min=1e-12),
+        "policy/kl_from_behaviour": mean(excess - log_ratios),
+    }

@@ -151,7 +151,7 @@ def test_sync_is_never_stale_on_fixed_horizons(returns):
 
 def test_async_lag_is_measured_and_one_workers_is_bounded_by_its_slots():
     model, _, _ = fit(NStep(8), mode="async", workers=1, max_env_steps=4000)
-    assert 0 < model.lag_sum / model.updates <= model.lag_max <= 2
+    assert 0 < model.lags.mean <= model.lags.largest <= 2
 
 
 def test_full_episodes_arrive_whole_and_padding_is_masked():

@@ -2,12 +2,10 @@ import copy
 
 import pytest
 import torch
-from builders import make_batch
 from helpers import fit, make_network
 from lightning.pytorch import Callback
 
 from a3c import A3C, GAE, FullEpisode, NStep, VTrace
-from a3c.rollouts.weights import SharedWeights
 
 
 def vector(network):
@@ -120,18 +118,6 @@ def test_metrics_are_means_over_the_updates_since_the_last_flush():
     assert len(losses) >= every
     assert flushed["loss/total"] == pytest.approx(sum(losses[:every]) / every, rel=1e-4)
     assert flushed["lag/policy_versions"] == 0
-
-
-def test_lag_is_counted_from_the_first_step_of_each_column():
-    model = A3C(make_network(), NStep(2))
-    model.weights = SharedWeights(model.network)
-    for _ in range(5):
-        model.weights.publish(model.network)
-    batch = make_batch([[1.0, 1.0]] * 2)._replace(policy_versions=torch.tensor([[1, 3], [4, 5]]))
-    metrics = {}
-    model._add_lag(batch, metrics)
-    assert metrics["lag/policy_versions"].item() == 3  # (5 - 1 + 5 - 3) / 2
-    assert model.lag_max == 4
 
 
 def test_what_a_checkpoint_could_not_describe_is_refused_at_once():

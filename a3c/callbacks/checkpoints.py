@@ -29,17 +29,19 @@ class Checkpoints(Callback):
         self._every_seconds = every_seconds
         self._saved_at = time.monotonic()
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *args: Any) -> None:
         if self._evaluation is not None and self._evaluation.is_best:
             self._save(trainer, "best.ckpt")
         if time.monotonic() - self._saved_at > self._every_seconds:
+            pl_module.hold()
             self._save(trainer, "last.ckpt")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._save(trainer, "last.ckpt")
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        if trainer.global_step > 0:
+    def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
+        if pl_module.updates > 0:
+            pl_module.hold()
             self._save(trainer, "last.ckpt")
 
     def _save(self, trainer: Trainer, name: str) -> None:

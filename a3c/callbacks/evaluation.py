@@ -67,6 +67,7 @@ class GreedyEvaluation(Callback):
         if trainer.interrupted:
             return
         with data.progress.clock.paused():
+            pl_module.hold()
             self._evaluate(trainer, pl_module, data)
 
     def _evaluate(self, trainer: Trainer, module: Any, data: Any) -> None:
@@ -103,7 +104,7 @@ class GreedyEvaluation(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        data.close()  # the workers are done, and the cores are free for the last episodes
+        pl_module.finish()  # the cores are free for the last episodes
         self.close()
         if self.final_episodes and not trainer.interrupted:
             evaluator = Evaluator(data.env, self.final_episodes)

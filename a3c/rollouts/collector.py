@@ -12,9 +12,9 @@ from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
 from a3c.batch import Episode, RolloutBatch
-from a3c.envs import EnvSpec
+from a3c.envs import OWN_REWARDS, EnvSpec
 from a3c.networks.actor_critic import ActorCritic
-from a3c.rollouts.weights import SharedWeights
+from a3c.rollouts.weights import WeightSource
 
 
 class Fragment(NamedTuple):
@@ -46,13 +46,16 @@ class Collector:
         end_with_episodes: end a fragment early when all episodes have ended; with one environment
             that is at each episode's end.
         max_episodes: episode budget, or None.
+
+    Attributes:
+        version: version of the weights that act, -1 before the first fragment.
     """
 
     def __init__(
         self,
         env: VectorEnv,
         network: ActorCritic,
-        weights: SharedWeights,
+        weights: WeightSource,
         *,
         seed: int,
         first_env_id: int = 0,
@@ -70,7 +73,7 @@ class Collector:
         self._end_with_episodes = end_with_episodes
         self._episodes_left = max_episodes
         self._segment = 0
-        self._version = -1
+        self.version = -1
         self._episode_returns = np.zeros(env.num_envs)
         self._episode_lengths = np.zeros(env.num_envs, dtype=np.int64)
 
@@ -81,8 +84,8 @@ class Collector:
         Raises:
             TimeoutError: the weights cannot be read.
         """
-        if self.weights.version != self._version:
-            self._version = self.weights.pull(self.network)
+        if self.weights.version != self.version:
+            self.version = self.weights.pull(self.network)
         if self._ended.all():
             self._observation, *_ = self.env.step(np.zeros(self.env.num_envs, dtype=np.int64))
             self._ended[:] = False
@@ -94,7 +97,7 @@ class Collector:
         mask = out.mask[:length].numpy()
         np.logical_not(carried_reset, out=mask[0])
         np.logical_not(ended[:-1], out=mask[1:])
-        out.policy_versions.fill_(self._version)
+        out.policy_versions.fill_(self.version)
         out.env_ids.copy_(self._env_ids)
         out.segment_ids.fill_(self._segment)
         self._segment += 1
@@ -118,7 +121,7 @@ class Collector:
             action = distribution(parameters[t]).sample(noise[t]).numpy()
             self._observation, rewards[t], terminated[t], truncated[t], info = step(action)
             actions[t] = action
-            own_rewards[t] = info.get("own_rewards", rewards[t])
+            own_rewards[t] = info.get(OWN_REWARDS, rewards[t])
             if self._end_with_episodes and (terminated[t] | truncated[t]).all():
                 length = t + 1
                 break
@@ -174,7 +177,7 @@ class CollectorSpec:
     env: EnvSpec
     num_envs: int
     network: bytes
-    weights: SharedWeights
+    weights: WeightSource
     seed: int
     end_with_episodes: bool = False
     max_episodes: int | None = None

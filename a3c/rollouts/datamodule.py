@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import gymnasium
 import numpy as np
 import torch
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import LightningDataModule, Trainer
 from torch.utils.data import DataLoader
 
 from a3c.batch import BatchShape, RolloutBatch
@@ -21,11 +22,13 @@ from a3c.rollouts.dataset import RolloutDataset, RolloutSource
 from a3c.rollouts.inline import InlineSource
 from a3c.rollouts.pool import WorkerPool
 from a3c.rollouts.progress import Progress
+from a3c.rollouts.reports import ReportStream, UpdateReport
 from a3c.rollouts.segments import SegmentJoiner
-from a3c.rollouts.weights import SharedWeights
+from a3c.rollouts.tally import Tally
+from a3c.rollouts.weights import LiveWeights, SharedWeights
 from a3c.rollouts.worker import CollectTask
 
-MODES = ("sync", "async")
+WORKERS = {"sync": 1, "async": 1, "hogwild": 2}  # by default, by mode: two busy cores in the last two
 
 
 class RolloutDataModule(LightningDataModule):
@@ -38,15 +41,22 @@ class RolloutDataModule(LightningDataModule):
         env: Gymnasium id; "module:Name-v0" imports the module first, in workers too.
         env_kwargs: arguments of the environment's constructor.
         max_episode_steps: time limit in steps instead of the environment's own.
-        mode: "async": worker processes collect while the learner learns; "sync": one collector in
-            this process, never stale, reproducible bit for bit.
-        workers: worker processes, ≥ 1; unused in "sync".
+        mode: "sync": one collector in this process, never stale, reproducible bit for bit; "async":
+            worker processes collect while the Trainer learns; "hogwild": worker processes collect
+            and learn, on shared weights without a lock, and the Trainer watches.
+        workers: worker processes, ≥ 1; by default 1 in "async" and 2 in "hogwild". Unused in "sync".
         envs_per_worker: environments stepped together by a worker, and columns of a rollout, ≥ 1.
         rollouts_per_update: rollouts that one update trains on, ≥ 1.
         fragment_steps: steps between two pulls of the weights for estimators without a horizon, ≥ 1.
         max_env_steps: the run's budget in env steps, > 0, or None.
         max_episodes_per_worker: its budget in episodes of each worker, > 0, or None; a worker ends
             with the fragment in which it reaches it.
+        terminal_reward: reward for the step that terminates an episode instead of the
+            environment's own; what is logged stays its own.
+        max_lag: rollouts whose weights are more updates old are dropped and counted, ≥ 0; None for
+            no limit.
+        inject_lag: every update trains on rollouts exactly so many updates old, ≥ 0; None for as old
+            as they are. Not in "hogwild". An estimator of segments counts from a segment's last step.
         seed: of environments and actions.
 
     Raises:
@@ -59,18 +69,21 @@ class RolloutDataModule(LightningDataModule):
         env: str = "CartPole-v1",
         env_kwargs: Mapping[str, Any] | None = None,
         max_episode_steps: int | None = None,
-        mode: Literal["sync", "async"] = "async",
-        workers: int = 1,
+        mode: Literal["sync", "async", "hogwild"] = "async",
+        workers: int | None = None,
         envs_per_worker: int = 32,
         rollouts_per_update: int = 1,
         fragment_steps: int = 32,
         max_env_steps: int | None = 500_000,
         max_episodes_per_worker: int | None = None,
+        terminal_reward: float | None = None,
+        max_lag: int | None = None,
+        inject_lag: int | None = None,
         seed: int = 1,
     ) -> None:
         super().__init__()
-        if mode not in MODES:
-            raise ValueError(f"mode: got {mode!r}, must be one of {', '.join(MODES)}")
+        if mode not in WORKERS:
+            raise ValueError(f"mode: got {mode!r}, must be one of {', '.join(WORKERS)}")
         counts = {
             "workers": workers,
             "envs_per_worker": envs_per_worker,
@@ -87,9 +100,15 @@ class RolloutDataModule(LightningDataModule):
             raise ValueError("max_env_steps: got none, must be at least 1 unless max_episodes_per_worker is given")
         if seed < 0:
             raise ValueError(f"seed: got {seed}, must be at least 0")
-        self.env = EnvSpec(env, dict(env_kwargs or {}), max_episode_steps)
+        if terminal_reward is not None and not math.isfinite(terminal_reward):
+            raise ValueError(f"terminal_reward: got {terminal_reward}, must be finite")
+        _check_lags(mode, max_lag, inject_lag)
+        self.env = EnvSpec(env, dict(env_kwargs or {}), max_episode_steps, terminal_reward)
         self.mode = mode
-        self.workers = workers if mode == "async" else 1
+        self.workers = WORKERS[mode] if workers is None or mode == "sync" else workers
+        self.learners = self.workers if mode == "hogwild" else 0
+        self.max_lag = max_lag
+        self.inject_lag = inject_lag
         self.envs_per_worker = envs_per_worker
         self.rollouts_per_update = rollouts_per_update
         self.fragment_steps = fragment_steps
@@ -97,7 +116,8 @@ class RolloutDataModule(LightningDataModule):
         self.max_episodes_per_worker = max_episodes_per_worker
         self.seed = seed
         self.progress = Progress()
-        self.source: RolloutSource | None = None
+        self.source: RolloutSource | WorkerPool | None = None
+        self._reports: ReportStream | None = None  # of workers that learn
         probe = self.env.make(1)
         self.observation_space: gymnasium.Space[Any] = probe.single_observation_space
         self.action_space: gymnasium.Space[Any] = probe.single_action_space
@@ -106,44 +126,82 @@ class RolloutDataModule(LightningDataModule):
     def setup(self, stage: str) -> None:
         self.progress = Progress()  # a checkpoint, if any, is loaded after this
 
-    def train_dataloader(self) -> DataLoader[RolloutBatch]:
-        trainer = self.trainer
-        assert trainer is not None, "Lightning attaches the trainer first"
-        module: Any = trainer.lightning_module
-        horizon, end_at_episode = module.returns.horizon, module.returns.end_at_episode
-        segmented = end_at_episode or horizon is None
-        self.check_horizon(horizon)
-        module.weights = SharedWeights(module.network)
-        self.source = self._make_source(module, horizon or self.fragment_steps, segmented)
-        dataset = RolloutDataset(
+    def train_dataloader(self) -> DataLoader[Any]:
+        module: Any = self._trainer.lightning_module
+        self.check_horizon(module.returns.horizon)
+        dataset = self._make_reports(module) if self.learners else self._make_batches(module)
+        return DataLoader(dataset, batch_size=None, collate_fn=_as_it_is)
+
+    @property
+    def _trainer(self) -> Trainer:
+        assert self.trainer is not None, "Lightning attaches the trainer first"
+        return self.trainer
+
+    def _stop_trainer(self) -> None:
+        self._trainer.should_stop = True
+
+    @property
+    def _spent(self) -> bool:
+        """Whether a checkpoint's budget leaves nothing to do."""
+        env_steps = self.max_env_steps is not None and self.progress.env_steps >= self.max_env_steps
+        return env_steps or self._episodes_left() == 0
+
+    def _make_batches(self, module: Any) -> RolloutDataset:
+        """Gives the batches that the Trainer learns from."""
+        horizon, segmented = module.returns.horizon, _is_segmented(module)
+        module.weights = weights = SharedWeights(module.network)
+        self.source = self._make_source(*self._collection(module))
+        return RolloutDataset(
             self.source,
             self.progress,
             rollouts_per_update=self.rollouts_per_update,
-            max_env_steps=0 if self._episodes_left() == 0 else self.max_env_steps,
+            max_env_steps=0 if self._spent else self.max_env_steps,
             joiner=SegmentJoiner(horizon) if segmented else None,
             segments_per_rollout=self.envs_per_worker,
-            on_last_batch=lambda: setattr(trainer, "should_stop", True),
-            should_stop=lambda: trainer.should_stop,
+            version=lambda: weights.version,
+            max_lag=self.max_lag,
+            inject_lag=self.inject_lag,
+            on_last_batch=self._stop_trainer,
+            should_stop=lambda: self._trainer.should_stop,
         )
-        return DataLoader(dataset, batch_size=None, collate_fn=_as_it_is)
 
-    def _make_source(self, module: Any, length: int, segmented: bool) -> RolloutSource:
+    def _make_source(self, spec: CollectorSpec, shape: BatchShape) -> RolloutSource:
+        if self.mode == "sync":
+            return InlineSource(spec, shape, buffers=self.rollouts_per_update)
+        slots = -(-self.rollouts_per_update // self.workers)
+        if self.inject_lag is None:
+            # One slot is filled while another is read; and the rollouts of one update, which are held
+            # until all of them are there, must leave at least one slot to fill.
+            slots = max(2, slots + 1)
+        return WorkerPool(CollectTask(spec), self.workers, slots, shape)
+
+    def _make_reports(self, module: Any) -> ReportStream:
+        """Gives the reports of workers that learn by themselves."""
+        tally = Tally(self.workers, self.progress.env_steps)
+        module.weights = LiveWeights(module.network, tally)
+        self.source = pool = WorkerPool(module.share(*self._collection(module), tally), self.workers)
+        self._reports = ReportStream(
+            pool,
+            self.progress,
+            tally,
+            spent=self._spent,
+            on_last_batch=self._stop_trainer,
+            should_stop=lambda: self._trainer.should_stop,
+        )
+        return self._reports
+
+    def _collection(self, module: Any) -> tuple[CollectorSpec, BatchShape]:
+        """Gives what a worker builds its collector from, and the shape of its fragments."""
         spec = CollectorSpec(
             self.env,
             self.envs_per_worker,
             pickle.dumps(module.network),
             module.weights,
             self._collection_seed(),
-            end_with_episodes=segmented,
+            end_with_episodes=_is_segmented(module),
             max_episodes=self._episodes_left(),
         )
-        shape = self._batch_shape(length, self.envs_per_worker)
-        if self.mode == "sync":
-            return InlineSource(spec, shape, buffers=self.rollouts_per_update)
-        # One slot is filled while another is read; and the rollouts of one update, which are held
-        # until all of them are there, must leave at least one slot to fill.
-        slots = max(2, -(-self.rollouts_per_update // self.workers) + 1)
-        return WorkerPool(CollectTask(spec), self.workers, slots, shape)
+        return spec, self._batch_shape(module.returns.horizon or self.fragment_steps, self.envs_per_worker)
 
     def _collection_seed(self) -> int:
         """Gives the seed of environments and actions; a resumed run does not repeat its beginning."""
@@ -180,7 +238,8 @@ class RolloutDataModule(LightningDataModule):
                 "an estimator of whole episodes needs one"
             )
         # Every environment's open episode, and the columns of one update.
-        columns = self.workers * self.envs_per_worker + self.rollouts_per_update * self.envs_per_worker
+        updates = max(1, self.learners) + (self.inject_lag or 0)  # that are held at the same time
+        columns = (self.workers + self.rollouts_per_update * updates) * self.envs_per_worker
         needed, available = self._batch_shape(limit, columns).nbytes, _available_memory()
         if needed > available:
             raise ValueError(
@@ -203,6 +262,22 @@ class RolloutDataModule(LightningDataModule):
             shares.append(self.progress.episodes / (self.max_episodes_per_worker * self.workers))
         return min(1.0, max(shares))
 
+    def refresh(self) -> None:
+        """Brings the counters up to date, where workers learn by themselves."""
+        if self._reports is not None:
+            self._reports.refresh()
+
+    def finish(self) -> Iterator[UpdateReport]:
+        """Stops the workers, and gives what those that learn have still to say."""
+        self.close()
+        if self._reports is not None:
+            yield from self._reports.remaining()
+
+    @property
+    def worker_exit_codes(self) -> list[int]:
+        """Exit codes of the worker processes, once they are stopped; empty in "sync"."""
+        return self.source.exit_codes if isinstance(self.source, WorkerPool) else []
+
     def close(self) -> None:
         """Stops the workers. Idempotent."""
         if self.source is not None:
@@ -219,6 +294,26 @@ class RolloutDataModule(LightningDataModule):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.progress.load_state_dict(state_dict["progress"])
+
+
+def _is_segmented(module: Any) -> bool:
+    """Whether a module's estimator takes segments joined from fragments, not fragments themselves."""
+    return module.returns.horizon is None or module.returns.end_at_episode
+
+
+def _check_lags(mode: str, max_lag: int | None, inject_lag: int | None) -> None:
+    for name, value in (("max_lag", max_lag), ("inject_lag", inject_lag)):
+        if value is not None and value < 0:
+            raise ValueError(f"{name}: got {value}, must be at least 0")
+    if inject_lag is None:
+        return
+    if mode == "hogwild":
+        raise ValueError(
+            f"inject_lag: got {inject_lag} in mode hogwild, must be none there: a worker learns from its own "
+            "rollouts at once; take async or sync"
+        )
+    if max_lag is not None and max_lag < inject_lag:
+        raise ValueError(f"max_lag: got {max_lag}, must be at least inject_lag, {inject_lag}: nothing is trained on")
 
 
 def _as_it_is(batch: Any) -> Any:

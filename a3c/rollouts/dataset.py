@@ -11,7 +11,9 @@ from torch.utils.data import IterableDataset
 from a3c.batch import Rollout, RolloutBatch, join_columns
 from a3c.rollouts.progress import Progress
 from a3c.rollouts.segments import SegmentJoiner
+from a3c.rollouts.staleness import DelayLine
 
+Update = tuple[RolloutBatch, list[Rollout]]
 POLL_SECONDS = 0.2  # how often a dataset that waits for rollouts looks whether it should stop
 
 
@@ -46,6 +48,10 @@ class RolloutDataset(IterableDataset[RolloutBatch]):
         max_env_steps: budget in env steps, or None.
         joiner: joins fragments to segments, if the estimator asks for them.
         segments_per_rollout: segments that count as one rollout, where there is a joiner.
+        version: gives the version of the weights, the number of updates made to them.
+        max_lag: rollouts whose first step is more versions old are dropped; None for no limit.
+        inject_lag: every update trains on rollouts exactly so many versions old, but for the
+            first ones, which warm up on fresh ones; None for as old as they are.
         on_last_batch: called before the last batch is yielded, or when there is none.
         should_stop: asked while waiting for rollouts.
     """
@@ -59,6 +65,9 @@ class RolloutDataset(IterableDataset[RolloutBatch]):
         max_env_steps: int | None = None,
         joiner: SegmentJoiner | None = None,
         segments_per_rollout: int = 1,
+        version: Callable[[], int] = lambda: 0,
+        max_lag: int | None = None,
+        inject_lag: int | None = None,
         on_last_batch: Callable[[], None] = lambda: None,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -68,6 +77,9 @@ class RolloutDataset(IterableDataset[RolloutBatch]):
         self._max_env_steps = max_env_steps
         self._joiner = joiner
         self._segments_per_update = segments_per_rollout * rollouts_per_update
+        self._version = version
+        self._max_lag = max_lag
+        self._line = None if inject_lag is None else DelayLine(inject_lag)
         self._on_last_batch = on_last_batch
         self._should_stop = should_stop
 
@@ -99,8 +111,30 @@ class RolloutDataset(IterableDataset[RolloutBatch]):
     def _spent(self) -> bool:
         return self._max_env_steps is not None and self._progress.env_steps >= self._max_env_steps
 
-    def _next_update(self) -> tuple[RolloutBatch, list[Rollout]] | None:
-        """Gives a batch and the rollouts whose memory it reads; None when no more will come."""
+    def _next_update(self) -> Update | None:
+        """Gives a batch and the rollouts to release after it is trained on; None when no more will come."""
+        return self._fresh_update() if self._line is None else self._delayed_update(self._line)
+
+    def _delayed_update(self, line: DelayLine) -> Update | None:
+        """Gives the update that is due now, in exchange for a fresh one of the weights at hand.
+
+        Without a fresh one of every version there would be none to train on so many versions
+        later. The fresh one's memory is kept until the update is made: a worker that waits for it
+        then begins with the next version, and wastes nothing.
+        """
+        version = self._version()
+        fresh = self._fresh_update()
+        if fresh is None:
+            return None
+        line.add(version, fresh[0])
+        due = line.take(version)
+        if due is not None:
+            return due, fresh[1]
+        for rollout in fresh[1]:
+            rollout.release()
+        return self._fresh_update()  # warm-up: something must be learned for there to be a next version
+
+    def _fresh_update(self) -> Update | None:
         if self._joiner is not None:
             return self._next_segments(self._joiner)
         rollouts: list[Rollout] = []
@@ -113,22 +147,43 @@ class RolloutDataset(IterableDataset[RolloutBatch]):
             return None
         return join_columns([rollout.batch for rollout in rollouts]), rollouts
 
-    def _next_segments(self, joiner: SegmentJoiner) -> tuple[RolloutBatch, list[Rollout]] | None:
+    def _next_segments(self, joiner: SegmentJoiner) -> Update | None:
+        self._drop_old_segments(joiner)
         while len(joiner) < self._segments_per_update:
             rollout = self._receive()
             if rollout is None:
                 break
             joiner.add(rollout.batch)
             rollout.release()
+            self._drop_old_segments(joiner)
         count = min(len(joiner), self._segments_per_update)
         return (joiner.take(count), []) if count and not self._should_stop() else None
 
+    def _drop_old_segments(self, joiner: SegmentJoiner) -> None:
+        if self._max_lag is not None:
+            self._progress.dropped["max_lag"] += joiner.drop_before(self._version() - self._max_lag)
+
     def _receive(self) -> Rollout | None:
-        """Waits for the next rollout; None when no more will come, or on a request to stop."""
-        while not self._source.exhausted and not self._should_stop():
+        """Waits for the next rollout that is not too old; None when no more will come, or to stop."""
+        while not self._source.exhausted and not self._should_stop() and not self._spent():
             rollout = self._source.get(POLL_SECONDS)
-            if rollout is not None:
-                self._progress.collected += int(rollout.batch.mask.sum())
-                self._progress.add_episodes(list(rollout.episodes))
+            if rollout is None:
+                continue
+            steps = int(rollout.batch.mask.sum())
+            self._progress.collected += steps
+            self._progress.add_episodes(list(rollout.episodes))
+            reason = self._reason_to_drop(rollout.batch)
+            if reason is None:
                 return rollout
+            self._progress.dropped[reason] += steps
+            rollout.release()
         return None
+
+    def _reason_to_drop(self, batch: RolloutBatch) -> str | None:
+        """Says why a fragment, all of one version, is too old; whole segments are judged when joined."""
+        if self._joiner is not None:
+            return None
+        lag = self._version() - int(batch.policy_versions[0, 0])
+        if self._line is not None and lag > 0:
+            return "inject_lag"
+        return "max_lag" if self._max_lag is not None and lag > self._max_lag else None

@@ -1,4 +1,4 @@
-"""One collector in this process: the source of rollouts in `sync` mode."""
+"""One collector in this process: the source of rollouts where nobody else collects."""
 
 from __future__ import annotations
 
@@ -13,31 +13,40 @@ class InlineSource:
         spec: the collector to build.
         shape: size of a fragment.
         buffers: fragments that are read at the same time.
+        worker: number of the collector.
+
+    Attributes:
+        collector: the collector, once started.
     """
 
-    def __init__(self, spec: CollectorSpec, shape: BatchShape, buffers: int) -> None:
+    def __init__(self, spec: CollectorSpec, shape: BatchShape, buffers: int, worker: int = 0) -> None:
         self._spec = spec
-        self._shape = shape
         self._free = [empty_batch(shape) for _ in range(buffers)]
-        self._collector: Collector | None = None
+        self._worker = worker
+        self.collector: Collector | None = None
         self.exhausted = False
 
     def start(self) -> None:
-        """Makes the environments."""
-        self._collector = self._spec.build(worker=0)
+        """Makes the environments. Idempotent."""
+        if self.collector is None:
+            self.collector = self._spec.build(self._worker)
 
     def get(self, timeout: float) -> Rollout | None:
         """Collects the next rollout; never waits."""
-        assert self._collector is not None, "start() comes first"
+        assert self.collector is not None, "start() comes first"
         buffer = self._free.pop()
-        fragment = self._collector.collect(buffer)
+        fragment = self.collector.collect(buffer)
         self.exhausted = fragment.is_last
         return Rollout(
-            buffer.first(fragment.length), fragment.episodes, 0, fragment.is_last, lambda: self._free.append(buffer)
+            buffer.first(fragment.length),
+            fragment.episodes,
+            self._worker,
+            fragment.is_last,
+            lambda: self._free.append(buffer),
         )
 
     def close(self) -> None:
         """Closes the environments. Idempotent."""
-        if self._collector is not None:
-            self._collector.close()
-            self._collector = None
+        if self.collector is not None:
+            self.collector.close()
+            self.collector = None

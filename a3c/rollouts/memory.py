@@ -52,3 +52,26 @@ def carve(block: Tensor, fields: Sequence[Field]) -> dict[str, Tensor]:
         nbytes = math.prod(field.shape) * field.dtype.itemsize
         views[field.name] = block[offset : offset + nbytes].view(field.dtype).view(tuple(field.shape))
     return views
+
+
+class SharedBlock:
+    """Named tensors in one shared mapping; it pickles to another process by handle, not by content.
+
+    Args:
+        fields: what lies in it; all zeros at first.
+
+    Attributes:
+        views: the tensors by name.
+    """
+
+    def __init__(self, fields: Sequence[Field]) -> None:
+        self._fields = list(fields)
+        self._bytes = shared_zeros(layout(self._fields)[1], dtype=torch.uint8)
+        self.views = carve(self._bytes, self._fields)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"_fields": self._fields, "_bytes": self._bytes}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state)
+        self.views = carve(self._bytes, self._fields)

@@ -31,13 +31,23 @@ class WorkerPool:
     Args:
         task: what every worker does.
         workers: number of processes, at least 1.
-        slots_per_worker: buffers of each; with two one is filled while the other is read.
-        shape: what a slot holds.
+        slots_per_worker: buffers of each; with two one is filled while the other is read, with
+            none workers only report.
+        shape: what a slot holds; None without slots.
         start_timeout: seconds for all workers to get ready.
+
+    Attributes:
+        exit_codes: of the workers, once the pool is closed; that of a worker that was killed is
+            the negative number of the signal.
     """
 
     def __init__(
-        self, task: Task, workers: int, slots_per_worker: int, shape: BatchShape, start_timeout: float = 60.0
+        self,
+        task: Task,
+        workers: int,
+        slots_per_worker: int = 0,
+        shape: BatchShape | None = None,
+        start_timeout: float = 60.0,
     ) -> None:
         self._task = task
         self._count = workers
@@ -46,10 +56,11 @@ class WorkerPool:
         self._start_timeout = start_timeout
         self._processes: list[Any] = []
         self._connections: list[connection.Connection] = []
-        self._memories: list[SlotMemory] = []
+        self._memories: list[SlotMemory | None] = []
         self._views: list[Any] = []
         self._finished: set[int] = set()
-        self._arrived: deque[Rollout] = deque()
+        self._arrived: deque[Any] = deque()  # rollouts and reports
+        self.exit_codes: list[int] = []
         self._unready: set[int] = set()
         self._stop = torch.zeros(1, dtype=torch.bool)
 
@@ -61,11 +72,11 @@ class WorkerPool:
         """
         start_fork_server()
         context = torch.multiprocessing.get_context("forkserver")
-        self._unready = set(range(self._count))
+        self._unready, self._finished = set(range(self._count)), set()
         self._stop = shared_zeros(1, dtype=torch.bool)
         try:
             for worker in range(self._count):
-                memory = SlotMemory.allocate(self._shape, self._slots_per_worker)
+                memory = SlotMemory.allocate(self._shape, self._slots_per_worker) if self._shape else None
                 ours, theirs = context.Pipe()
                 process = context.Process(
                     target=run_worker,
@@ -78,7 +89,7 @@ class WorkerPool:
                 self._processes.append(process)
                 self._connections.append(ours)
                 self._memories.append(memory)
-                self._views.append(memory.views())
+                self._views.append(memory.views() if memory else [])
             deadline = time.monotonic() + self._start_timeout
             while self._unready:
                 if time.monotonic() > deadline:
@@ -101,8 +112,10 @@ class WorkerPool:
         """Process ids of the workers."""
         return [process.pid for process in self._processes]
 
-    def get(self, timeout: float) -> Rollout | None:
-        """Gives the next rollout in order of arrival, or None after the timeout.
+    def get(self, timeout: float) -> Any:
+        """Gives the next rollout or report in order of arrival, or None after the timeout.
+
+        After `close` it gives the reports that nobody had read by then.
 
         Args:
             timeout: seconds.
@@ -110,7 +123,7 @@ class WorkerPool:
         Raises:
             WorkerError: a worker raised or died.
         """
-        if not self._arrived:
+        if not self._arrived and self._processes:
             self._wait(timeout)
         return self._arrived.popleft() if self._arrived else None
 
@@ -132,6 +145,9 @@ class WorkerPool:
             message = self._connections[worker].recv()
         except (EOFError, ConnectionResetError):
             self._raise_death(worker)
+        self._take_in(worker, message)
+
+    def _take_in(self, worker: int, message: tuple[Any, ...]) -> None:
         match message:
             case ("ready",):
                 self._unready.discard(worker)
@@ -147,6 +163,10 @@ class WorkerPool:
                         partial(self._give, worker, slot),
                     )
                 )
+            case ("report", report, is_last):
+                if is_last:
+                    self._finished.add(worker)
+                self._arrived.append(report)
             case ("error", text):
                 raise WorkerError(f"worker {worker} failed:\n{text}")
 
@@ -174,13 +194,29 @@ class WorkerPool:
                 with suppress(BrokenPipeError, ConnectionResetError):
                     pipe.send(None)
         deadline = time.monotonic() + grace
+        self._read_last_words(deadline)
         for process in self._processes:
             process.join(max(0.0, deadline - time.monotonic()))
         for process in self._processes:
             if process.is_alive():
                 process.kill()
                 process.join()
+        self.exit_codes = [process.exitcode for process in self._processes]
         for pipe in self._connections:
             pipe.close()
         self._processes, self._connections, self._memories, self._views = [], [], [], []
-        self._arrived.clear()
+        # Rollouts have lost their memory; reports stay.
+        self._arrived = deque(item for item in self._arrived if not isinstance(item, Rollout))
+
+    def _read_last_words(self, deadline: float) -> None:
+        """Reads what workers still send, so that none blocks on a full pipe and no report is lost."""
+        talking = {self._connections[worker]: worker for worker in range(self._count) if worker not in self._finished}
+        while talking and (left := deadline - time.monotonic()) > 0:
+            for pipe in connection.wait(list(talking), left):
+                worker = talking[pipe]  # type: ignore[index]
+                try:
+                    self._take_in(worker, self._connections[worker].recv())
+                except (EOFError, ConnectionResetError, WorkerError):  # a fault now comes too late to matter
+                    self._finished.add(worker)
+                if worker in self._finished:
+                    del talking[pipe]  # type: ignore[arg-type]

@@ -11,7 +11,8 @@ from typing import Any
 
 from a3c.batch import Episode
 
-WINDOW = 50  # episodes of the running means, as in the book's plots
+WINDOW = 50  # episodes of the running means
+LONG_WINDOW = 350  # 50 episodes of each of the book's 7 workers, as in its plots
 
 
 class TrainClock:
@@ -67,7 +68,7 @@ class Progress:
         self.collected = 0
         self.episodes = 0
         self.clock = TrainClock()
-        self._recent: deque[Episode] = deque(maxlen=WINDOW)
+        self._recent: deque[Episode] = deque(maxlen=LONG_WINDOW)
         self._rate_mark = (0.0, 0)
 
     @property
@@ -93,10 +94,15 @@ class Progress:
             "time/train_seconds": self.clock.seconds,
             "rollout/dropped_env_steps": float(self.dropped.total()),
         }
-        if self._recent:
-            metrics["rollout/episode_return"] = fmean(episode.episode_return for episode in self._recent)
-            metrics["rollout/episode_length"] = fmean(episode.length for episode in self._recent)
+        if recent := list(self._recent)[-WINDOW:]:
+            metrics["rollout/episode_return"] = fmean(episode.episode_return for episode in recent)
+            metrics["rollout/episode_length"] = fmean(episode.length for episode in recent)
         return metrics
+
+    @property
+    def long_run_episode_length(self) -> float | None:
+        """Mean length of the last 350 episodes; None before the first one."""
+        return fmean(episode.length for episode in self._recent) if self._recent else None
 
     def take_rate(self) -> float:
         """Gives env steps a second of training since the last call; 0 if no time has passed."""
@@ -122,5 +128,5 @@ class Progress:
         self.collected = self.env_steps
         self.episodes = state["episodes"]
         self.clock = TrainClock(state["train_seconds"])
-        self._recent = deque((Episode(*episode) for episode in state["recent"]), maxlen=WINDOW)
+        self._recent = deque((Episode(*episode) for episode in state["recent"]), maxlen=LONG_WINDOW)
         self._rate_mark = (self.clock.seconds, self.env_steps)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from a3c.batch import TIME_FIELDS, BatchShape, RolloutBatch, empty_batch
 
 Arrays = tuple[NDArray[Any], ...]  # the time fields of one fragment
+VERSIONS = TIME_FIELDS.index("policy_versions")
 
 
 class _Piece(NamedTuple):
@@ -98,6 +99,22 @@ class SegmentJoiner:
                 self._ordinals[env_id] += 1
                 self._open[env_id] = pieces = []
             start = end
+
+    def drop_before(self, version: int) -> int:
+        """Drops complete segments whose first step acted with weights older than a version.
+
+        Returns:
+            The number of steps dropped.
+        """
+        kept, dropped = deque[_Segment](), 0
+        for segment in self._complete:
+            first = segment.pieces[0]
+            if first.fragment[VERSIONS][first.start, first.column] < version:
+                dropped += segment.length
+            else:
+                kept.append(segment)
+        self._complete = kept
+        return dropped
 
     def take(self, count: int) -> RolloutBatch:
         """Gives the oldest `count` complete segments side by side, padded below with masked zeros.

@@ -4,15 +4,42 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from a3c.rollouts.memory import Field, carve, layout, shared_zeros
+from a3c.rollouts.memory import Field, SharedBlock, shared_zeros
+from a3c.rollouts.tally import Tally
+
+
+class WeightSource(Protocol):
+    """Where a collector's weights come from."""
+
+    @property
+    def version(self) -> int:
+        """Number of updates that have been made to the weights."""
+
+    def pull(self, network: nn.Module) -> int:
+        """Copies the newest tensors into the network and gives their version."""
 
 
 def _tensors(network: nn.Module) -> list[Tensor]:
     return [*network.parameters(), *network.buffers()]
+
+
+def _shared_copy(network: nn.Module) -> SharedBlock:
+    """Gives the network's tensors in shared memory, in their order."""
+    tensors = _tensors(network)
+    block = SharedBlock([Field(str(index), tensor.shape, tensor.dtype) for index, tensor in enumerate(tensors)])
+    _copy(list(block.views.values()), tensors)
+    return block
+
+
+@torch.no_grad()
+def _copy(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
+    if targets:
+        torch._foreach_copy_(list(targets), list(sources))
 
 
 class SharedWeights:
@@ -24,51 +51,38 @@ class SharedWeights:
     machines the many interpreter instructions between them, each with its own synchronisation,
     make a reordering across a whole copy implausible rather than impossible.
 
-    It pickles to another process by handle, not by content.
-
     Args:
         network: the network to mirror; its current tensors are version 0.
     """
 
     def __init__(self, network: nn.Module) -> None:
-        tensors = _tensors(network)
-        self._fields = [Field(str(index), tensor.shape, tensor.dtype) for index, tensor in enumerate(tensors)]
-        self._block = shared_zeros(layout(self._fields)[1], dtype=torch.uint8)
+        self._block = _shared_copy(network)
         self._sequence = shared_zeros(1, dtype=torch.int64)
         self._map()
-        with torch.no_grad():
-            self._copy(self._views, tensors)
 
     def _map(self) -> None:
-        self._views = list(carve(self._block, self._fields).values())
+        self._views = list(self._block.views.values())
         self._counter = self._sequence.numpy()
 
     def __getstate__(self) -> dict[str, object]:
-        return {"_fields": self._fields, "_block": self._block, "_sequence": self._sequence}
+        return {"_block": self._block, "_sequence": self._sequence}
 
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
         self._map()
-
-    @staticmethod
-    def _copy(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
-        if targets:
-            torch._foreach_copy_(list(targets), list(sources))
 
     @property
     def version(self) -> int:
         """Number of times that weights have been published."""
         return int(self._counter[0]) // 2
 
-    @torch.no_grad()
     def publish(self, network: nn.Module) -> int:
         """Copies the network's tensors in and gives their new version; one process only."""
         self._counter[0] += 1
-        self._copy(self._views, _tensors(network))
+        _copy(self._views, _tensors(network))
         self._counter[0] += 1
         return self.version
 
-    @torch.no_grad()
     def pull(self, network: nn.Module, timeout: float = 10.0) -> int:
         """Copies the newest tensors out into the network and gives their version.
 
@@ -84,10 +98,61 @@ class SharedWeights:
         while True:
             before = int(self._counter[0])
             if before % 2 == 0:
-                self._copy(tensors, self._views)
+                _copy(tensors, self._views)
                 # Accepted race: the copy may tear. It is then seen here and made again.
                 if int(self._counter[0]) == before:
                     return before // 2
             if time.monotonic() > deadline:
                 raise TimeoutError(f"the shared weights stayed in the middle of a write for {timeout} s")
             time.sleep(0)
+
+
+class LiveWeights:
+    """A network's tensors in shared memory that many processes step in place, without a lock.
+
+    Recht et al. (2011), Hogwild!, arXiv:1106.5730.
+
+    Args:
+        network: the network to mirror.
+        tally: counts the updates, which are the version.
+
+    Attributes:
+        parameters: the shared parameters, in the network's order.
+        buffers: the shared buffers.
+    """
+
+    def __init__(self, network: nn.Module, tally: Tally) -> None:
+        self._tally = tally
+        self._block = _shared_copy(network)
+        self._count = len(list(network.parameters()))
+        self._map()
+
+    def _map(self) -> None:
+        views = list(self._block.views.values())
+        self.parameters, self.buffers = views[: self._count], views[self._count :]
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"_tally": self._tally, "_block": self._block, "_count": self._count}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state)
+        self._map()
+
+    @property
+    def version(self) -> int:
+        """Number of updates that all workers have made."""
+        return self._tally.updates
+
+    def pull(self, network: nn.Module) -> int:
+        """Copies the tensors out into the network and gives the version that they have at least.
+
+        Accepted race: another worker may step meanwhile, and the copy is then torn between two
+        versions. That is what Hogwild is; each number in it is whole.
+        """
+        version = self.version
+        _copy(_tensors(network), [*self.parameters, *self.buffers])
+        return version
+
+    def write_buffers(self, network: nn.Module) -> None:
+        """Copies the network's buffers in; of several workers the last one wins."""
+        _copy(self.buffers, list(network.buffers()))

@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -77,7 +78,7 @@ class WorkerContext:
         except (EOFError, ConnectionResetError):  # the pool is gone
             return None
         # Slots that were freed earlier may still lie in the pipe before the None that ends the wait.
-        return None if self._stop[0] else slot
+        return None if self.stopped else slot
 
     def announce(self, slot: int, fragment: Fragment) -> None:
         """Hands a filled slot on.
@@ -85,6 +86,15 @@ class WorkerContext:
         It is sent after the last write: a worker that dies earlier has announced nothing.
         """
         self._connection.send(("rollout", slot, fragment))
+
+    def report(self, report: Any, is_last: bool) -> None:
+        """Hands on anything that pickles; after the last report the pool expects nothing more."""
+        self._connection.send(("report", report, is_last))
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the pool has asked all workers to stop."""
+        return bool(self._stop[0])
 
 
 Task = Callable[[WorkerContext], None]
@@ -109,13 +119,13 @@ class CollectTask:
             collector.close()
 
 
-def run_worker(worker: int, task: Task, memory: SlotMemory, stop: Tensor, connection: Connection) -> None:
+def run_worker(worker: int, task: Task, memory: SlotMemory | None, stop: Tensor, connection: Connection) -> None:
     """Runs a task in this process and reports its exception, if any, as text.
 
     Args:
         worker: number of the worker.
         task: what it does.
-        memory: its slots.
+        memory: its slots, if it has any.
         stop: flag that the pool raises, bool [1], shared.
         connection: its own pipe to the pool; no lock is shared with anyone.
     """
@@ -123,7 +133,7 @@ def run_worker(worker: int, task: Task, memory: SlotMemory, stop: Tensor, connec
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     try:
-        task(WorkerContext(worker, memory.views(), stop, connection))
+        task(WorkerContext(worker, memory.views() if memory else [], stop, connection))
     except (BrokenPipeError, ConnectionResetError):
         return  # the pool closed while we were announcing
     except BaseException:

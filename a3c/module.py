@@ -242,7 +242,7 @@ class A3C(LightningModule):
         """
         if self._tally is None:
             return
-        stuck = self._tally.hold()
+        stuck = self._tally.hold(self._data.worker_is_alive)
         if stuck:
             log.warning("workers %s did not leave their update: what is saved now may be torn", stuck)
         self._take_over()

@@ -32,14 +32,16 @@ def make_spec(env=COUNTDOWN, num_envs=2, env_kwargs=None, network=None, **kwargs
     return CollectorSpec(EnvSpec(env, env_kwargs or {}), num_envs, pickle.dumps(network), weights, seed=0, **kwargs)
 
 
-def fit(returns=None, ckpt_path=None, callbacks=(), seed=1, model=None, max_grad_norm=0.5, optimizer=None, **data):
-    """Fits a small network; gives the module, the data module and the trainer."""
+def fit(returns=None, ckpt_path=None, callbacks=(), seed=1, model=None, learning=None, **data):
+    """Fits a small network; gives the module, the data module and the trainer.
+
+    `learning` are arguments of A3C, the rest those of the data module.
+    """
     torch.manual_seed(seed)
     data = RolloutDataModule(**{"mode": "sync", "envs_per_worker": 4, "seed": seed, **data})
     if model is None:
         network = MLPActorCritic(data.observation_space, data.action_space, hidden_sizes=(16,))
-        extra = {} if optimizer is None else {"optimizer": optimizer}
-        model = A3C(network, returns or NStep(8), max_grad_norm=max_grad_norm, **extra)
+        model = A3C(network, returns or NStep(8), **(learning or {}))
     trainer = Trainer(
         accelerator="cpu",
         max_epochs=-1,

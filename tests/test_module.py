@@ -54,8 +54,7 @@ def test_the_applied_gradient_is_the_fresh_one_on_every_update_and_is_published(
         NStep(4),
         callbacks=[steps],
         max_env_steps=80,
-        max_grad_norm=None,
-        optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.1),
+        learning={"max_grad_norm": None, "optimizer": lambda parameters: torch.optim.SGD(parameters, lr=0.1)},
     )
     assert steps.checked >= 3
 
@@ -67,7 +66,7 @@ def test_gradients_are_clipped_to_the_norm():
         def on_train_batch_end(self, trainer, pl_module, *args):
             norms.append(torch.cat([p.grad.flatten() for p in pl_module.network.parameters()]).norm().item())
 
-    fit(NStep(4), callbacks=[Norms()], max_env_steps=300, max_grad_norm=0.01)
+    fit(NStep(4), callbacks=[Norms()], max_env_steps=300, learning={"max_grad_norm": 0.01})
     assert len(norms) > 3
     assert norms == pytest.approx([0.01] * len(norms), rel=1e-3)
 

@@ -278,6 +278,10 @@ class RolloutDataModule(LightningDataModule):
         """Exit codes of the worker processes, once they are stopped; empty in "sync"."""
         return self.source.exit_codes if isinstance(self.source, WorkerPool) else []
 
+    def worker_is_alive(self, worker: int) -> bool:
+        """Whether a worker's process runs."""
+        return isinstance(self.source, WorkerPool) and self.source.is_alive(worker)
+
     def close(self) -> None:
         """Stops the workers. Idempotent."""
         if self.source is not None:

@@ -112,6 +112,10 @@ class WorkerPool:
         """Process ids of the workers."""
         return [process.pid for process in self._processes]
 
+    def is_alive(self, worker: int) -> bool:
+        """Whether a worker's process runs."""
+        return worker < len(self._processes) and bool(self._processes[worker].is_alive())
+
     def get(self, timeout: float) -> Any:
         """Gives the next rollout or report in order of arrival, or None after the timeout.
 

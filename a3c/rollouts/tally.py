@@ -115,20 +115,24 @@ class Tally:
         while self._flag[0] and not should_stop():
             time.sleep(POLL_SECONDS)
 
-    def hold(self, timeout: float = HOLD_SECONDS) -> list[int]:
+    def hold(self, is_alive: Callable[[int], bool] = lambda worker: True, timeout: float = HOLD_SECONDS) -> list[int]:
         """Holds the workers before their next step, and waits until none is inside one.
 
         Args:
-            timeout: seconds; a worker that died inside its step never leaves it.
+            is_alive: whether a worker's process runs; one that died inside its step never leaves it.
+            timeout: seconds.
 
         Returns:
-            The workers that are inside a step still; none unless the time ran out.
+            The workers that are inside a step still: dead, or stuck until the time ran out.
         """
         self._flag[0] = 1
         time.sleep(SETTLE_SECONDS)
         deadline = time.monotonic() + timeout
-        while self._cells[:, STEPPING].any() and time.monotonic() < deadline:
+        while (inside := self._inside()) and any(map(is_alive, inside)) and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS)
+        return inside
+
+    def _inside(self) -> list[int]:
         return [int(worker) for worker in self._cells[:, STEPPING].nonzero()[0]]
 
     def release(self) -> None:

@@ -1,0 +1,26 @@
+"""Optimizers that workers import."""
+
+import os
+import signal
+
+import torch
+
+
+class DyingAdam(torch.optim.Adam):
+    """Kills its process in the middle of a chosen step, when half of the parameters are stepped."""
+
+    def __init__(self, params, lr=1e-3, at_step=5):
+        super().__init__(params, lr=lr)
+        self.defaults["at_step"] = at_step
+        for group in self.param_groups:
+            group["at_step"] = at_step
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        (group,) = self.param_groups
+        counts = [state["step"].item() for state in self.state.values() if "step" in state]
+        if counts and max(counts) + 1 >= group["at_step"]:
+            for parameter in group["params"][: len(group["params"]) // 2]:
+                parameter.add_(0.001)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().step(closure)

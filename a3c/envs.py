@@ -61,7 +61,7 @@ class EnvSpec:
     terminal_reward: float | None = None
 
     def make(self, num_envs: int) -> VectorEnv:
-        """Makes `num_envs` environments as one, native where there is a native vector version.
+        """Makes `num_envs` environments as one; several are native where there is a native version.
 
         Raises:
             EnvError: the id is unknown, or the environment is not supported.
@@ -71,7 +71,8 @@ class EnvSpec:
             kwargs["max_episode_steps"] = self.max_episode_steps
         registered = self._registered()
         try:
-            env = gymnasium.make_vec(registered, num_envs=num_envs, **kwargs)
+            mode = "sync" if num_envs == 1 else None  # for one, native arrays cost more than they save
+            env = gymnasium.make_vec(registered, num_envs=num_envs, vectorization_mode=mode, **kwargs)
             if env.metadata.get("autoreset_mode") != AutoresetMode.NEXT_STEP:
                 # A native version that resets in the same step hides the final observation.
                 env.close()

@@ -2,8 +2,8 @@
 
 Whole runs of ``scripts/train.py`` and of Stable-Baselines3's A2C (extra ``bench``) alternate within
 one call, so that both see the same machine at the same time; compare ratios, not seconds. The last
-lines give medians and ratios. ``--quick`` ends within a minute, leaves the estimators out and says
-little.
+lines give medians and ratios. ``--quick`` ends within two minutes, leaves the estimators and the book
+out and says little.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ NO_EVALUATION = [
 ]
 
 THRESHOLD = 475  # CartPole-v1's reward threshold, on 100 fresh episodes
-PARTS = ["throughput", "solve", "estimators", "startup", "memory", "breakdown"]
+SPEED = "env_steps_per_second"
+PARTS = ["throughput", "solve", "scaling", "estimators", "startup", "memory", "breakdown", "book"]
+MODES = ("async", "hogwild", "sync")  # the first one is a3c's default
 
 Record = dict[str, Any]
 
@@ -86,26 +88,41 @@ def running(*flags: str) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
 def throughput(seeds: list[int], env_steps: int) -> Iterator[Record]:
     """Env steps trained a second, large vector environments, default logging."""
     for seed in seeds:
-        budgets = {"a3c": env_steps, "sb3_a2c": env_steps // 100, "sb3_a2c_64_envs": env_steps // 50}
-        for who, budget in budgets.items():
-            flags = ("--max_env_steps", str(budget), "--seed", str(seed))
-            if who == "a3c":
-                figures = train(*LARGE, *NO_EVALUATION, "--data.max_env_steps", str(budget), *seeded(seed))
-            elif who == "sb3_a2c":
-                figures = stable_baselines(*flags)
-            else:
-                figures = stable_baselines(*flags, "--envs", "64")
-            yield {"part": "throughput", "who": who, "seed": seed, **chosen(figures, "env_steps_per_second")}
+        for mode in MODES:
+            flags = (*LARGE, *NO_EVALUATION, "--mode", mode, "--data.max_env_steps", str(env_steps), *seeded(seed))
+            yield {"part": "throughput", "who": named(mode), "seed": seed, **chosen(train(*flags), SPEED)}
+        for who, budget, envs in (("sb3_a2c", env_steps // 100, "8"), ("sb3_a2c_64_envs", env_steps // 50, "64")):
+            flags = ("--max_env_steps", str(budget), "--seed", str(seed), "--envs", envs)
+            yield {"part": "throughput", "who": who, "seed": seed, **chosen(stable_baselines(*flags), SPEED)}
 
 
 def solve(seeds: list[int], env_steps: int) -> Iterator[Record]:
     """Seconds of training until CartPole-v1 is solved, with the default command."""
     keys = ("solved_at_env_steps", "solved_at_seconds", "train_seconds", "env_steps", "eval_return_mean")
     for seed in seeds:
-        ours = train("--data.max_env_steps", str(env_steps), *seeded(seed))
-        yield {"part": "solve", "who": "a3c", "seed": seed, **chosen(ours, *keys)}
+        for mode in MODES:
+            ours = train("--mode", mode, "--data.max_env_steps", str(env_steps), *seeded(seed))
+            yield {"part": "solve", "who": named(mode), "seed": seed, **chosen(ours, *keys)}
         theirs = stable_baselines("--solve", "--max_env_steps", str(env_steps), "--seed", str(seed))
         yield {"part": "solve", "who": "sb3_a2c", "seed": seed, **chosen(theirs, *keys)}
+
+
+def scaling(seeds: list[int], env_steps: int) -> Iterator[Record]:
+    """Env steps trained a second by one and by two Hogwild workers, of 64 environments each."""
+    for seed in seeds:
+        for workers in ("1", "2"):
+            flags = ("--mode", "hogwild", "--data.workers", workers, "--data.max_env_steps", str(env_steps))
+            figures = train(*NO_EVALUATION, *flags, *seeded(seed))
+            yield {"part": "scaling", "who": f"hogwild, {workers}", "seed": seed, **chosen(figures, SPEED)}
+
+
+def book(seeds: list[int]) -> Iterator[Record]:
+    """The book's two programs: seven workers, 500 episodes each."""
+    keys = (SPEED, "env_steps", "episodes", "last_350_episode_length_mean", "worker_exit_codes", "eval_return_mean")
+    for seed in seeds:
+        for name in ("full_episode", "n_step"):
+            figures = train("--config", str(ROOT / "configs" / "book" / f"{name}.yaml"), *seeded(seed))
+            yield {"part": "book", "who": name, "seed": seed, **chosen(figures, *keys)}
 
 
 ESTIMATORS = {
@@ -176,6 +193,11 @@ def breakdown(repetitions: int) -> Iterator[Record]:
     yield from parts.learner(repetitions)
 
 
+def named(mode: str) -> str:
+    """Names a3c in a mode."""
+    return "a3c" if mode == MODES[0] else f"a3c {mode}"
+
+
 def seeded(seed: int) -> tuple[str, str]:
     """Gives the flag that sets the seed."""
     return "--seed_everything", str(seed)
@@ -189,7 +211,10 @@ def chosen(record: Record, *keys: str) -> Record:
 def conclude(records: list[Record]) -> Iterator[Record]:
     """Gives medians, and ratios of runs of the same seed."""
     for part, key, better in (
-        ("throughput", "env_steps_per_second", 1),
+        ("throughput", SPEED, 1),
+        ("scaling", SPEED, 1),
+        ("book", SPEED, 0),
+        ("book", "last_350_episode_length_mean", 0),
         ("solve", "solved_at_seconds", -1),
         ("estimators", "solved_at_seconds", 0),
     ):
@@ -205,13 +230,15 @@ def conclude(records: list[Record]) -> Iterator[Record]:
                 record["final return at least 475"] = sum(final >= THRESHOLD for final in finals)
             if known:
                 record[key] = {"median": statistics.median(known), "min": min(known), "max": max(known)}
+            best = "hogwild, 2" if part == "scaling" else "a3c"
             pairs = [
                 (ours / theirs) ** better
                 for seed, theirs in figures.items()
-                if (ours := by_who.get("a3c", {}).get(seed)) is not None and theirs is not None
+                if (ours := by_who.get(best, {}).get(seed)) is not None and theirs is not None
             ]
-            if pairs and who != "a3c":
-                record["a3c is better by"] = {"median": statistics.median(pairs), "min": min(pairs), "max": max(pairs)}
+            if pairs and who != best:
+                spread = {"median": statistics.median(pairs), "min": min(pairs), "max": max(pairs)}
+                record[f"{best} is better by"] = spread
             yield record
     for part, key in (("startup", "seconds"), ("memory", "megabytes")):
         figures_of_part = [record[key] for record in records if record["part"] == part]
@@ -242,7 +269,7 @@ def machine() -> Record:
 def main() -> None:
     """Runs the chosen parts."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="one seed, small budgets, no estimators")
+    parser.add_argument("--quick", action="store_true", help="one seed, small budgets, no estimators, no book")
     parser.add_argument("--seeds", type=int, nargs="+", default=None, help="default: 1 to 10, with --quick 1")
     parser.add_argument("--parts", nargs="+", default=None, choices=PARTS)
     parser.add_argument("--output", type=Path, default=None, help="file to append the lines to")
@@ -252,13 +279,15 @@ def main() -> None:
     parts: dict[str, Callable[[], Iterator[Record]]] = {
         "throughput": lambda: throughput(seeds[:5], 600_000 if quick else 3_000_000),
         "solve": lambda: solve(seeds, 200_000 if quick else 500_000),
+        "scaling": lambda: scaling(seeds[:5], 400_000 if quick else 2_000_000),
+        "book": lambda: book(seeds[:5]),
         "estimators": lambda: estimators(seeds[:5], 500_000),
         "startup": lambda: startup(1 if quick else 5),
         "memory": lambda: memory(1 if quick else 2),
         "breakdown": lambda: breakdown(20 if quick else 200),
     }
     emit(machine(), options.output)
-    chosen_parts = options.parts or [part for part in PARTS if not (quick and part == "estimators")]
+    chosen_parts = options.parts or [part for part in PARTS if not (quick and part in ("estimators", "book"))]
     records = [emit(record, options.output) for name in chosen_parts for record in parts[name]()]
     for record in conclude(records):
         emit(record, options.output)

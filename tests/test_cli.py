@@ -97,6 +97,7 @@ def test_a_run_folder_holds_all_that_the_run_was(finished):
     assert sorted(path.name for path in folder.iterdir()) == [
         "checkpoints",
         "config.yaml",
+        "episode_length.png",
         "learning_curve.png",
         "metrics.csv",
         "summary.json",

@@ -1,4 +1,4 @@
-"""What a run leaves behind at its end: summary.json and learning_curve.png."""
+"""What a run leaves behind at its end: summary.json and its pictures."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from a3c.blueprint import describe
 from a3c.callbacks.evaluation import GreedyEvaluation
-from a3c.plots import learning_curve
+from a3c.plots import episode_length_curve, learning_curve
 
 
 class RunReport(Callback):
-    """Writes the run's summary and its learning curve when training ends.
+    """Writes the run's summary and draws its curves when training ends.
 
     Comes after `GreedyEvaluation` in the list of callbacks, whose final figure it writes down.
 
@@ -40,6 +40,8 @@ class RunReport(Callback):
             data: Any = trainer.datamodule  # type: ignore[attr-defined]
             figure = learning_curve(self.folder / "metrics.csv", title, data.env.reward_threshold)
             figure.savefig(self.folder / "learning_curve.png", dpi=120)
+            lengths = episode_length_curve(self.folder / "metrics.csv", title)
+            lengths.savefig(self.folder / "episode_length.png", dpi=120)
 
     def _summarise(self, trainer: Trainer, module: Any) -> dict[str, Any]:
         data: Any = trainer.datamodule  # type: ignore[attr-defined]

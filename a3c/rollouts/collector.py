@@ -16,6 +16,8 @@ from a3c.envs import OWN_REWARDS, EnvSpec
 from a3c.networks.actor_critic import ActorCritic
 from a3c.rollouts.weights import WeightSource
 
+MAX_BUFFERS = 16  # whose rows a collector keeps at hand
+
 
 class Fragment(NamedTuple):
     """What one call of `Collector.collect` wrote.
@@ -74,6 +76,7 @@ class Collector:
         self._episodes_left = max_episodes
         self._segment = 0
         self.version = -1
+        self._rows_of_buffer: dict[tuple[int, torch.Size], tuple[torch.Tensor, ...]] = {}
         self._episode_returns = np.zeros(env.num_envs)
         self._episode_lengths = np.zeros(env.num_envs, dtype=np.int64)
 
@@ -110,7 +113,7 @@ class Collector:
         """Steps until `out` is full; gives the length and the environments' own rewards, [T, B]."""
         distribution, actor, step = self.network.distribution, self.network.actor, self.env.step
         observations, actions, rewards, terminated, truncated = (field.numpy() for field in out[:5])
-        rows = out.observations.unbind(0)
+        rows = self._rows(out.observations)
         parameters = [actor(self._write_observation(observations, rows, 0))]
         noise = distribution.noise((out.length, *parameters[0].shape), self._generator)
         own_rewards = np.zeros(actions.shape)
@@ -130,6 +133,15 @@ class Collector:
         policy = distribution(torch.stack(parameters))
         out.behaviour_log_probs[:length] = policy.log_prob(out.actions[:length])
         return length, own_rewards[:length]
+
+    def _rows(self, observations: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Gives a buffer's rows; to make them anew for each fragment would take longer than short episodes do."""
+        key = (observations.data_ptr(), observations.shape)  # a kept row keeps its memory, so no other has its address
+        if key not in self._rows_of_buffer:
+            if len(self._rows_of_buffer) == MAX_BUFFERS:
+                self._rows_of_buffer.clear()
+            self._rows_of_buffer[key] = observations.unbind(0)
+        return self._rows_of_buffer[key]
 
     def _write_observation(
         self, observations: NDArray[np.generic], rows: tuple[torch.Tensor, ...], t: int

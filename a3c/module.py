@@ -209,7 +209,7 @@ class A3C(LightningModule):
         """
         assert isinstance(self.weights, LiveWeights), "the data module sets them first"
         data, optimizers = self._data, self.trainer.optimizers
-        shared = [SharedOptimizer(optimizer) for optimizer in optimizers]
+        shared = [SharedOptimizer(optimizer, self.network.parameters()) for optimizer in optimizers]
         counts = step_counts(optimizers[0])
         self._tally = tally
         self._updates_before = self.updates

@@ -14,6 +14,7 @@ from a3c.networks.actor_critic import ActorCritic
 from a3c.returns import ReturnEstimator, Targets
 
 VALUE_LOSSES = ("squared_error", "huber")
+MAX_LOG_RATIO = 50.0  # beyond it the mean of the ratios would overflow
 RATIO_TOLERANCE = 1e-3  # above 1: the same policy, worked out in another batch, differs by rounding
 
 
@@ -133,9 +134,10 @@ def off_policy_metrics(log_probs: Tensor, batch: RolloutBatch, mean: MaskedReduc
         batch: transitions.
         mean: over the batch's real steps.
     """
-    log_ratios = (log_probs - batch.behaviour_log_probs).where(batch.mask, 0)
-    excess = torch.expm1(log_ratios)  # w − 1, exact where w is close to 1
-    ratios = excess + 1
+    log_ratios = log_probs - batch.behaviour_log_probs
+    excess = torch.expm1(log_ratios.clamp(max=MAX_LOG_RATIO))  # w − 1, exact where w is close to 1
+    # The sample size is the same for all w multiplied by one factor: the largest is made 1.
+    ratios = (log_ratios - log_ratios.masked_fill(~batch.mask, -torch.inf).max()).exp()
     return {
         "importance/clip_fraction": mean((excess > RATIO_TOLERANCE).to(ratios.dtype)),
         "importance/effective_sample_size": mean(ratios).square() / mean(ratios.square()).clamp(min=1e-12),

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.optim import SGD, Optimizer
@@ -96,28 +98,31 @@ class TorchScheduler(Schedule):
             raise ValueError("scheduler: the run has no max_env_steps, must have them: they say how long it is")
         optimizer = SGD([torch.zeros(())], lr=initial, momentum=MOMENTUM)
         try:
-            scheduler = self.scheduler(optimizer)
-        except (ValueError, TypeError) as error:
+            return self._play(optimizer, self.scheduler(optimizer), -(-max_env_steps // self.every_env_steps))
+        except (ValueError, TypeError, ArithmeticError) as error:
             raise ValueError(f"scheduler: {error}") from error
+
+    def _play(self, optimizer: Optimizer, scheduler: Any, count: int) -> Curve:
+        """Gives the first `count` learning rates of a scheduler."""
         name = type(scheduler).__name__
         if isinstance(scheduler, ReduceLROnPlateau):
             raise ValueError(
-                f"scheduler: got {name}, which waits for a metric; must depend on env steps alone, "
+                f"got {name}, which waits for a metric; must depend on env steps alone, "
                 "since workers cannot share it otherwise"
             )
         if "max_momentum" in optimizer.param_groups[0]:
             raise ValueError(
-                f"scheduler: got {name}, which changes the momentum as well; must change the learning rate "
+                f"got {name}, which changes the momentum as well; must change the learning rate "
                 "alone (cycle_momentum: false)"
             )
-        values = []
-        for _ in range(-(-max_env_steps // self.every_env_steps)):
-            values.append(float(optimizer.param_groups[0]["lr"]))
+        values = array("d", [optimizer.param_groups[0]["lr"]])
+        for _ in range(count - 1):
             optimizer.step()
             scheduler.step()
+            values.append(optimizer.param_groups[0]["lr"])
         if not all(math.isfinite(value) and value >= 0 for value in values):
-            raise ValueError(f"scheduler: {name} gives a value that is negative or not finite")
-        return _Steps(torch.tensor(values, dtype=torch.float64), self.every_env_steps)
+            raise ValueError(f"{name} gives a value that is negative or not finite")
+        return _Steps(values, self.every_env_steps)
 
 
 @dataclass(frozen=True)
@@ -137,11 +142,11 @@ class _Line:
 class _Steps:
     """A value for every so many env steps; the last one stays."""
 
-    values: torch.Tensor
+    values: array[float]
     every: int
 
     def __call__(self, env_steps: int) -> float:
-        return float(self.values[min(env_steps // self.every, len(self.values) - 1)])
+        return self.values[min(env_steps // self.every, len(self.values) - 1)]
 
 
 @dataclass(frozen=True)

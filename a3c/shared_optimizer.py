@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import pickle
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -27,71 +27,83 @@ class SharedOptimizer:
 
     Args:
         optimizer: the parent's; its statistics are moved, those it has (of a checkpoint) are kept.
+        parameters: all parameters of the network, in its order; the optimizer may have them in
+            another order, and need not have them all.
 
     Raises:
-        ValueError: the optimizer is none of `SHAREABLE`.
+        ValueError: workers cannot share the optimizer's statistics.
     """
 
-    def __init__(self, optimizer: Optimizer) -> None:
+    def __init__(self, optimizer: Optimizer, parameters: Iterable[Tensor]) -> None:
         check_shareable(optimizer)
-        _begin_statistics(optimizer)
-        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        states = [optimizer.state[parameter] for parameter in parameters]
-        names = {
-            (index, key): Field(f"{index}.{key}", value.shape, value.dtype)
-            for index, state in enumerate(states)
+        _complete_statistics(optimizer)
+        places = {id(parameter): place for place, parameter in enumerate(parameters)}
+        states = {
+            places[id(parameter)]: optimizer.state[parameter]
+            for group in optimizer.param_groups
+            for parameter in group["params"]
+        }
+        fields = {
+            (place, key): Field(f"{place}.{key}", value.shape, value.dtype)
+            for place, state in states.items()
             for key, value in state.items()
             if isinstance(value, Tensor)
         }
-        self._block = SharedBlock(list(names.values()))
-        for (index, key), field in names.items():
-            self._block.views[field.name].copy_(states[index][key])
-            states[index][key] = self._block.views[field.name]
-        self._skeleton = self._without_tensors(optimizer)
-
-    @staticmethod
-    def _without_tensors(optimizer: Optimizer) -> bytes:
-        """Pickles the optimizer with its parameters replaced by their indices, and no statistics."""
-        skeleton = copy.copy(optimizer)
-        indices = iter(range(sum(len(group["params"]) for group in optimizer.param_groups)))
-        skeleton.param_groups = [
-            {**group, "params": [next(indices) for _ in group["params"]]} for group in optimizer.param_groups
-        ]
-        plain = [
-            {key: value for key, value in optimizer.state[parameter].items() if not isinstance(value, Tensor)}
-            for group in optimizer.param_groups
-            for parameter in group["params"]
-        ]
-        skeleton.state = defaultdict(dict, enumerate(plain))  # type: ignore[arg-type]
-        return pickle.dumps(skeleton)
+        self._block = SharedBlock(list(fields.values()))
+        for (place, key), field in fields.items():
+            self._block.views[field.name].copy_(states[place][key])
+            states[place][key] = self._block.views[field.name]
+        self._skeleton = _without_tensors(optimizer, places, states)
 
     def attach(self, parameters: Sequence[Tensor]) -> Optimizer:
         """Gives an optimizer over other parameters, on the shared statistics.
 
         Args:
-            parameters: of the shapes of the parent's, in their order.
+            parameters: of the network's shapes, in its order.
         """
         optimizer: Optimizer = pickle.loads(self._skeleton)
         for group in optimizer.param_groups:
-            group["params"] = [parameters[index] for index in group["params"]]
+            group["params"] = [parameters[place] for place in group["params"]]
         plain: dict[Any, dict[str, Any]] = dict(optimizer.state)
-        optimizer.state = defaultdict(dict, {parameters[index]: dict(state) for index, state in plain.items()})
+        optimizer.state = defaultdict(dict, {parameters[place]: dict(state) for place, state in plain.items()})
         for name, view in self._block.views.items():
-            index, _, key = name.partition(".")
-            optimizer.state[parameters[int(index)]][key] = view
+            place, _, key = name.partition(".")
+            optimizer.state[parameters[int(place)]][key] = view
         return optimizer
+
+
+def _without_tensors(optimizer: Optimizer, places: Mapping[int, int], states: Mapping[int, dict[str, Any]]) -> bytes:
+    """Pickles an optimizer with its parameters replaced by their places, and no tensor among its statistics."""
+    skeleton = copy.copy(optimizer)
+    skeleton.param_groups = [
+        {**group, "params": [places[id(parameter)] for parameter in group["params"]]}
+        for group in optimizer.param_groups
+    ]
+    plain = {
+        place: {key: value for key, value in state.items() if not isinstance(value, Tensor)}
+        for place, state in states.items()
+    }
+    skeleton.state = defaultdict(dict, plain)  # type: ignore[arg-type]
+    return pickle.dumps(skeleton)
 
 
 def check_shareable(optimizer: Optimizer) -> None:
     """Refuses an optimizer whose statistics cannot be set up before its first step.
 
     Raises:
-        ValueError: it is none of `SHAREABLE`.
+        ValueError: it is none of `SHAREABLE`, or one of them with options or attributes of its own
+            that do not allow it.
     """
+    name = type(optimizer).__name__
     if not isinstance(optimizer, SHAREABLE):
         names = ", ".join(cls.__name__ for cls in SHAREABLE)
+        raise ValueError(f"optimizer: got {name}, must be one whose statistics workers can share: {names}")
+    if any(group.get("dampening") and group.get("momentum") for group in optimizer.param_groups):
+        raise ValueError(f"optimizer: got {name} with dampening, must be without: torch's first step leaves it out")
+    own = {key for key in vars(optimizer) if not key.startswith("_")} - {"defaults", "state", "param_groups"}
+    if own:
         raise ValueError(
-            f"optimizer: got {type(optimizer).__name__}, must be one whose statistics workers can share: {names}"
+            f"optimizer: {name} has attributes {sorted(own)}, must have none of its own: they do not travel"
         )
 
 
@@ -112,24 +124,18 @@ def detach_step_counts(optimizer: Optimizer) -> list[Tensor]:
     return step_counts(optimizer)
 
 
-@torch.no_grad()
-def _begin_statistics(optimizer: Optimizer) -> None:
-    """Lets an optimizer that has made no step yet allocate its statistics, all 0."""
-    if any(optimizer.state.values()):
-        return
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    before = [parameter.clone() for parameter in parameters]
-    rates = [group["lr"] for group in optimizer.param_groups]
-    for group in optimizer.param_groups:
-        group["lr"] = 0.0
-    for parameter in parameters:
+def _complete_statistics(optimizer: Optimizer) -> None:
+    """Gives statistics of 0 to the parameters that have not been stepped yet."""
+    twin = copy.deepcopy(optimizer)  # its parameters are copies too, and it has no hooks
+    twin.state.clear()
+    twins = [parameter for group in twin.param_groups for parameter in group["params"]]
+    for parameter in twins:
         parameter.grad = torch.zeros_like(parameter)
-    optimizer.step()
-    for group, rate in zip(optimizer.param_groups, rates, strict=True):
-        group["lr"] = rate
-    for parameter, value in zip(parameters, before, strict=True):
-        parameter.grad = None
-        parameter.copy_(value)
-        for statistic in optimizer.state[parameter].values():
-            if isinstance(statistic, Tensor):
-                statistic.zero_()
+    twin.step()
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for parameter, other in zip(parameters, twins, strict=True):
+        if not optimizer.state.get(parameter):
+            optimizer.state[parameter] = twin.state[other]
+            for statistic in twin.state[other].values():
+                if isinstance(statistic, Tensor):
+                    statistic.zero_()

@@ -10,15 +10,21 @@ from typing import Any
 
 import torch
 from jsonargparse import ArgumentParser
+from torch.optim.lr_scheduler import LRScheduler
 
 from a3c.networks import ActorCritic
 from a3c.returns import ReturnEstimator
+from a3c.schedules import Schedule
 
 # Keys whose value is a class, and the class that it must be derived from.
 CLASSES: dict[str, type] = {
     "model.returns": ReturnEstimator,
     "model.network": ActorCritic,
     "model.optimizer": torch.optim.Optimizer,
+    "model.lr_schedule": Schedule,
+    "model.entropy_schedule": Schedule,
+    "model.lr_schedule.scheduler": LRScheduler,
+    "model.entropy_schedule.scheduler": LRScheduler,
 }
 
 
@@ -41,6 +47,8 @@ def explain(message: str, parser: ArgumentParser) -> str:
         keys.append(match[1])
         message = message[match.end() :]
     key = ".".join(keys)
+    if _base(key):
+        message = _of_the_object(message)
     if match := re.search(r"(?:Option|Key) '([^']+)' is not (?:accepted|expected)", message):
         name = f"{key}.{match[1]}".lstrip(".")
         names = _parameters(_base(key)) if _base(key) else {option.split(".")[-1] for option in _keys(parser)}
@@ -55,17 +63,28 @@ def locate(message: str, keys: Iterable[str]) -> str:
         message: "n_steps: got 0, must be at least 1".
         keys: all keys of the configuration.
     """
-    name, colon, rest = message.partition(":")
+    name, colon, rest = _of_the_object(" ".join(message.split())).partition(":")
     for key in keys:
         head, _, _ = f".{key}.".partition(f".{name}.")
         if colon and head != f".{key}.":
             return f"{head.removeprefix('.')}.{name}".replace(".init_args", "").lstrip(".") + colon + rest
-    return message
+    return name + colon + rest
+
+
+def _of_the_object(message: str) -> str:
+    """Leaves out, of what is said of a key that takes an object or null, that null was not given."""
+    pattern = r"Does not validate against any of the Union subtypes Subtypes: \[.*?\] Errors: - "
+    rest, wrapped = re.subn(pattern, "", message)
+    return re.sub(r" - Expected a <class 'NoneType'>.*$", "", rest) if wrapped else message
 
 
 def _explain_value(key: str, details: str) -> str:
     if match := re.search(r"Problem with given class_path '([^']+)': (.*)", details):
         return f"got {match[1]!r}: {match[2]}"
+    if match := re.search(r"Multiple subclasses with name (\w+)\..*? avoid ambiguity: (.*?)\.(?: |$)", details):
+        return f"got {match[1]!r}, must be one of {match[2]}"
+    if match := re.search(r"(arguments are required: .*?)\. Got value", details):
+        return f"its {match[1]}"
     base = _base(key)
     if base and (match := re.search(r"(?:Expected a dot import path string:|Got value:|Given value:) (\S+)", details)):
         names = sorted(cls.__name__ for cls in _subclasses(base))

@@ -278,6 +278,61 @@ def test_a_checkpoint_of_another_kind_of_run_is_refused_by_what_differs(here, ca
     assert not Path("runs").exists()
 
 
+@pytest.mark.parametrize("mode", ["sync", "async", "hogwild"])
+def test_one_flag_changes_the_mode_and_everything_else_works_as_before(here, mode):
+    schedules = ["--model.lr_schedule", "Linear", "--model.entropy_schedule", "TorchScheduler"]
+    schedules += ["--model.entropy_schedule.scheduler", "StepLR", "--model.entropy_schedule.scheduler.step_size", "1"]
+    schedules += ["--model.entropy_schedule.scheduler.gamma", "0.5", "--trainer.log_every_n_steps", "1"]
+    assert main(CONFIG, ["--mode", mode, "--run_dir", "run", "--stop_when_solved", "false", *SMALL, *schedules]) == 0
+    summary = json.loads(Path("run/summary.json").read_text())
+    assert summary["mode"] == mode
+    assert 4000 <= summary["env_steps"] < 4000 + 2 * 8 * 32
+    assert summary["collected_env_steps"] == summary["trained_env_steps"] + summary["in_flight_env_steps"]
+    assert summary["worker_exit_codes"] == {"sync": [], "async": [0], "hogwild": [0, 0]}[mode]
+    assert summary["eval_episodes"] == 100
+    assert sum(summary["policy_lag_columns"].values()) == 8 * summary["updates"]
+    assert 8 < summary["last_350_episode_length_mean"] < 100
+    rows = rows_of(Path("run"))
+    assert len([row for row in rows if row["eval/episode_return"]]) >= 2
+    trained = [row for row in rows if row["loss/total"]]
+    assert trained
+    for row in trained:
+        steps = float(row["env_steps"])
+        assert float(row["schedule/learning_rate"]) == pytest.approx(max(0, 0.002 * (1 - steps / 4000)), abs=1e-12)
+        assert float(row["schedule/entropy_coefficient"]) == 0.003 * 0.5 ** min(steps // 1000, 3)
+        assert json.loads(row["lag/histogram"])
+    assert load("run", "best").summary == load("run", "last").summary
+    resumed = ["--mode", mode, "--run_dir", "more", "--ckpt_path", "run/checkpoints/last.ckpt", *SMALL]
+    assert main(CONFIG, [*resumed, "--data.max_env_steps", "6000"]) == 0
+    more = json.loads(Path("more/summary.json").read_text())
+    assert more["env_steps"] >= 6000
+    assert sum(more["policy_lag_columns"].values()) == 8 * more["updates"]
+
+
+@pytest.mark.parametrize("name", ["full_episode", "n_step"])
+def test_the_books_configurations_play_their_episodes(here, capsys, name):
+    config = str(ROOT / "configs" / "book" / f"{name}.yaml")
+    budget = ["--data.max_episodes_per_worker", "3", "--evaluation.final_episodes", "2"]
+    assert main(CONFIG, ["--config", config, "--run_dir", "run", *budget]) == 0
+    summary = json.loads(Path("run/summary.json").read_text())
+    assert summary["episodes"] == 21
+    assert summary["worker_exit_codes"] == [0] * 7
+    assert "0 0 0 0 0 0 0" in capsys.readouterr().out
+    described = torch.load("run/checkpoints/last.ckpt", weights_only=True)
+    assert described["a3c"]["optimizers"] == len(described["optimizer_states"]) == 7
+    assert described["a3c"]["env"]["init_args"]["terminal_reward"] == -10
+    assert Path("run/episode_length.png").stat().st_size > 10_000
+
+
+def test_a_checkpoint_with_another_number_of_optimizers_is_refused(here, capsys):
+    own = ["--mode", "hogwild", "--model.shared_optimizer", "false", *SMALL]
+    assert main(CONFIG, [*own, "--run_dir", "run"]) == 0
+    capsys.readouterr()
+    again = ["--ckpt_path", "run/checkpoints/last.ckpt", "--run_dir", "more"]
+    assert main(CONFIG, ["--mode", "hogwild", *SMALL, *again]) == 2
+    assert "was trained with optimizers 2, must be that of the run: 1" in capsys.readouterr().err
+
+
 def test_wandb_can_be_switched_off(here, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "disabled")
     assert main(CONFIG, ["--mode", "sync", *SMALL]) == 0
@@ -307,9 +362,22 @@ def test_a_worker_that_raises_ends_the_run_with_its_traceback(here, capfd):
     assert (run_folder(here) / "checkpoints" / "last.ckpt").exists()
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_leaves_a_checkpoint_a_finished_wandb_run_and_no_process(tmp_path, number, status):
-    command = [*TRAIN, "--data.max_env_steps", "1000000000", "--stop_when_solved", "false", "--run_dir", "run"]
+@pytest.mark.parametrize(
+    ("number", "status", "mode"),
+    [(signal.SIGINT, 130, "async"), (signal.SIGTERM, 143, "async"), (signal.SIGINT, 130, "hogwild")],
+)
+def test_a_signal_leaves_a_checkpoint_a_finished_wandb_run_and_no_process(tmp_path, number, status, mode):
+    command = [
+        *TRAIN,
+        "--mode",
+        mode,
+        "--data.max_env_steps",
+        "1000000000",
+        "--stop_when_solved",
+        "false",
+        "--run_dir",
+        "run",
+    ]
     process = subprocess.Popen(
         command, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True, start_new_session=True
     )
@@ -351,6 +419,7 @@ def test_a_signal_during_the_imports_ends_the_command_at_once(tmp_path):
 
 # ---------------------------------------------------------------- what is refused
 
+TORCH_SCHEDULE = "--model.lr_schedule TorchScheduler --model.lr_schedule.scheduler"
 REFUSED = [
     ("--model.returns GEA", "model.returns: got 'GEA', must be one of FullEpisode, .*; nearest: GAE"),
     ("--model.returns nowhere.Mine", "model.returns: got 'nowhere.Mine': No module named 'nowhere'"),
@@ -378,7 +447,36 @@ REFUSED = [
     ("--data.max_env_steps null", "data.max_env_steps: got none"),
     ("--data.worker 3", "--data.worker: no such flag; nearest: --data.workers"),
     ("--data.workers 1.5", "data.workers: got 1.5, must be a whole number"),
-    ("--mode asink", "mode: got asink, must be one of 'sync', 'async'"),
+    ("--mode asink", "mode: got asink, must be one of 'sync', 'async', 'hogwild'"),
+    ("--data.max_lag -1", "data.max_lag: got -1, must be at least 0"),
+    ("--data.inject_lag -1", "data.inject_lag: got -1, must be at least 0"),
+    ("--data.inject_lag 3 --data.max_lag 2", "data.max_lag: got 2, must be at least inject_lag, 3"),
+    ("--mode hogwild --data.inject_lag 3", "data.inject_lag: got 3 in mode hogwild, must be none there"),
+    ("--mode hogwild --model.optimizer NAdam", "model.optimizer: got NAdam, must be one whose statistics workers can"),
+    ("--data.terminal_reward nan", "data.terminal_reward: got nan, must be a finite number or null"),
+    ("--model.shared_optimizer maybe", "model.shared_optimizer: got maybe, must be true or false"),
+    ("--model.max_grad_norm x", "model.max_grad_norm: got x, must be a finite number or null"),
+    ("--model.lr_schedule Linaer", "model.lr_schedule: got 'Linaer', must be one of Constant, .*; nearest: Linear"),
+    ("--model.lr_schedule Linear --model.lr_schedule.finel 1", "model.lr_schedule.finel: no such key; nearest: final"),
+    (
+        "--model.lr_schedule Linear --model.lr_schedule.final -1",
+        "model.lr_schedule.final: got -1.0, must be at least 0",
+    ),
+    (f"{TORCH_SCHEDULE} Cosine", "model.lr_schedule.scheduler: got 'Cosine', must be a class derived from LRScheduler"),
+    (f"{TORCH_SCHEDULE} CosineAnnealingLR", "model.lr_schedule.scheduler: its arguments are required: T_max"),
+    (
+        f"{TORCH_SCHEDULE} torch.optim.lr_scheduler.ReduceLROnPlateau",
+        "model.lr_schedule.scheduler: got ReduceLROnPlateau, which waits for a metric; must depend on env steps alone",
+    ),
+    (
+        f"--mode hogwild {TORCH_SCHEDULE} OneCycleLR --model.lr_schedule.scheduler.max_lr 0.1 "
+        "--model.lr_schedule.scheduler.total_steps 500",
+        "model.lr_schedule.scheduler: got OneCycleLR, which changes the momentum as well; must change the learning",
+    ),
+    (
+        "--model.lr_schedule Linear --data.max_env_steps null --data.max_episodes_per_worker 3",
+        "model.lr_schedule.env_steps: got none, must be at least 1 in a run without max_env_steps",
+    ),
     ("--seed_everything -3", "seed_everything: got -3, must be a whole number from 0"),
     ("--evaluation.episodes 0", "evaluation.episodes: got 0, must be at least 1"),
     ("--ckpt_path nowhere.ckpt", "ckpt_path: got 'nowhere.ckpt', must be a checkpoint file that exists"),

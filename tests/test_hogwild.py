@@ -41,7 +41,7 @@ def make_learner(make_optimizer, workers=1, worker=0, max_lag=None, shared=True,
     tally = Tally(workers)
     tally.release()
     weights = LiveWeights(network, tally)
-    optimizer = SharedOptimizer(make_optimizer(network.parameters()))
+    optimizer = SharedOptimizer(make_optimizer(network.parameters()), network.parameters())
     rule = UpdateRule(
         Objective(NStep(4), **objective), weights, tally, Rates(), None, max_lag, steps_before=0 if shared else None
     )

@@ -8,7 +8,8 @@ import signal
 import threading
 from multiprocessing import forkserver
 
-PRELOADED = ["a3c.rollouts.worker", "a3c.networks"]
+# The last one takes a second, and every optimizer imports it in its first step: too late in a worker that learns.
+PRELOADED = ["a3c.rollouts.worker", "a3c.networks", "a3c.actor_learner", "torch._dynamo"]
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 

@@ -43,6 +43,7 @@ def run(point: tuple[str, int, int], env_steps: int) -> Result:
         "--mode": "sync",
         "--config": str(ROOT / "configs" / "staleness.yaml"),
         "--model.returns": estimator,
+        "--model.returns.n_steps": 16,
         "--data.inject_lag": inject_lag,
         "--seed_everything": seed,
         "--data.max_env_steps": env_steps,
@@ -104,8 +105,7 @@ def draw(results: list[Result], path: Path) -> None:
     axes.set_xticks(range(len(lags)), [str(lag) for lag in lags])
     axes.set_xlabel("policy lag of every update, in updates (--data.inject_lag)")
     axes.set_ylabel("episode return while training, last quarter")
-    axes.set_title(f"CartPole-v1, mode sync: {seeds} seeds a point, lines are medians")
-    axes.set_ylim(bottom=0)
+    axes.set_title(f"Acrobot-v1, mode sync: {seeds} seeds, lines are medians")
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)
     figure.savefig(path, dpi=120)
@@ -115,9 +115,9 @@ def main() -> None:
     """Runs the grid, or draws again what was measured before."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--estimators", nargs="+", default=["NStep", "VTrace"])
-    parser.add_argument("--lags", type=int, nargs="+", default=[0, 4, 16, 32, 64, 128])
+    parser.add_argument("--lags", type=int, nargs="+", default=[0, 32, 64, 128, 256])
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
-    parser.add_argument("--env_steps", type=int, default=300_000, help="budget of each run")
+    parser.add_argument("--env_steps", type=int, default=250_000, help="budget of each run")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at the same time")
     parser.add_argument("--output", type=Path, required=True, help="folder for staleness.csv and staleness.png")
     parser.add_argument("--draw", action="store_true", help="only draw the staleness.csv that is there")

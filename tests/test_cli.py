@@ -49,9 +49,9 @@ def environment():
     return {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
 
 
-def processes_naming(text):
+def processes_naming(text, where="cmdline"):
     found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
+    for path in Path("/proc").glob(f"[0-9]*/{where}"):
         try:
             if text in path.read_text():
                 found.append(path.parent.name)
@@ -77,8 +77,7 @@ def group_is_gone(group, seconds=5.0):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """One run with the default command, in a process of its own and with an empty HOME."""
-    folder = tmp_path_factory.mktemp("run")
-    home = tmp_path_factory.mktemp("home")
+    folder, home = tmp_path_factory.mktemp("run"), tmp_path_factory.mktemp("home")
     done = subprocess.run(
         [*TRAIN, "--seed_everything", "3", *SMALL, "--stop_when_solved", "false"],
         cwd=folder,
@@ -88,6 +87,7 @@ def finished(tmp_path_factory):
         timeout=100,
     )
     assert done.returncode == 0, done.stderr
+    done.home = str(home)
     return folder, done
 
 
@@ -141,7 +141,7 @@ def test_the_end_of_a_run_says_where_everything_is(finished):
 
 def test_the_workers_are_gone_when_the_run_is(finished):
     deadline = time.monotonic() + 5
-    while (left := processes_naming(str(ROOT / "scripts"))) and time.monotonic() < deadline:
+    while (left := processes_naming(finished[1].home, "environ")) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert left == []
 

@@ -156,6 +156,14 @@ def test_an_impossible_trunk_raises_with_the_arguments_name(arguments, message):
 # BookActorCritic
 
 
+def test_the_books_network_begins_with_biases_of_0_if_asked_to():
+    for zero_biases in (False, True):
+        network = BookActorCritic(*CARTPOLE, zero_biases=zero_biases)
+        biases = [layer.bias for layer in network.children()]
+        assert len(biases) == 5
+        assert all((bias == 0).all() == zero_biases for bias in biases)
+
+
 def test_the_books_network_sees_the_direction_of_an_observation_only():
     torch.manual_seed(0)
     network = BookActorCritic(*CARTPOLE)

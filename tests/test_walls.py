@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from a3c.rollouts.forkserver import PRELOADED
+
 PACKAGE = Path(__file__).parent.parent / "a3c"
 HEAVY = {"lightning", "wandb", "matplotlib", "rich"}
 LEARNING = {"a3c.returns", "a3c.losses", "a3c.objective"}
@@ -76,7 +78,7 @@ def test_only_the_command_line_sees_the_command_line():
 
 
 def test_what_a_worker_imports_is_light():
-    code = "import sys, a3c, a3c.rollouts.worker, a3c.networks, a3c.actor_learner, torch._dynamo; print(*(m for m in sys.modules if '.' not in m))"
+    code = f"import sys, a3c, {', '.join(PRELOADED)}; print(*(m for m in sys.modules if '.' not in m))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert "torch" in loaded
     assert "gymnasium" in loaded

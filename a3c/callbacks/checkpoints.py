@@ -40,8 +40,8 @@ class Checkpoints(Callback):
         self._save(trainer, "last.ckpt")
 
     def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
+        pl_module.hold()  # where workers learn, this also counts the updates that none has reported yet
         if pl_module.updates > 0:
-            pl_module.hold()
             self._save(trainer, "last.ckpt")
 
     def _save(self, trainer: Trainer, name: str) -> None:

@@ -21,12 +21,18 @@ class BookActorCritic(ActorCritic):
     Args:
         observation_space: a Box of one axis.
         action_space: a Discrete.
+        zero_biases: begin with biases of 0 instead of torch's random ones, which the book has.
 
     Raises:
         ValueError: the observations have more than one axis.
     """
 
-    def __init__(self, observation_space: gymnasium.Space[Any], action_space: gymnasium.Space[Any]) -> None:
+    def __init__(
+        self,
+        observation_space: gymnasium.Space[Any],
+        action_space: gymnasium.Space[Any],
+        zero_biases: bool = False,
+    ) -> None:
         super().__init__(observation_space, action_space)
         shape = observation_space.shape
         if shape is None or len(shape) != 1:
@@ -36,6 +42,10 @@ class BookActorCritic(ActorCritic):
         self.actor_lin1 = nn.Linear(50, self.distribution.parameter_count(action_space))
         self.l3 = nn.Linear(50, 25)
         self.critic_lin1 = nn.Linear(25, 1)
+        self.zero_biases = zero_biases
+        if zero_biases:
+            for layer in (self.l1, self.l2, self.actor_lin1, self.l3, self.critic_lin1):
+                nn.init.zeros_(layer.bias)
 
     def _features(self, observations: Tensor) -> Tensor:
         inputs = observations.to(torch.float32)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from typing import Any, Literal
 
@@ -12,9 +11,10 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 from torch.optim import Adam, Optimizer
 
-from a3c.actor_learner import ActorLearnerTask, UpdateRule
+from a3c.actor_learner import ActorLearnerTask
 from a3c.batch import BatchShape, RolloutBatch
 from a3c.blueprint import describe
+from a3c.hogwild import SharedLearning
 from a3c.metrics import LagRecord, MetricSums, column_lags, mean_lag
 from a3c.networks.actor_critic import ActorCritic
 from a3c.objective import Objective
@@ -24,9 +24,7 @@ from a3c.rollouts.reports import UpdateReport
 from a3c.rollouts.tally import Tally
 from a3c.rollouts.weights import LiveWeights, SharedWeights
 from a3c.schedules import Rates, Schedule
-from a3c.shared_optimizer import SharedOptimizer, check_shareable, step_counts
-
-log = logging.getLogger(__name__)
+from a3c.shared_optimizer import check_shareable
 
 
 class A3C(LightningModule):
@@ -108,14 +106,14 @@ class A3C(LightningModule):
         self._sums, self._warm_up = MetricSums(), MetricSums()
         self._current = self._sums  # that of the update at hand
         self._flushed_at = 0  # updates
-        self._tally: Tally | None = None  # while workers learn by themselves
-        self._updates_before = self._steps_before = 0  # those of a resumed run's past
+        self._shared: SharedLearning | None = None  # while workers learn by themselves
 
     def setup(self, stage: str) -> None:
         data = self._data
         self.check_run(data.max_env_steps, data.learners)
         self.automatic_optimization = data.learners == 0
         self._rates = self._bind_schedules(data.max_env_steps)
+        self._shared = None  # of a fit that ended by an exception
 
     def check_run(self, max_env_steps: int | None, learners: int) -> None:
         """Refuses schedules and optimizers that a run cannot use.
@@ -177,8 +175,8 @@ class A3C(LightningModule):
     def _watch(self, report: UpdateReport) -> None:
         self._sums.add_sums(report.sums, report.updates)
         self.lags.add(report.lags)
-        if self.weights is not None:
-            self.updates = self._updates_before + self.weights.version
+        if self._shared is not None:
+            self.updates = self._shared.updates
 
     def configure_gradient_clipping(
         self,
@@ -197,10 +195,9 @@ class A3C(LightningModule):
             self.weights.publish(self.network)  # before any callback: workers wait for nothing else
 
     def share(self, spec: CollectorSpec, shape: BatchShape, tally: Tally) -> ActorLearnerTask:
-        """Puts the optimizers' statistics into shared memory, and gives the workers' task.
+        """Shares the optimizers with workers that learn, and gives their task.
 
-        Called once the optimizers have their state, from a checkpoint or new; the shared weights
-        have been set by then.
+        Called once the optimizers have their state, and the data module has set the shared weights.
 
         Args:
             spec: builds a worker's collector.
@@ -208,29 +205,16 @@ class A3C(LightningModule):
             tally: counts what the workers do.
         """
         assert isinstance(self.weights, LiveWeights), "the data module sets them first"
-        data, optimizers = self._data, self.trainer.optimizers
-        shared = [SharedOptimizer(optimizer, self.network.parameters()) for optimizer in optimizers]
-        counts = step_counts(optimizers[0])
-        self._tally = tally
-        self._updates_before = self.updates
-        self._steps_before = int(counts[0]) if counts else 0
-        rule = UpdateRule(
-            self.objective,
-            self.weights,
-            tally,
-            self._rates,
-            self.max_grad_norm,
-            data.max_lag,
-            self._steps_before if self.shared_optimizer else None,
-        )
+        data, own = self._data, not self.shared_optimizer
+        self._shared = SharedLearning(self.network, self.trainer.optimizers, self.weights, tally, self.updates)
         return ActorLearnerTask(
             spec,
             shape,
             data.rollouts_per_update,
             spec.end_with_episodes,
             self.returns.horizon,
-            rule,
-            shared,
+            self._shared.rule(self.objective, self._rates, self.max_grad_norm, data.max_lag, own),
+            self._shared.optimizers,
             data.max_env_steps,
         )
 
@@ -240,29 +224,19 @@ class A3C(LightningModule):
         Until the end of the batch at hand, so that an evaluation and the checkpoint of it speak of
         the same weights. Where the Trainer makes the updates there is nothing to do.
         """
-        if self._tally is None:
-            return
-        stuck = self._tally.hold(self._data.worker_is_alive)
-        if stuck:
-            log.warning("workers %s did not leave their update: what is saved now may be torn", stuck)
-        self._take_over()
-
-    def _take_over(self) -> None:
-        assert self.weights is not None, "workers learn on shared weights"
-        self.weights.pull(self.network)
-        self._data.refresh()
-        self.updates = self._updates_before + self.weights.version
-        if self.shared_optimizer:
-            for count in step_counts(self.trainer.optimizers[0]):
-                count.fill_(self._steps_before + self.weights.version)
+        if self._shared is not None:
+            self._shared.hold(self._data.worker_is_alive)
+            self._data.refresh()
+            self.updates = self._shared.updates
 
     def finish(self) -> None:
         """Stops the workers and takes in what they have still to say. Idempotent."""
         for report in self._data.finish():
             self._watch(report)
-        if self._tally is not None:
-            self._take_over()
-            self._tally = None
+        if self._shared is not None:
+            self._shared.take_over()
+            self.updates = self._shared.updates
+            self._shared = None
         self.flush_metrics()
 
     def on_train_batch_end(self, outputs: Any, batch: RolloutBatch | UpdateReport, batch_index: int) -> None:
@@ -271,8 +245,8 @@ class A3C(LightningModule):
             self.flush_metrics()
         if self.trainer.should_stop:
             self._data.progress.clock.stop()
-        elif self._tally is not None:
-            self._tally.release()
+        elif self._shared is not None:
+            self._shared.release()
 
     def on_train_end(self) -> None:
         self.finish()

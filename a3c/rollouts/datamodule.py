@@ -125,6 +125,7 @@ class RolloutDataModule(LightningDataModule):
 
     def setup(self, stage: str) -> None:
         self.progress = Progress()  # a checkpoint, if any, is loaded after this
+        self._reports = None
 
     def train_dataloader(self) -> DataLoader[Any]:
         module: Any = self._trainer.lightning_module

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from statistics import fmean, pstdev
 from typing import NamedTuple
@@ -35,6 +36,11 @@ class Evaluation(NamedTuple):
     def return_std(self) -> float:
         """Standard deviation of the episode returns."""
         return pstdev(episode.episode_return for episode in self.episodes)
+
+    @property
+    def standard_error(self) -> float:
+        """Standard error of the mean return."""
+        return self.return_std / math.sqrt(len(self.episodes))
 
     @property
     def length_mean(self) -> float:

@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 import torch
 from helpers import COUNTDOWN, fit, make_network
@@ -55,6 +57,15 @@ def test_a_lucky_evaluation_does_not_solve_a_run(monkeypatch):
     assert 300 <= evaluation.solved_at_env_steps < 332
     assert data.progress.env_steps == evaluation.solved_at_env_steps
     assert list(means) == []
+
+
+def test_a_confirmation_within_its_standard_error_does_not_solve_a_run(monkeypatch):
+    # Each time 475 is reached, and then confirmed: by 470 and 490, whose error is 7.1, and at last by 489 and 491
+    spread = itertools.cycle([(480, 480), (470, 490), (480, 480), (489, 491)])
+    monkeypatch.setattr(Evaluator, "__call__", lambda *args: Evaluation([Episode(r, 1) for r in next(spread)]))
+    evaluation = GreedyEvaluation(every_env_steps=100, final_episodes=0)
+    fit(NStep(8), callbacks=[evaluation], max_env_steps=2000)
+    assert 200 <= evaluation.solved_at_env_steps < 232
 
 
 def test_a_solved_run_goes_on_if_asked():

@@ -19,8 +19,8 @@ class GreedyEvaluation(Callback):
         final_episodes: fresh episodes, with other seeds, that give the run's final figure; 0 for
             none.
         stop_when_solved: end the run when an evaluation reaches the environment's reward
-            threshold and a second one, on other episodes, confirms it. The final figure comes from
-            fresh episodes again, so it is not selected.
+            threshold and a second one, on other episodes, does so even less its standard error. The
+            final figure comes from fresh episodes again, so it is not selected.
 
     Raises:
         ValueError: a value outside its range.
@@ -92,7 +92,7 @@ class GreedyEvaluation(Callback):
         """Says whether the threshold is reached, and reached again on other episodes.
 
         A run is evaluated many times, so the first figure over the threshold tends to be a lucky
-        one; a second one has not been selected.
+        one; a second one has not been selected, and must be there with a standard error to spare.
         """
         assert self._evaluator is not None, "on_fit_start comes first"
         threshold = data.env.reward_threshold
@@ -100,7 +100,7 @@ class GreedyEvaluation(Callback):
             return False
         seed = seed_of(data.seed, "confirmation", self._count)
         again = self._evaluator(module.network, seed, lambda: trainer.interrupted)
-        return again is not None and bool(again.return_mean >= threshold)
+        return again is not None and bool(again.return_mean - again.standard_error >= threshold)
 
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
         data: Any = trainer.datamodule  # type: ignore[attr-defined]

@@ -46,7 +46,7 @@ def learning_curve(metrics: Path, title: str, threshold: float | None = None) ->
         axes.plot(steps, values, "o-", color=RED, markersize=4, linewidth=1, label="greedy evaluation")
     if threshold is not None and math.isfinite(threshold):
         axes.axhline(threshold, color="#888888", linestyle="--", linewidth=1, label=f"solved at {threshold:g}")
-    axes.legend(loc="best", frameon=False)
+    _finish(axes)
     return figure
 
 
@@ -60,7 +60,7 @@ def episode_length_curve(metrics: Path, title: str) -> Figure:
     figure, axes = _axes(title, "episodes of all workers", "steps of an episode")
     episodes, lengths = read_metric(metrics, "rollout/episode_length", "rollout/episodes")
     axes.plot(episodes, lengths, color=BLUE, linewidth=1.6, label=f"training, mean of the last {WINDOW} episodes")
-    axes.legend(loc="best", frameon=False)
+    _finish(axes)
     return figure
 
 
@@ -72,6 +72,11 @@ def _axes(title: str, across: str, up: str) -> tuple[Figure, Axes]:
     axes.set_xlabel(across)
     axes.set_ylabel(up)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    axes.set_xlim(left=0)
     axes.grid(alpha=0.25)
     return figure, axes
+
+
+def _finish(axes: Axes) -> None:
+    """Begins the x-axis at 0, once the data have said where it ends."""
+    axes.set_xlim(left=0)
+    axes.legend(loc="best", frameon=False)

@@ -60,6 +60,8 @@ def run(point: tuple[str, int, int], env_steps: int) -> Result:
         for key in ("rollout/episode_return", "policy/kl_from_behaviour", "importance/effective_sample_size"):
             steps, values = read_metric(metrics, key)
             last = [value for step, value in zip(steps, values, strict=True) if step > (1 - LAST_SHARE) * env_steps]
+            if not last:
+                raise SystemExit(f"env_steps: got {env_steps}, must be more: no {key} in the run's last quarter")
             means.append(statistics.fmean(last))
     return Result(estimator, inject_lag, seed, *(round(mean, 4) for mean in means))
 

@@ -82,7 +82,7 @@ class ActorLearner:
         self._should_stop = should_stop
         self.optimizer = optimizer.attach(rule.weights.parameters)
         self._counts = [] if rule.steps_before is None else detach_step_counts(self.optimizer)
-        self._pulled = -1
+        self._acted = -1  # version of the last update's newest fragment
         self.sums = MetricSums()
         self.lags: Counter[int] = Counter()
 
@@ -91,12 +91,12 @@ class ActorLearner:
 
         Args:
             batch: transitions.
-            version: of the weights that the network has.
+            version: of the weights that acted in the newest fragment.
         """
         rule, tally, worker = self._rule, self._rule.tally, self._worker
-        if version == self._pulled:  # our own last update is not in it yet
-            version = rule.weights.pull(self._network)
-        self._pulled = version
+        if version == self._acted:  # nothing was pulled since our own last update, which is not in it yet
+            rule.weights.pull(self._network)
+        self._acted = version
         env_steps, steps = tally.env_steps, int(batch.mask.sum())
         loss, metrics = rule.objective(self._network, batch, rule.rates.entropy_at(env_steps))
         self._network.zero_grad()

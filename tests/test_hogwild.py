@@ -105,18 +105,18 @@ def test_a_gradient_that_is_too_old_is_dropped_and_counted():
     assert (rule.tally.dropped, rule.tally.trained, rule.tally.updates) == (12, 36, 3)
 
 
-def test_a_second_update_from_one_pull_sees_the_first():
+def test_further_updates_from_one_pull_see_those_before():
     learner, rule = make_learner(lambda parameters: torch.optim.SGD(parameters, lr=0.1))
     version = rule.weights.pull(learner._network)
-    learner.update(make_transitions(0), version)
-    ours = make_network()
-    rule.weights.pull(ours)
-    loss, _ = rule.objective(ours, make_transitions(1))
-    gradients = torch.autograd.grad(loss, list(ours.parameters()))
-    expected = [parameter - 0.1 * gradient for parameter, gradient in zip(ours.parameters(), gradients, strict=True)]
-    learner.update(make_transitions(1), version)
-    for shared, wanted in zip(rule.weights.parameters, expected, strict=True):
-        assert torch.allclose(shared, wanted, atol=1e-7)
+    for update in range(4):
+        ours = make_network()
+        rule.weights.pull(ours)
+        loss, _ = rule.objective(ours, make_transitions(update))
+        gradients = torch.autograd.grad(loss, list(ours.parameters()))
+        expected = [p - 0.1 * gradient for p, gradient in zip(ours.parameters(), gradients, strict=True)]
+        learner.update(make_transitions(update), version)
+        for shared, wanted in zip(rule.weights.parameters, expected, strict=True):
+            assert torch.allclose(shared, wanted, atol=1e-7)
 
 
 def test_a_worker_told_to_stop_while_held_changes_nothing():

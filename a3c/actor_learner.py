@@ -142,9 +142,16 @@ class _WorkerProgress(Progress):
     def __init__(self) -> None:
         super().__init__()
         self.unreported: list[Episode] = []
+        self._counted = (0, 0)  # env steps collected, and discarded, that the tally knows of
 
     def add_episodes(self, episodes: list[Episode]) -> None:
         self.unreported += episodes
+
+    def count_into(self, tally: Tally, worker: int) -> None:
+        """Adds to the tally what was collected since the last time."""
+        collected, discarded = self._counted
+        self._counted = self.collected, self.dropped["bad_values"]
+        tally.count_collected(worker, self.collected - collected, self.dropped["bad_values"] - discarded)
 
 
 @dataclass(frozen=True)
@@ -174,16 +181,30 @@ class ActorLearnerTask:
     def __call__(self, context: WorkerContext) -> None:
         tally, worker = self.rule.tally, context.worker
 
+        pulse = context.pulse
+
+        def held_up() -> bool:
+            pulse.beat()  # who waits while the workers are held is alive
+            return context.stopped
+
         def should_stop() -> bool:
             spent = self.max_env_steps is not None and tally.env_steps >= self.max_env_steps
             return spent or context.stopped
 
-        source = InlineSource(self.collector, self.shape, self.rollouts_per_update, worker)
+        progress = _WorkerProgress()
+
+        def begin(slot: int) -> None:
+            progress.count_into(tally, worker)  # from here on the pulse speaks of another fragment
+            pulse.begin(slot)
+
+        source = InlineSource(
+            self.collector, context.slots, worker, context.restarts, pulse.episodes, begin, pulse.step
+        )
         source.start()
         assert source.collector is not None, "it has just been started"
-        collector, progress = source.collector, _WorkerProgress()
+        collector = source.collector
         optimizer = self.optimizers[worker % len(self.optimizers)]
-        learner = ActorLearner(worker, collector.network, self.rule, optimizer, lambda: context.stopped)
+        learner = ActorLearner(worker, collector.network, self.rule, optimizer, held_up)
         updates = RolloutDataset(
             source,
             progress,
@@ -193,15 +214,17 @@ class ActorLearnerTask:
             should_stop=should_stop,
         )
         context.ready()
-        tally.wait_for_release(lambda: context.stopped)
+        tally.wait_for_release(held_up)
         reported = time.monotonic()
         for batch in updates:
-            tally.count_collected(worker, progress.collected)
+            progress.count_into(tally, worker)
+            pulse.end()
             learner.update(batch, collector.version)
+            pulse.beat()
             if time.monotonic() - reported >= REPORT_SECONDS:
                 reported = time.monotonic()
                 self._report(context, learner, progress, is_last=False)
-        tally.count_collected(worker, progress.collected)
+        progress.count_into(tally, worker)
         self._report(context, learner, progress, is_last=True)
 
     @staticmethod
@@ -209,4 +232,5 @@ class ActorLearnerTask:
         sums, updates = learner.sums.take()
         lags, learner.lags = dict(learner.lags), Counter()
         episodes, progress.unreported = progress.unreported, []
+        context.pulse.count_episodes(len(episodes))
         context.report(UpdateReport(context.worker, updates, sums, lags, episodes, is_last), is_last)

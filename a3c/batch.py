@@ -64,6 +64,16 @@ class RolloutBatch(NamedTuple):
         rows = {name: getattr(self, name)[:steps] for name in TIME_FIELDS[1:]}
         return self._replace(observations=self.observations[: steps + 1], **rows)
 
+    def real_steps(self, steps: int) -> int:
+        """Gives the number of real transitions among the first `steps` time steps that were written.
+
+        For a fragment that was left unfinished: of its mask only the first row is read.
+        """
+        if steps == 0:
+            return 0
+        ended = self.terminated[: steps - 1] | self.truncated[: steps - 1]
+        return int(self.mask[0].sum()) + int((~ended).sum())
+
     def copy(self) -> RolloutBatch:
         """Gives the same batch in memory of its own."""
         return RolloutBatch(*(field.clone() for field in self))
@@ -163,3 +173,17 @@ class Rollout(NamedTuple):
     worker: int
     is_last: bool
     release: Callable[[], None]
+
+
+class Lost(NamedTuple):
+    """Steps that a source lost, and with them the unfinished episodes of the collector they came from.
+
+    Attributes:
+        worker: which collector; its environments begin new episodes.
+        env_steps: real steps lost that were never handed over.
+        reason: key among the reasons to drop.
+    """
+
+    worker: int
+    env_steps: int
+    reason: str

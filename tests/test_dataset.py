@@ -7,7 +7,7 @@ from helpers import COUNTDOWN, fit, make_spec
 from lightning.pytorch import Callback
 
 from a3c import GAE, FullEpisode, L2Normalised, NStep, RolloutDataModule, VTrace
-from a3c.batch import BatchShape
+from a3c.batch import BatchShape, empty_batch
 from a3c.rollouts.dataset import RolloutDataset
 from a3c.rollouts.inline import InlineSource
 from a3c.rollouts.pool import WorkerPool
@@ -33,7 +33,7 @@ def make_dataset(source_class=InlineSource, length=4, num_envs=2, joiner=None, e
     spec = make_spec(num_envs=num_envs, env_kwargs=env_kwargs, end_with_episodes=joiner is not None, **(spec or {}))
     shape = BatchShape(length, num_envs, (2,), torch.float32)
     if source_class is InlineSource:
-        source = InlineSource(spec, shape, buffers=kwargs.get("rollouts_per_update", 1))
+        source = InlineSource(spec, [empty_batch(shape) for _ in range(kwargs.get("rollouts_per_update", 1))])
     else:
         source = WorkerPool(CollectTask(spec), 2, 2, shape)
     progress = Progress()

@@ -13,14 +13,15 @@ from helpers import make_spec
 from tasks import never_ready, report_imports, sleep_for_ever
 
 from a3c.batch import BatchShape
-from a3c.rollouts.pool import WorkerError, WorkerPool
+from a3c.rollouts.pool import RestartPolicy, WorkerError, WorkerPool
+from a3c.rollouts.pulse import Pulse
 from a3c.rollouts.worker import CollectTask, WorkerContext
 
 SHAPE = BatchShape(5, 2, (2,), torch.float32)
 
 
-def make_pool(workers=2, slots=2, task=None, start_timeout=60.0, **spec):
-    return WorkerPool(task or CollectTask(make_spec(**spec)), workers, slots, SHAPE, start_timeout)
+def make_pool(workers=2, slots=2, task=None, policy=None, on_death=lambda death: None, **spec):
+    return WorkerPool(task or CollectTask(make_spec(**spec)), workers, slots, SHAPE, policy, on_death)
 
 
 @pytest.fixture
@@ -86,7 +87,8 @@ def test_ctrl_c_is_the_parents_affair(pool):
 def test_a_raised_stop_flag_goes_before_slots_that_are_still_in_the_pipe():
     ours, theirs = multiprocessing.Pipe()
     ours.send(0)
-    assert WorkerContext(0, [], torch.ones(1, dtype=torch.bool), theirs).next_slot() is None
+    context = WorkerContext(0, [], torch.ones(1, dtype=torch.bool), theirs, 0, Pulse.allocate(1)[0])
+    assert context.next_slot() is None
 
 
 ORPHANS = """
@@ -185,8 +187,8 @@ def test_a_worker_that_does_not_stop_is_killed():
 
 
 def test_a_start_that_takes_too_long_is_given_up():
-    pool = make_pool(task=never_ready, start_timeout=0.5)
-    with pytest.raises(WorkerError, match=r"not ready after 0\.5 s"):
+    pool = make_pool(task=never_ready, policy=RestartPolicy(timeout=0.5))
+    with pytest.raises(WorkerError, match=r"(?s)no sign of life for 0\.5 s.*in never_ready"):
         pool.start()
 
 

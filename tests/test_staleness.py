@@ -7,7 +7,7 @@ from helpers import COUNTDOWN, fit, make_spec
 from lightning.pytorch import Callback
 
 from a3c import FullEpisode, NStep, RolloutDataModule
-from a3c.batch import BatchShape
+from a3c.batch import BatchShape, empty_batch
 from a3c.rollouts.dataset import RolloutDataset
 from a3c.rollouts.inline import InlineSource
 from a3c.rollouts.progress import Progress
@@ -135,7 +135,7 @@ def test_a_limit_judges_an_episode_by_its_first_step():
     spec = make_spec(num_envs=2, env_kwargs={"lengths": (3, 12)})
     version, progress = [0], Progress()
     dataset = RolloutDataset(
-        InlineSource(spec, SHAPE, 1),
+        InlineSource(spec, [empty_batch(SHAPE)]),
         progress,
         joiner=SegmentJoiner(None),
         segments_per_rollout=2,

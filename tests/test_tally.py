@@ -44,11 +44,11 @@ def test_totals_are_sums_over_the_workers():
     assert tally.collected == 0
 
 
-def test_collected_env_steps_are_set_and_not_added():
+def test_collected_env_steps_are_added_and_not_used_yet():
     tally = Tally(2)
     for worker, env_steps in [(0, 8), (1, 4), (0, 16)]:
         tally.count_collected(worker, env_steps)
-    assert tally.collected == 16 + 4
+    assert tally.collected == 8 + 4 + 16
     assert tally.env_steps == 0  # none of them used yet
 
 

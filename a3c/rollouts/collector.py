@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -14,9 +15,12 @@ from numpy.typing import NDArray
 from a3c.batch import Episode, RolloutBatch
 from a3c.envs import OWN_REWARDS, EnvSpec
 from a3c.networks.actor_critic import ActorCritic
+from a3c.rollouts.checks import EnvCheck, EnvironmentFaultError
 from a3c.rollouts.weights import WeightSource
 
 MAX_BUFFERS = 16  # whose rows a collector keeps at hand
+LINEAGE = 2**32  # apart are the ids of environments that were begun anew
+LIVES = 2**16  # of those, for each worker that has died
 
 
 class Fragment(NamedTuple):
@@ -26,11 +30,13 @@ class Fragment(NamedTuple):
         length: time steps written; below the buffer's only where a fragment ends with its episodes.
         episodes: the episodes that ended within it, in time order.
         is_last: the collector's episode budget is used up.
+        discarded: what was wrong with it, if it must not be used; the environments begin anew then.
     """
 
     length: int
     episodes: list[Episode]
     is_last: bool
+    discarded: str | None = None
 
 
 class Collector:
@@ -48,9 +54,16 @@ class Collector:
         end_with_episodes: end a fragment early when all episodes have ended; with one environment
             that is at each episode's end.
         max_episodes: episode budget, or None.
+        discard_bad_values: discard a fragment with NaN or infinity in it, instead of raising.
+        check_bounds: raise when an observation lies outside its space.
+        on_step: called after each time step with the number of those that stand in the fragment.
 
     Attributes:
         version: version of the weights that act, -1 before the first fragment.
+        env_seed: seed of the environments.
+
+    Raises:
+        EnvironmentFaultError: the environments give what they must not give.
     """
 
     def __init__(
@@ -63,13 +76,26 @@ class Collector:
         first_env_id: int = 0,
         end_with_episodes: bool = False,
         max_episodes: int | None = None,
+        discard_bad_values: bool = False,
+        check_bounds: bool = True,
+        on_step: Callable[[int], None] = lambda written: None,
     ) -> None:
         self.env = env
         self.network = network
         self.weights = weights
         env_seed, action_seed = np.random.SeedSequence(seed).generate_state(2)
         self._generator = torch.Generator().manual_seed(int(action_seed))
-        self._observation, _ = env.reset(seed=int(env_seed) % 2**31)
+        self.env_seed = int(env_seed) % 2**31
+        self._steps = 0  # time steps so far
+        self._check = EnvCheck(env, check_bounds)
+        self._discard_bad_values = discard_bad_values
+        self._on_step = on_step
+        try:
+            self._observation, _ = env.reset(seed=self.env_seed)
+            self._check.shapes(self._observation, np.zeros(env.num_envs))
+        except Exception as error:
+            error.add_note(f"environment seed {self.env_seed}, in its reset")
+            raise
         self._ended = np.zeros(env.num_envs, dtype=np.bool_)
         self._env_ids = torch.arange(first_env_id, first_env_id + env.num_envs)
         self._end_with_episodes = end_with_episodes
@@ -84,22 +110,36 @@ class Collector:
     def collect(self, out: RolloutBatch) -> Fragment:
         """Pulls the newest weights and writes one fragment into `out`, [T, B].
 
+        A fragment with NaN or infinity in it is discarded, if that is asked for: it is described,
+        but must not be used, and the environments begin anew under new identities.
+
         Raises:
             TimeoutError: the weights cannot be read.
+            EnvironmentFaultError: the environments gave what they must not give.
         """
+        try:
+            return self._collect(out)
+        except Exception as error:
+            error.add_note(f"environment seed {self.env_seed}, step {self._steps} of its environments")
+            raise
+
+    def _collect(self, out: RolloutBatch) -> Fragment:
         if self.weights.version != self.version:
             self.version = self.weights.pull(self.network)
         if self._ended.all():
             self._observation, *_ = self.env.step(np.zeros(self.env.num_envs, dtype=np.int64))
             self._ended[:] = False
 
-        carried_reset = self._ended
+        np.logical_not(self._ended, out=out.mask[0].numpy())  # first: of an unfinished fragment it is read
         length, own_rewards = self._step_through(out)
 
         ended = (out.terminated[:length] | out.truncated[:length]).numpy()
         mask = out.mask[:length].numpy()
-        np.logical_not(carried_reset, out=mask[0])
         np.logical_not(ended[:-1], out=mask[1:])
+        discarded = self._look_at(out.first(length))
+        if discarded is not None:
+            self._begin_anew()
+            return Fragment(length, [], False, discarded)
         out.policy_versions.fill_(self.version)
         out.env_ids.copy_(self._env_ids)
         out.segment_ids.fill_(self._segment)
@@ -109,9 +149,27 @@ class Collector:
             self._episodes_left = max(0, self._episodes_left - len(episodes))
         return Fragment(length, episodes, self._episodes_left == 0)
 
+    def _look_at(self, fragment: RolloutBatch) -> str | None:
+        """Says what is wrong with a fragment's values, if it is to be discarded for it."""
+        observations, rewards = fragment.observations.numpy(), fragment.rewards.numpy()
+        self._check.spaces(observations)
+        wrong = self._check.not_finite(observations, rewards)
+        if wrong is not None and not self._discard_bad_values:
+            raise EnvironmentFaultError(wrong)
+        return wrong
+
+    def _begin_anew(self) -> None:
+        """Starts new episodes in all environments, which count as other ones from now on."""
+        self._observation, _ = self.env.reset()
+        self._ended[:] = False
+        self._env_ids += LINEAGE
+        self._segment = 0
+        self._episode_returns[:], self._episode_lengths[:] = 0, 0
+
     def _step_through(self, out: RolloutBatch) -> tuple[int, NDArray[np.float64]]:
         """Steps until `out` is full; gives the length and the environments' own rewards, [T, B]."""
         distribution, actor, step = self.network.distribution, self.network.actor, self.env.step
+        check, on_step = self._check.shapes, self._on_step
         observations, actions, rewards, terminated, truncated = (field.numpy() for field in out[:5])
         rows = self._rows(out.observations)
         parameters = [actor(self._write_observation(observations, rows, 0))]
@@ -122,9 +180,12 @@ class Collector:
             if t > 0:
                 parameters.append(actor(self._write_observation(observations, rows, t)))
             action = distribution(parameters[t]).sample(noise[t]).numpy()
-            self._observation, rewards[t], terminated[t], truncated[t], info = step(action)
-            actions[t] = action
-            own_rewards[t] = info.get(OWN_REWARDS, rewards[t])
+            self._observation, reward, terminated[t], truncated[t], info = step(action)
+            check(self._observation, reward)
+            rewards[t], actions[t] = reward, action
+            own_rewards[t] = info.get(OWN_REWARDS, reward)
+            self._steps += 1
+            on_step(t + 1)
             if self._end_with_episodes and (terminated[t] | truncated[t]).all():
                 length = t + 1
                 break
@@ -184,6 +245,8 @@ class CollectorSpec:
         seed: the run's seed; each worker derives its own.
         end_with_episodes: see `Collector`.
         max_episodes: see `Collector`.
+        discard_bad_values: see `Collector`.
+        check_bounds: see `Collector`.
     """
 
     env: EnvSpec
@@ -193,16 +256,36 @@ class CollectorSpec:
     seed: int
     end_with_episodes: bool = False
     max_episodes: int | None = None
+    discard_bad_values: bool = False
+    check_bounds: bool = True
 
-    def build(self, worker: int) -> Collector:
-        """Makes the environments and the network of one worker."""
-        seed = int(np.random.SeedSequence((self.seed, worker)).generate_state(1)[0])
+    def build(
+        self,
+        worker: int,
+        restarts: int = 0,
+        episodes: int = 0,
+        on_step: Callable[[int], None] = lambda written: None,
+    ) -> Collector:
+        """Makes the environments and the network of one worker.
+
+        Args:
+            worker: its number.
+            restarts: workers that had this number before, and died: each has other seeds and
+                other identities of its environments.
+            episodes: those that they have used of the episode budget.
+            on_step: see `Collector`.
+        """
+        words = (self.seed, worker, restarts) if restarts else (self.seed, worker)
+        seed = int(np.random.SeedSequence(words).generate_state(1)[0])
         return Collector(
             self.env.make(self.num_envs),
             pickle.loads(self.network),
             self.weights,
             seed=seed,
-            first_env_id=worker * self.num_envs,
+            first_env_id=worker * self.num_envs + restarts * LIVES * LINEAGE,
             end_with_episodes=self.end_with_episodes,
-            max_episodes=self.max_episodes,
+            max_episodes=None if self.max_episodes is None else max(1, self.max_episodes - episodes),
+            discard_bad_values=self.discard_bad_values,
+            check_bounds=self.check_bounds,
+            on_step=on_step,
         )

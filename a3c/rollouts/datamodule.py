@@ -15,12 +15,12 @@ import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from torch.utils.data import DataLoader
 
-from a3c.batch import BatchShape, RolloutBatch
+from a3c.batch import BatchShape, RolloutBatch, empty_batch
 from a3c.envs import EnvSpec
 from a3c.rollouts.collector import CollectorSpec
 from a3c.rollouts.dataset import RolloutDataset, RolloutSource
 from a3c.rollouts.inline import InlineSource
-from a3c.rollouts.pool import WorkerPool
+from a3c.rollouts.pool import Death, RestartPolicy, WorkerPool
 from a3c.rollouts.progress import Progress
 from a3c.rollouts.reports import ReportStream, UpdateReport
 from a3c.rollouts.segments import SegmentJoiner
@@ -57,6 +57,16 @@ class RolloutDataModule(LightningDataModule):
             no limit.
         inject_lag: every update trains on rollouts exactly so many updates old, ≥ 0; None for as old
             as they are. Not in "hogwild". An estimator of segments counts from a segment's last step.
+        on_worker_failure: "restart" puts another worker, with fresh seeds, in the place of one that
+            died, hung or raised; "raise" ends the run. What a worker raises in its first set-up, and
+            what an environment does against its spaces, ends it in any case.
+        worker_timeout: seconds after which a worker that is busy, but steps no environment, is
+            taken to hang and killed, > 0.
+        max_restarts: so many workers are replaced within the window, ≥ 0; one more ends the run.
+        restart_window: that window in seconds, > 0.
+        on_bad_values: "raise" ends the run when an observation or a reward is NaN or infinite;
+            "discard" drops the rollout, counts its steps and begins new episodes.
+        check_bounds: end the run when an observation lies outside its space.
         seed: of environments and actions.
 
     Raises:
@@ -79,11 +89,16 @@ class RolloutDataModule(LightningDataModule):
         terminal_reward: float | None = None,
         max_lag: int | None = None,
         inject_lag: int | None = None,
+        on_worker_failure: Literal["restart", "raise"] = "restart",
+        worker_timeout: float = 30.0,
+        max_restarts: int = 10,
+        restart_window: float = 60.0,
+        on_bad_values: Literal["raise", "discard"] = "raise",
+        check_bounds: bool = True,
         seed: int = 1,
     ) -> None:
         super().__init__()
-        if mode not in WORKERS:
-            raise ValueError(f"mode: got {mode!r}, must be one of {', '.join(WORKERS)}")
+        _check_choice("mode", mode, tuple(WORKERS))
         counts = {
             "workers": workers,
             "envs_per_worker": envs_per_worker,
@@ -103,6 +118,13 @@ class RolloutDataModule(LightningDataModule):
         if terminal_reward is not None and not math.isfinite(terminal_reward):
             raise ValueError(f"terminal_reward: got {terminal_reward}, must be finite")
         _check_lags(mode, max_lag, inject_lag)
+        _check_choice("on_worker_failure", on_worker_failure, ("restart", "raise"))
+        _check_choice("on_bad_values", on_bad_values, ("raise", "discard"))
+        for name, seconds in (("worker_timeout", worker_timeout), ("restart_window", restart_window)):
+            if not (seconds > 0 and math.isfinite(seconds)):
+                raise ValueError(f"{name}: got {seconds}, must be above 0 and finite")
+        if max_restarts < 0:
+            raise ValueError(f"max_restarts: got {max_restarts}, must be at least 0")
         self.env = EnvSpec(env, dict(env_kwargs or {}), max_episode_steps, terminal_reward)
         self.mode = mode
         self.workers = WORKERS[mode] if workers is None or mode == "sync" else workers
@@ -114,6 +136,9 @@ class RolloutDataModule(LightningDataModule):
         self.fragment_steps = fragment_steps
         self.max_env_steps = max_env_steps
         self.max_episodes_per_worker = max_episodes_per_worker
+        self.policy = RestartPolicy(worker_timeout, on_worker_failure == "restart", max_restarts, restart_window)
+        self.on_bad_values = on_bad_values
+        self.check_bounds = check_bounds
         self.seed = seed
         self.progress = Progress()
         self.source: RolloutSource | WorkerPool | None = None
@@ -168,19 +193,31 @@ class RolloutDataModule(LightningDataModule):
 
     def _make_source(self, spec: CollectorSpec, shape: BatchShape) -> RolloutSource:
         if self.mode == "sync":
-            return InlineSource(spec, shape, buffers=self.rollouts_per_update)
+            return InlineSource(spec, [empty_batch(shape) for _ in range(self.rollouts_per_update)])
         slots = -(-self.rollouts_per_update // self.workers)
         if self.inject_lag is None:
             # One slot is filled while another is read; and the rollouts of one update, which are held
             # until all of them are there, must leave at least one slot to fill.
             slots = max(2, slots + 1)
-        return WorkerPool(CollectTask(spec), self.workers, slots, shape)
+        return WorkerPool(CollectTask(spec), self.workers, slots, shape, self.policy, self._count_death)
+
+    def _count_death(self, death: Death) -> None:
+        self.progress.worker_deaths += 1
+        self.progress.worker_restarts += death.restarted
 
     def _make_reports(self, module: Any) -> ReportStream:
         """Gives the reports of workers that learn by themselves."""
         tally = Tally(self.workers, self.progress.env_steps)
         module.weights = LiveWeights(module.network, tally)
-        self.source = pool = WorkerPool(module.share(*self._collection(module), tally), self.workers)
+        spec, shape = self._collection(module)
+
+        def on_death(death: Death) -> None:
+            self._count_death(death)
+            tally.write_off(death.worker, death.env_steps)
+
+        self.source = pool = WorkerPool(
+            module.share(spec, shape, tally), self.workers, self.rollouts_per_update, shape, self.policy, on_death
+        )
         self._reports = ReportStream(
             pool,
             self.progress,
@@ -201,6 +238,8 @@ class RolloutDataModule(LightningDataModule):
             self._collection_seed(),
             end_with_episodes=_is_segmented(module),
             max_episodes=self._episodes_left(),
+            discard_bad_values=self.on_bad_values == "discard",
+            check_bounds=self.check_bounds,
         )
         return spec, self._batch_shape(module.returns.horizon or self.fragment_steps, self.envs_per_worker)
 
@@ -304,6 +343,11 @@ class RolloutDataModule(LightningDataModule):
 def _is_segmented(module: Any) -> bool:
     """Whether a module's estimator takes segments joined from fragments, not fragments themselves."""
     return module.returns.horizon is None or module.returns.end_at_episode
+
+
+def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name}: got {value!r}, must be one of {', '.join(allowed)}")
 
 
 def _check_lags(mode: str, max_lag: int | None, inject_lag: int | None) -> None:

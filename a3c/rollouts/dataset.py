@@ -8,7 +8,7 @@ from typing import Protocol
 
 from torch.utils.data import IterableDataset
 
-from a3c.batch import Rollout, RolloutBatch, join_columns
+from a3c.batch import Lost, Rollout, RolloutBatch, join_columns
 from a3c.rollouts.progress import Progress
 from a3c.rollouts.segments import SegmentJoiner
 from a3c.rollouts.staleness import DelayLine
@@ -27,8 +27,8 @@ class RolloutSource(Protocol):
     def start(self) -> None:
         """Starts collecting."""
 
-    def get(self, timeout: float) -> Rollout | None:
-        """Gives the next rollout, or None after the timeout."""
+    def get(self, timeout: float) -> Rollout | Lost | None:
+        """Gives the next rollout, or what was lost in its stead, or None after the timeout."""
 
     def close(self) -> None:
         """Stops collecting. Idempotent."""
@@ -80,6 +80,7 @@ class RolloutDataset(IterableDataset[RolloutBatch]):
         self._version = version
         self._max_lag = max_lag
         self._line = None if inject_lag is None else DelayLine(inject_lag)
+        self._env_ids: dict[int, list[int]] = {}  # of the last rollout of each worker
         self._on_last_batch = on_last_batch
         self._should_stop = should_stop
 
@@ -169,8 +170,13 @@ class RolloutDataset(IterableDataset[RolloutBatch]):
             rollout = self._source.get(POLL_SECONDS)
             if rollout is None:
                 continue
+            if isinstance(rollout, Lost):
+                self._count_lost(rollout)
+                continue
             steps = int(rollout.batch.mask.sum())
             self._progress.collected += steps
+            if self._joiner is not None:
+                self._env_ids[rollout.worker] = rollout.batch.env_ids.tolist()
             self._progress.add_episodes(list(rollout.episodes))
             reason = self._reason_to_drop(rollout.batch)
             if reason is None:
@@ -178,6 +184,14 @@ class RolloutDataset(IterableDataset[RolloutBatch]):
             self._progress.dropped[reason] += steps
             rollout.release()
         return None
+
+    def _count_lost(self, lost: Lost) -> None:
+        """Drops what was lost, and the unfinished segments that it leaves behind."""
+        self._progress.collected += lost.env_steps
+        dropped = lost.env_steps
+        if self._joiner is not None:
+            dropped += self._joiner.forget(self._env_ids.pop(lost.worker, []))
+        self._progress.dropped[lost.reason] += dropped
 
     def _reason_to_drop(self, batch: RolloutBatch) -> str | None:
         """Says why a fragment, all of one version, is too old; whole segments are judged when joined."""

@@ -8,8 +8,16 @@ import signal
 import threading
 from multiprocessing import forkserver
 
+from a3c.rollouts.server_guard import PARENT_VARIABLE
+
 # The last one takes a second, and every optimizer imports it in its first step: too late in a worker that learns.
-PRELOADED = ["a3c.rollouts.worker", "a3c.networks", "a3c.actor_learner", "torch._dynamo"]
+PRELOADED = [
+    "a3c.rollouts.server_guard",
+    "a3c.rollouts.worker",
+    "a3c.networks",
+    "a3c.actor_learner",
+    "torch._dynamo",
+]
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -26,6 +34,8 @@ def start_fork_server() -> None:
     missing = [name for name in THREAD_VARIABLES if name not in os.environ]
     os.environ.update(dict.fromkeys(missing, "1"))
     main_thread = threading.current_thread() is threading.main_thread()
+    if main_thread:  # the kernel ends the server with the *thread* that started it
+        os.environ[PARENT_VARIABLE] = str(os.getpid())
     # Ignored signals stay ignored in a child: Ctrl-C, which reaches the whole group, leaves the server alone.
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN) if main_thread else None
     try:
@@ -33,5 +43,5 @@ def start_fork_server() -> None:
     finally:
         if main_thread:
             signal.signal(signal.SIGINT, handler)
-        for name in missing:
-            del os.environ[name]
+        for name in (*missing, PARENT_VARIABLE):
+            os.environ.pop(name, None)

@@ -59,6 +59,8 @@ class Progress:
         dropped: env steps discarded, by reason.
         collected: env steps handed over by collectors.
         episodes: whole episodes seen.
+        worker_deaths: workers that died, or were killed since they hung.
+        worker_restarts: those of them that were replaced.
         clock: seconds of training.
     """
 
@@ -67,6 +69,7 @@ class Progress:
         self.dropped: Counter[str] = Counter()
         self.collected = 0
         self.episodes = 0
+        self.worker_deaths = self.worker_restarts = 0
         self.clock = TrainClock()
         self._recent: deque[Episode] = deque(maxlen=LONG_WINDOW)
         self._rate_mark = (0.0, 0)
@@ -93,6 +96,8 @@ class Progress:
             "rollout/episodes": float(self.episodes),
             "time/train_seconds": self.clock.seconds,
             "rollout/dropped_env_steps": float(self.dropped.total()),
+            "workers/deaths": float(self.worker_deaths),
+            "workers/restarts": float(self.worker_restarts),
         }
         if recent := list(self._recent)[-WINDOW:]:
             metrics["rollout/episode_return"] = fmean(episode.episode_return for episode in recent)
@@ -117,6 +122,8 @@ class Progress:
             "trained": self.trained,
             "dropped": dict(self.dropped),
             "episodes": self.episodes,
+            "worker_deaths": self.worker_deaths,
+            "worker_restarts": self.worker_restarts,
             "train_seconds": self.clock.seconds,
             "recent": [tuple(episode) for episode in self._recent],
         }
@@ -127,6 +134,7 @@ class Progress:
         self.dropped = Counter(state["dropped"])
         self.collected = self.env_steps
         self.episodes = state["episodes"]
+        self.worker_deaths, self.worker_restarts = state["worker_deaths"], state["worker_restarts"]
         self.clock = TrainClock(state["train_seconds"])
         self._recent = deque((Episode(*episode) for episode in state["recent"]), maxlen=LONG_WINDOW)
         self._rate_mark = (self.clock.seconds, self.env_steps)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from torch.utils.data import IterableDataset
 
-from a3c.batch import Episode
+from a3c.batch import Episode, Lost
 from a3c.rollouts.dataset import POLL_SECONDS
 from a3c.rollouts.pool import WorkerPool
 from a3c.rollouts.progress import Progress
@@ -61,7 +62,7 @@ class ReportStream(IterableDataset[UpdateReport]):
         self._pool = pool
         self._progress = progress
         self._tally = tally
-        self._before = (progress.trained, progress.dropped["max_lag"], progress.collected)
+        self._before = progress.trained, Counter(progress.dropped), progress.collected
         self._spent = spent
         self._on_last_batch = on_last_batch
         self._should_stop = should_stop
@@ -77,7 +78,7 @@ class ReportStream(IterableDataset[UpdateReport]):
                 self._tally.release()
                 while not self._pool.exhausted and not self._should_stop():
                     report = self._pool.get(POLL_SECONDS)
-                    if report is None:
+                    if report is None or isinstance(report, Lost):  # the tally knows of it
                         continue
                     self._take_in(report)
                     if self._pool.exhausted:
@@ -97,7 +98,9 @@ class ReportStream(IterableDataset[UpdateReport]):
         trained, dropped, collected = self._before
         # In this order: what is trained was counted as collected earlier, so no difference is negative.
         self._progress.trained = trained + self._tally.trained
-        self._progress.dropped["max_lag"] = dropped + self._tally.dropped
+        counts = {"max_lag": self._tally.dropped, "worker_death": self._tally.lost, "bad_values": self._tally.discarded}
+        for reason, count in counts.items():
+            self._progress.dropped[reason] = dropped[reason] + count
         self._progress.collected = collected + self._tally.collected
 
     def remaining(self) -> Iterator[UpdateReport]:

@@ -8,6 +8,7 @@ unfinished segment is carried over, so no step is wasted.
 from __future__ import annotations
 
 from collections import defaultdict, deque
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import torch
@@ -99,6 +100,15 @@ class SegmentJoiner:
                 self._ordinals[env_id] += 1
                 self._open[env_id] = pieces = []
             start = end
+
+    def forget(self, env_ids: Iterable[int]) -> int:
+        """Drops the open segments of environments that are gone; complete ones stay.
+
+        Returns:
+            The number of steps dropped.
+        """
+        gone = [piece for env_id in env_ids for piece in self._open.pop(env_id, [])]
+        return sum(piece.end - piece.start for piece in gone)
 
     def drop_before(self, version: int) -> int:
         """Drops complete segments whose first step acted with weights older than a version.

@@ -11,6 +11,7 @@ from a3c.rollouts.memory import shared_zeros
 
 CELLS = 8  # int64 a worker: one cache line, so that no two workers write to the same
 UPDATES, TRAINED, DROPPED, COLLECTED, STEPPING = range(5)
+LOST, DISCARDED = 6, 7
 POLL_SECONDS = 0.0005  # between two looks of a worker that is held
 SETTLE_SECONDS = 0.001  # until a raised flag is certainly seen by all cores
 HOLD_SECONDS = 5.0  # longest wait for workers inside a step
@@ -20,7 +21,8 @@ class Tally:
     """Counters of all workers in shared memory, without a lock.
 
     A worker writes the cells of its own row alone, so no increment is lost; totals are sums over
-    the rows. Whoever reads while others write gets a total that was true at some moment.
+    the rows. Whoever reads while others write gets a total that was true at some moment. What a
+    worker left when it died is written off by the parent, before another one takes its row.
 
     Workers are held from the start, until `release`.
 
@@ -72,11 +74,34 @@ class Tally:
     @property
     def env_steps(self) -> int:
         """Env steps used of the budget, those of a resumed run's past included."""
-        return self._env_steps_before + self.trained + self.dropped
+        return self._env_steps_before + self.trained + self.dropped + self.lost + self.discarded
 
-    def count_collected(self, worker: int, env_steps: int) -> None:
-        """Sets how many env steps a worker has collected so far; that worker only."""
-        self._cells[worker, COLLECTED] = env_steps
+    @property
+    def lost(self) -> int:
+        """Env steps that workers had collected, and not used, when they died."""
+        return self._total(LOST)
+
+    @property
+    def discarded(self) -> int:
+        """Env steps whose rewards or observations were not finite."""
+        return self._total(DISCARDED)
+
+    def count_collected(self, worker: int, env_steps: int, discarded: int = 0) -> None:
+        """Counts env steps that a worker has collected, and those of them that it discarded; that worker only."""
+        self._cells[worker, COLLECTED] += env_steps
+        self._cells[worker, DISCARDED] += discarded
+
+    def write_off(self, worker: int, env_steps: int) -> None:
+        """Counts as lost what a dead worker had collected and not used; the parent only.
+
+        Args:
+            worker: which one; it is gone, and its successor has not begun.
+            env_steps: those of the fragment that it was writing.
+        """
+        row = self._cells[worker]
+        row[COLLECTED] += env_steps
+        row[LOST] += row[COLLECTED] - row[TRAINED] - row[DROPPED] - row[LOST] - row[DISCARDED]
+        row[STEPPING] = 0
 
     def count_update(self, worker: int, env_steps: int) -> None:
         """Counts an update and its env steps; that worker only."""

@@ -1,14 +1,13 @@
-"""A process around a task: slots in, announcements out, and an end with its parent.
+"""A process around a task: slots in, announcements out, signs of life, and an end with its parent.
 
 Everything a worker imports is imported here or below, and neither lightning nor wandb is among it.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import multiprocessing
-import os
 import signal
-import threading
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,9 +19,13 @@ from torch import Tensor
 
 from a3c.batch import BatchShape, RolloutBatch
 from a3c.rollouts.collector import CollectorSpec, Fragment
+from a3c.rollouts.lifeline import end_with_parent, lead_group
 from a3c.rollouts.memory import Field, carve, layout, shared_zeros
+from a3c.rollouts.pulse import Pulse
 
-ORPHANED = 3  # exit status of a worker whose parent is gone
+FAILED = 1  # exit status of a worker whose task raised
+STACK_SIGNAL = signal.SIGQUIT  # on it a worker writes down where it is, even in the middle of a call into C
+PARENTS_AFFAIR = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # Ctrl-C and schedulers reach every process
 
 
 @dataclass(frozen=True)
@@ -59,11 +62,23 @@ class WorkerContext:
     Attributes:
         worker: number of the worker, from 0.
         slots: the worker's own slots; only one that `next_slot` named may be written.
+        restarts: workers that had this number before, and died.
+        pulse: where it gives signs of life; who gives none for too long is killed.
     """
 
-    def __init__(self, worker: int, slots: Sequence[RolloutBatch], stop: Tensor, connection: Connection) -> None:
+    def __init__(
+        self,
+        worker: int,
+        slots: Sequence[RolloutBatch],
+        stop: Tensor,
+        connection: Connection,
+        restarts: int,
+        pulse: Pulse,
+    ) -> None:
         self.worker = worker
         self.slots = slots
+        self.restarts = restarts
+        self.pulse = pulse
         self._stop = stop
         self._connection = connection
 
@@ -107,43 +122,77 @@ class CollectTask:
     spec: CollectorSpec
 
     def __call__(self, context: WorkerContext) -> None:
-        collector = self.spec.build(context.worker)
+        pulse = context.pulse
+        collector = self.spec.build(context.worker, context.restarts, pulse.episodes, pulse.step)
         try:
             context.ready()
             while (slot := context.next_slot()) is not None:
+                pulse.begin(slot)
                 fragment = collector.collect(context.slots[slot])
                 context.announce(slot, fragment)
+                pulse.end()
+                pulse.count_episodes(len(fragment.episodes))
                 if fragment.is_last:
                     break
         finally:
             collector.close()
 
 
-def run_worker(worker: int, task: Task, memory: SlotMemory | None, stop: Tensor, connection: Connection) -> None:
+@dataclass(frozen=True)
+class WorkerPlace:
+    """What a worker is given by its pool.
+
+    Attributes:
+        worker: its number.
+        restarts: workers that had this number before, and died.
+        memory: its slots, if it has any.
+        pulse: its signs of life.
+        stop: flag that the pool raises, bool [1], shared.
+        connection: its own pipe to the pool; no lock is shared with anyone.
+        stacks: pipe for what it writes down of its stack, when asked and when it crashes.
+    """
+
+    worker: int
+    restarts: int
+    memory: SlotMemory | None
+    pulse: Pulse
+    stop: Tensor
+    connection: Connection
+    stacks: Connection
+
+    def context(self) -> WorkerContext:
+        """Gives what a task sees of it."""
+        slots = self.memory.views() if self.memory else []
+        return WorkerContext(self.worker, slots, self.stop, self.connection, self.restarts, self.pulse)
+
+
+def run_worker(place: WorkerPlace, task: Task) -> None:
     """Runs a task in this process and reports its exception, if any, as text.
 
     Args:
-        worker: number of the worker.
+        place: what the worker is given.
         task: what it does.
-        memory: its slots, if it has any.
-        stop: flag that the pool raises, bool [1], shared.
-        connection: its own pipe to the pool; no lock is shared with anyone.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    lead_group()
+    end_with_parent()
+    for number in PARENTS_AFFAIR:
+        # A handler, not SIG_IGN: programs that an environment starts would inherit the latter.
+        signal.signal(number, _leave_to_parent)
+    # Only to Python is it a daemon, so that its parent never waits for it at exit; that would forbid
+    # environments to have processes of their own, which die with the worker's group.
+    multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
+    faulthandler.enable(place.stacks.fileno())
+    faulthandler.register(STACK_SIGNAL, place.stacks.fileno())
     torch.set_num_threads(1)
     try:
-        task(WorkerContext(worker, memory.views() if memory else [], stop, connection))
+        task(place.context())
     except (BrokenPipeError, ConnectionResetError):
         return  # the pool closed while we were announcing
-    except BaseException:
+    except BaseException as error:
         # As text: not every exception can be pickled.
-        connection.send(("error", traceback.format_exc()))
-        raise SystemExit(1) from None
+        place.connection.send(("error", traceback.format_exc(), getattr(error, "fatal", False)))
+        raise SystemExit(FAILED) from None
 
 
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(ORPHANED)
+def _leave_to_parent(*_: object) -> None:
+    """Does nothing: the parent decides, and says so by its own ways."""

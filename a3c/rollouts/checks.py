@@ -1,0 +1,111 @@
+"""What an environment must give: its space's shape and dtype, values within its bounds, finite numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from gymnasium.vector import VectorEnv
+from numpy.typing import NDArray
+
+
+class EnvironmentFaultError(ValueError):
+    """An environment gave what it must not give; to start it anew would not help."""
+
+    fatal = True  # a worker that ends with it is not replaced
+
+
+class EnvCheck:
+    """Looks at what a vector of B environments gives: shapes at every step, values once a fragment.
+
+    Args:
+        env: the environments, with a Box of observations.
+        check_bounds: look whether observations lie within their space, which some environments of
+            Gymnasium do not keep to.
+    """
+
+    def __init__(self, env: VectorEnv, check_bounds: bool = True) -> None:
+        space = env.single_observation_space
+        assert isinstance(space, spaces.Box), "other spaces have been refused"
+        self._env = env
+        self._shape, self._dtype = (env.num_envs, *space.shape), space.dtype
+        self._reward_shape = (env.num_envs,)
+        self._is_float = np.issubdtype(space.dtype, np.floating)
+        self._low, self._high = self._bounds(space, env.num_envs) if check_bounds else (None, None)
+
+    def _bounds(self, space: spaces.Box, columns: int) -> tuple[NDArray[Any] | None, NDArray[Any] | None]:
+        """Gives the bounds of B observations in a row, [B·n]; None where no value could be outside."""
+        least, most = -np.inf, np.inf
+        if not self._is_float:
+            info: Any = np.iinfo(space.dtype)
+            least, most = info.min, info.max
+        low = None if (space.low <= least).all() else np.tile(space.low.ravel(), columns)
+        high = None if (space.high >= most).all() else np.tile(space.high.ravel(), columns)
+        return low, high
+
+    def shapes(self, observation: NDArray[Any], reward: NDArray[Any]) -> None:
+        """Refuses what would be broadcast or converted in silence on its way into the shared memory.
+
+        Args:
+            observation: of one step, should be [B, *shape].
+            reward: should be [B].
+
+        Raises:
+            EnvironmentFaultError: another shape or dtype.
+        """
+        if observation.shape != self._shape or observation.dtype != self._dtype:
+            raise EnvironmentFaultError(
+                f"observations: got {observation.dtype} {observation.shape}, must be {self._dtype} {self._shape}"
+            )
+        if reward.shape != self._reward_shape:
+            raise EnvironmentFaultError(f"rewards: got shape {reward.shape}, must be {self._reward_shape}")
+
+    def spaces(self, observations: NDArray[Any]) -> None:
+        """Refuses observations outside their space, and single environments' of another dtype.
+
+        Args:
+            observations: [T+1, B, *shape].
+
+        Raises:
+            EnvironmentFaultError: which environment, where, the value and its bounds.
+        """
+        flat = observations.reshape(len(observations), -1)  # a reduction over few long rows is quick
+        # NaN is no matter of bounds: fmin and fmax pass it over.
+        for bound, outside in ((self._low, np.less), (self._high, np.greater)):
+            if bound is None:
+                continue
+            extreme = (np.fmin if outside is np.less else np.fmax).reduce(flat, axis=0)
+            if outside(extreme, bound).any():
+                self._refuse_value(observations, int(outside(extreme, bound).argmax()), outside, bound)
+        for column, single in enumerate(getattr(self._env.unwrapped, "_env_obs", ())):  # of Gymnasium's sync vector
+            dtype = getattr(single, "dtype", self._dtype)
+            if dtype != self._dtype:
+                raise EnvironmentFaultError(f"observations: environment {column} gave {dtype}, must be {self._dtype}")
+
+    def _refuse_value(self, observations: NDArray[Any], place: int, outside: np.ufunc, bound: NDArray[Any]) -> None:
+        values = observations.reshape(len(observations), -1)[:, place]
+        step = int(outside(values, bound[place]).argmax())
+        column, index = divmod(place, int(np.prod(self._shape[1:], dtype=int)))
+        side = "at least" if outside is np.less else "at most"
+        raise EnvironmentFaultError(
+            f"observations: environment {column} gave {values[step]} for number {index} in step {step} of the "
+            f"fragment, must be {side} {bound[place]}, as its space says; --data.check_bounds false lets it pass"
+        )
+
+    def not_finite(self, observations: NDArray[Any], rewards: NDArray[Any]) -> str | None:
+        """Says which environment gave NaN or infinity first, in which step and field; None if none did.
+
+        Args:
+            observations: [T+1, B, *shape].
+            rewards: [T, B].
+        """
+        for name, values in (("observations", observations), ("rewards", rewards)):
+            if name == "observations" and not self._is_float:
+                continue
+            finite = np.isfinite(values)
+            if not finite.all():
+                step, column, *rest = (int(number) for number in np.argwhere(~finite)[0])
+                value = values[(step, column, *rest)]
+                return f"{name}: environment {column} gave {value} in step {step} of the fragment, must be finite"
+        return None

@@ -175,7 +175,7 @@ class WorkerPool:
                 self._receive(worker)
             elif worker.exit_handle in ready:
                 self._fail(worker)
-            elif self._policy.timeout is not None and worker.silence() > self._policy.timeout:
+            elif self._policy.timeout is not None and worker.is_silent(self._policy.timeout):
                 self._end_silent(worker, self._policy.timeout)
 
     def _receive(self, worker: SupervisedWorker) -> None:

@@ -20,6 +20,7 @@ from a3c.rollouts.worker import STACK_SIGNAL, SlotMemory, Task, WorkerPlace, run
 STACK_SECONDS = 0.5  # a worker that is asked where it is answers at once, unless it is stopped
 REAP_SECONDS = 5.0  # a process that was killed is gone in milliseconds, unless the kernel holds it
 EXIT_UNKNOWN = 255  # its code went with the fork server
+IMPORT_SECONDS = 60.0  # for a process to start: the fork server's imports, and those of the user's main module
 GLANCE_SECONDS = 1.0  # most silence that one look adds: while nobody looks, workers may stand still with us
 
 
@@ -67,7 +68,8 @@ class SupervisedWorker:
         self._given: set[int] = set()  # slots that it may write
         self._pulse = pulse
         pulse.end()  # of its predecessor's fragment
-        self._beats, self._silence, self._looked = pulse.beats, 0.0, time.monotonic()
+        self._beats = self._beats_before = pulse.beats
+        self._silence, self._looked = 0.0, time.monotonic()
         self.connection, theirs = context.Pipe()
         self._stacks, stacks = context.Pipe(duplex=False)
         os.set_blocking(self._stacks.fileno(), False)
@@ -111,8 +113,10 @@ class SupervisedWorker:
         self._given.discard(slot)
         return self._views[slot]
 
-    def silence(self) -> float:
-        """Seconds for which it has been busy without a sign of life, as far as somebody looked.
+    def is_silent(self, timeout: float) -> bool:
+        """Whether it has been busy for so many seconds without a sign of life, as far as somebody looked.
+
+        Its very first sign may take longer: before it, all that is imported is imported.
 
         Busy is who has a slot to write, learns, or is still setting up. A gap between two looks counts
         for a second at most: in an evaluation, or a whole machine that was halted, nobody looked.
@@ -124,7 +128,7 @@ class SupervisedWorker:
         else:
             self._silence += min(now - self._looked, GLANCE_SECONDS)
         self._beats, self._looked = beats, now
-        return self._silence
+        return self._silence > (timeout if beats != self._beats_before else max(timeout, IMPORT_SECONDS))
 
     def be_heard(self) -> None:
         """Counts silence anew, as a message does."""
@@ -153,7 +157,8 @@ class SupervisedWorker:
         with suppress(BlockingIOError):
             while part := os.read(self._stacks.fileno(), 65536):
                 words += part
-        return words.decode(errors="replace").strip()
+        lines = words.decode(errors="replace").strip().splitlines()
+        return "\n".join(line for line in lines if not line.startswith("Extension modules:"))
 
     def dismiss(self) -> None:
         """Asks it to end."""

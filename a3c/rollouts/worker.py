@@ -184,6 +184,7 @@ def run_worker(place: WorkerPlace, task: Task) -> None:
     faulthandler.enable(place.stacks.fileno())
     faulthandler.register(STACK_SIGNAL, place.stacks.fileno())
     torch.set_num_threads(1)
+    place.pulse.beat()
     try:
         task(place.context())
     except (BrokenPipeError, ConnectionResetError):

@@ -8,6 +8,7 @@ import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from a3c.evaluation import Evaluation, Evaluator
+from a3c.rollouts.watch import StepWatch
 
 
 class GreedyEvaluation(Callback):
@@ -73,22 +74,20 @@ class GreedyEvaluation(Callback):
     def _evaluate(self, trainer: Trainer, module: Any, data: Any) -> None:
         assert self._evaluator is not None, "on_fit_start comes first"
         self._count += 1
-        result = self._evaluator(
-            module.network, seed_of(data.seed, "evaluation", self._count), lambda: trainer.interrupted
-        )
+        result = self._play(self._evaluator, trainer, seed_of(data.seed, "evaluation", self._count))
         if result is None:
             return
         self.is_best = self.best is None or result.return_mean >= self.best
         if self.is_best:
             self.best = result.return_mean
         module.log_now({"eval/episode_return": result.return_mean, "eval/episode_length": result.length_mean})
-        if self.solved_at_env_steps is None and self._is_solved(result, trainer, module, data):
+        if self.solved_at_env_steps is None and self._is_solved(result, trainer, data):
             self.solved_at_env_steps = data.progress.env_steps
             self.solved_at_seconds = data.progress.clock.seconds
             if self.stop_when_solved:
                 trainer.should_stop = True
 
-    def _is_solved(self, result: Evaluation, trainer: Trainer, module: Any, data: Any) -> bool:
+    def _is_solved(self, result: Evaluation, trainer: Trainer, data: Any) -> bool:
         """Says whether the threshold is reached, and reached again on other episodes.
 
         A run is evaluated many times, so the first figure over the threshold tends to be a lucky
@@ -99,7 +98,7 @@ class GreedyEvaluation(Callback):
         if threshold is None or result.return_mean < threshold:
             return False
         seed = seed_of(data.seed, "confirmation", self._count)
-        again = self._evaluator(module.network, seed, lambda: trainer.interrupted)
+        again = self._play(self._evaluator, trainer, seed)
         return again is not None and bool(again.return_mean - again.standard_error >= threshold)
 
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
@@ -108,8 +107,21 @@ class GreedyEvaluation(Callback):
         self.close()
         if self.final_episodes and not trainer.interrupted:
             evaluator = Evaluator(data.env, self.final_episodes)
-            self.final = evaluator(pl_module.network, seed_of(data.seed, "final", 0), lambda: trainer.interrupted)
+            self.final = self._play(evaluator, trainer, seed_of(data.seed, "final", 0))
             evaluator.close()
+
+    @staticmethod
+    def _play(evaluator: Evaluator, trainer: Trainer, seed: int) -> Evaluation | None:
+        """Plays an evaluation's episodes; None if the run is interrupted."""
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        module: Any = trainer.lightning_module
+        with StepWatch(data.policy.timeout, "an environment of an evaluation") as watch:
+
+            def should_stop() -> bool:
+                watch.beat()
+                return trainer.interrupted
+
+            return evaluator(module.network, seed, should_stop)
 
     def close(self) -> None:
         """Closes the environments. Idempotent."""

@@ -16,7 +16,7 @@ from lightning.pytorch import LightningDataModule, Trainer
 from torch.utils.data import DataLoader
 
 from a3c.batch import BatchShape, RolloutBatch, empty_batch
-from a3c.envs import EnvSpec
+from a3c.envs import EnvError, EnvSpec
 from a3c.rollouts.collector import CollectorSpec
 from a3c.rollouts.dataset import RolloutDataset, RolloutSource
 from a3c.rollouts.inline import InlineSource
@@ -25,6 +25,7 @@ from a3c.rollouts.progress import Progress
 from a3c.rollouts.reports import ReportStream, UpdateReport
 from a3c.rollouts.segments import SegmentJoiner
 from a3c.rollouts.tally import Tally
+from a3c.rollouts.watch import HangError, StepWatch
 from a3c.rollouts.weights import LiveWeights, SharedWeights
 from a3c.rollouts.worker import CollectTask
 
@@ -143,7 +144,11 @@ class RolloutDataModule(LightningDataModule):
         self.progress = Progress()
         self.source: RolloutSource | WorkerPool | None = None
         self._reports: ReportStream | None = None  # of workers that learn
-        probe = self.env.make(1)
+        try:
+            with StepWatch(worker_timeout, "its constructor"):
+                probe = self.env.make(1)
+        except HangError as error:
+            raise EnvError(f"env: {env} cannot be made: {error}") from error
         self.observation_space: gymnasium.Space[Any] = probe.single_observation_space
         self.action_space: gymnasium.Space[Any] = probe.single_action_space
         probe.close()

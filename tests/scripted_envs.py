@@ -37,7 +37,7 @@ class Countdown(gymnasium.Env):
         return self._observation(), float(self.step_count), terminated, truncated, {}
 
 
-class Faulty(Countdown):
+class Broken(Countdown):
     """Misbehaves in a chosen way: raises, dies or fails in its constructor."""
 
     def __init__(self, kind="raise", at_step=20):
@@ -57,4 +57,4 @@ class Faulty(Countdown):
 
 gymnasium.register("Countdown-v0", Countdown)
 gymnasium.register("Limited-v0", Countdown, max_episode_steps=50)
-gymnasium.register("Faulty-v0", Faulty)
+gymnasium.register("Broken-v0", Broken)

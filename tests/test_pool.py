@@ -162,7 +162,7 @@ def test_a_killed_worker_ends_the_run_with_the_name_of_its_signal(pool):
 
 
 def test_an_exception_in_an_environment_arrives_with_its_traceback():
-    pool = make_pool(env="scripted_envs:Faulty-v0", env_kwargs={"kind": "raise", "at_step": 13})
+    pool = make_pool(env="scripted_envs:Broken-v0", env_kwargs={"kind": "raise", "at_step": 13})
     pool.start()
     try:
         with pytest.raises(WorkerError, match=r"(?s)Traceback.*in step.*ZeroDivisionError: the pole went through"):
@@ -172,7 +172,7 @@ def test_an_exception_in_an_environment_arrives_with_its_traceback():
 
 
 def test_an_environment_that_cannot_be_made_fails_the_start_and_leaves_nothing():
-    pool = make_pool(env="scripted_envs:Faulty-v0", env_kwargs={"kind": "constructor"})
+    pool = make_pool(env="scripted_envs:Broken-v0", env_kwargs={"kind": "constructor"})
     with pytest.raises(WorkerError, match="no such simulator here"):
         pool.start()
     assert pool.pids == []

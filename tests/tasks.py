@@ -22,3 +22,20 @@ def report_imports(context):
     context.ready()
     context.next_slot()
     raise AssertionError(f"imported {sorted(found)}, {torch.get_num_threads()} thread")
+
+
+class AnnounceLate:
+    """Takes its time for each slot, without a sign of life meanwhile."""
+
+    def __init__(self, seconds):
+        self.seconds = seconds
+
+    def __call__(self, context):
+        from a3c.rollouts.collector import Fragment
+
+        context.ready()
+        while (slot := context.next_slot()) is not None:
+            context.pulse.begin(slot)
+            time.sleep(self.seconds)
+            context.announce(slot, Fragment(1, [], False))
+            context.pulse.end()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import make_spec
-from tasks import never_ready, report_imports, sleep_for_ever
+from tasks import AnnounceLate, never_ready, report_imports, sleep_for_ever
 
 from a3c.batch import BatchShape
 from a3c.rollouts.pool import RestartPolicy, WorkerError, WorkerPool
@@ -212,5 +212,54 @@ def test_a_worker_ends_on_its_own_when_its_episodes_are_played():
                 episodes[worker] += len(played)
         assert all(4 <= count < 8 for count in episodes.values())
         assert pool.get(0.1) is None
+    finally:
+        pool.close()
+
+
+def test_a_start_ends_when_it_is_asked_to():
+    asked = []
+    pool = WorkerPool(never_ready, 1, should_stop=lambda: len(asked) > 2 or asked.append(None))
+    pool.start()
+    assert pool.pids == []
+    assert not pool.exhausted
+    assert pool.get(0.1) is None
+
+
+def test_who_has_no_slot_to_write_is_not_silent():
+    deaths = []
+    pool = make_pool(workers=1, policy=RestartPolicy(timeout=1.0), on_death=deaths.append)
+    pool.start()
+    try:
+        held = [get(pool), get(pool)]
+        deadline = time.monotonic() + 2.5
+        while time.monotonic() < deadline:
+            assert pool.get(0.1) is None
+        for rollout in held:
+            rollout.release()
+        get(pool)
+        assert deaths == []
+    finally:
+        pool.close()
+
+
+def test_time_in_which_nobody_looked_counts_for_a_second_at_most():
+    pool = make_pool(workers=1, task=AnnounceLate(5.0), policy=RestartPolicy(timeout=2.5))
+    pool.start()
+    try:
+        assert pool.get(0.1) is None
+        time.sleep(4.0)  # as long as an evaluation: the worker is silent, and is not killed for it
+        assert get(pool).worker == 0
+    finally:
+        pool.close()
+
+
+def test_whose_silence_is_seen_is_killed():
+    pool = make_pool(workers=1, task=AnnounceLate(3600), policy=RestartPolicy(timeout=1.0))
+    pool.start()
+    pids = pool.pids
+    try:
+        with pytest.raises(WorkerError, match=r"(?s)no sign of life for 1 s.*in __call__"):
+            get(pool)
+        assert gone(pids)
     finally:
         pool.close()

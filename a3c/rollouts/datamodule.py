@@ -193,8 +193,11 @@ class RolloutDataModule(LightningDataModule):
             max_lag=self.max_lag,
             inject_lag=self.inject_lag,
             on_last_batch=self._stop_trainer,
-            should_stop=lambda: self._trainer.should_stop,
+            should_stop=self._should_stop,
         )
+
+    def _should_stop(self) -> bool:
+        return self._trainer.should_stop
 
     def _make_source(self, spec: CollectorSpec, shape: BatchShape) -> RolloutSource:
         if self.mode == "sync":
@@ -204,7 +207,9 @@ class RolloutDataModule(LightningDataModule):
             # One slot is filled while another is read; and the rollouts of one update, which are held
             # until all of them are there, must leave at least one slot to fill.
             slots = max(2, slots + 1)
-        return WorkerPool(CollectTask(spec), self.workers, slots, shape, self.policy, self._count_death)
+        return WorkerPool(
+            CollectTask(spec), self.workers, slots, shape, self.policy, self._count_death, self._should_stop
+        )
 
     def _count_death(self, death: Death) -> None:
         self.progress.worker_deaths += 1
@@ -221,7 +226,13 @@ class RolloutDataModule(LightningDataModule):
             tally.write_off(death.worker, death.env_steps)
 
         self.source = pool = WorkerPool(
-            module.share(spec, shape, tally), self.workers, self.rollouts_per_update, shape, self.policy, on_death
+            module.share(spec, shape, tally),
+            self.workers,
+            self.rollouts_per_update,
+            shape,
+            self.policy,
+            on_death,
+            self._should_stop,
         )
         self._reports = ReportStream(
             pool,
@@ -229,7 +240,7 @@ class RolloutDataModule(LightningDataModule):
             tally,
             spent=self._spent,
             on_last_batch=self._stop_trainer,
-            should_stop=lambda: self._trainer.should_stop,
+            should_stop=self._should_stop,
         )
         return self._reports
 

@@ -76,6 +76,7 @@ class WorkerPool:
         shape: what a slot holds; None without slots.
         policy: what becomes of workers that die or hang.
         on_death: told of a death before the next worker takes its place.
+        should_stop: asked while workers start; none is left then.
 
     Attributes:
         exit_codes: of the workers, once the pool is closed; that of a worker that was killed is
@@ -90,6 +91,7 @@ class WorkerPool:
         shape: BatchShape | None = None,
         policy: RestartPolicy | None = None,
         on_death: Callable[[Death], None] = lambda death: None,
+        should_stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self._task = task
         self._count = workers
@@ -97,6 +99,7 @@ class WorkerPool:
         self._shape = shape
         self._policy = policy or RestartPolicy()
         self._on_death = on_death
+        self._should_stop = should_stop
         self._workers: list[SupervisedWorker] = []
         self._pulses: list[Pulse] = []
         self._fruitless: list[int] = []
@@ -121,6 +124,9 @@ class WorkerPool:
             for number in range(self._count):
                 self._workers.append(self._launch(number, 0))
             while not all(worker.ready for worker in self._workers):
+                if self._should_stop():
+                    self.close()
+                    return
                 self._look(0.2)
         except BaseException:
             self.close()

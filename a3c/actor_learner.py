@@ -11,9 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch.nn.utils import clip_grad_norm_
 
 from a3c.batch import BatchShape, Episode, RolloutBatch
+from a3c.guards import UpdateGuard
 from a3c.metrics import MetricSums, column_lags, mean_lag
 from a3c.networks.actor_critic import ActorCritic
 from a3c.objective import Objective
@@ -46,6 +46,8 @@ class UpdateRule:
             pulled; None for no limit.
         steps_before: updates that the optimizer had counted before, where all workers share one;
             None where each has its own.
+        max_skipped: updates in a row that a worker may skip, since their loss or gradient is not
+            finite; one more raises.
     """
 
     objective: Objective
@@ -55,6 +57,7 @@ class UpdateRule:
     max_grad_norm: float | None
     max_lag: int | None
     steps_before: int | None
+    max_skipped: int
 
 
 class ActorLearner:
@@ -82,16 +85,20 @@ class ActorLearner:
         self._should_stop = should_stop
         self.optimizer = optimizer.attach(rule.weights.parameters)
         self._counts = [] if rule.steps_before is None else detach_step_counts(self.optimizer)
+        self._guard = UpdateGuard(rule.max_grad_norm, rule.max_skipped)
         self._acted = -1  # version of the last update's newest fragment
         self.sums = MetricSums()
         self.lags: Counter[int] = Counter()
 
     def update(self, batch: RolloutBatch, version: int) -> None:
-        """Makes one update from a batch; none if it is too old by then, or on a request to stop.
+        """Makes one update from a batch; none if it is too old by then or not finite, or on a request to stop.
 
         Args:
             batch: transitions.
             version: of the weights that acted in the newest fragment.
+
+        Raises:
+            TrainingDivergedError: too many updates in a row had a loss or gradient that was not finite.
         """
         rule, tally, worker = self._rule, self._rule.tally, self._worker
         if version == self._acted:  # nothing was pulled since our own last update, which is not in it yet
@@ -101,9 +108,13 @@ class ActorLearner:
         loss, metrics = rule.objective(self._network, batch, rule.rates.entropy_at(env_steps))
         self._network.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        if rule.max_grad_norm is not None:
-            norm = clip_grad_norm_(self._network.parameters(), rule.max_grad_norm, foreach=True)
-            metrics["gradient/norm"] = norm.detach()
+        norm = self._guard.admit(self._network, [loss.detach()])
+        if norm is None:
+            tally.count_rejected(worker, steps)
+            rule.weights.pull(self._network)  # buffers, which the forward pass may have changed
+            self._guard.skip(f"worker {worker}: ")
+            return
+        metrics["gradient/norm"] = norm
         if not tally.enter_step(worker, self._should_stop):
             return
         try:

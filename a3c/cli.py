@@ -20,6 +20,7 @@ from rich.table import Table
 from a3c.agent import CheckpointError, read_checkpoint
 from a3c.blueprint import describe
 from a3c.callbacks import BudgetBar, Checkpoints, GreedyEvaluation, Interruption, RunReport
+from a3c.guards import TrainingDivergedError
 from a3c.loggers import MetricsFile, make_wandb_logger
 from a3c.module import A3C
 from a3c.rollouts.datamodule import RolloutDataModule
@@ -182,7 +183,7 @@ class TrainingRun:
         except (KeyboardInterrupt, SystemExit):
             # The first before the fit, the second from Lightning within it: a Ctrl-C in start-up, or a second one.
             status = 128 + (self.interruption.signal or signal.SIGINT)
-        except WorkerError as error:
+        except (WorkerError, TrainingDivergedError) as error:
             sys.stderr.write(f"error: {error}\n")
         else:
             status = 0 if self.interruption.signal is None else 128 + self.interruption.signal

@@ -52,7 +52,13 @@ class SharedLearning:
         self._steps_before = int(max(self._counts, default=0))
 
     def rule(
-        self, objective: Objective, rates: Rates, max_grad_norm: float | None, max_lag: int | None, own: bool
+        self,
+        objective: Objective,
+        rates: Rates,
+        max_grad_norm: float | None,
+        max_lag: int | None,
+        own: bool,
+        max_skipped: int,
     ) -> UpdateRule:
         """Gives the rule by which workers learn.
 
@@ -62,14 +68,22 @@ class SharedLearning:
             max_grad_norm: see `UpdateRule`.
             max_lag: see `UpdateRule`.
             own: each worker has an optimizer of its own.
+            max_skipped: see `UpdateRule`.
         """
         steps_before = None if own else self._steps_before
-        return UpdateRule(objective, self._weights, self._tally, rates, max_grad_norm, max_lag, steps_before)
+        return UpdateRule(
+            objective, self._weights, self._tally, rates, max_grad_norm, max_lag, steps_before, max_skipped
+        )
 
     @property
     def updates(self) -> int:
         """Updates made so far, those of a resumed run's past included."""
         return self._updates_before + self._weights.version
+
+    @property
+    def skipped(self) -> int:
+        """Updates that workers have skipped."""
+        return self._tally.skipped
 
     def hold(self, is_alive: Callable[[int], bool]) -> None:
         """Keeps workers from changing anything until `release`, and takes over what they made.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from collections import Counter
+from typing import Any, Literal, NamedTuple
 
 import torch
 from lightning.pytorch import LightningModule
@@ -14,6 +15,7 @@ from torch.optim import Adam, Optimizer
 from a3c.actor_learner import ActorLearnerTask
 from a3c.batch import BatchShape, RolloutBatch
 from a3c.blueprint import describe
+from a3c.guards import TrainingDivergedError, UpdateGuard
 from a3c.hogwild import SharedLearning
 from a3c.metrics import LagRecord, MetricSums, column_lags, mean_lag
 from a3c.networks.actor_critic import ActorCritic
@@ -25,6 +27,16 @@ from a3c.rollouts.tally import Tally
 from a3c.rollouts.weights import LiveWeights, SharedWeights
 from a3c.schedules import Rates, Schedule
 from a3c.shared_optimizer import check_shareable
+
+
+class _Attempt(NamedTuple):
+    """A batch whose gradient is there, but not applied yet."""
+
+    loss: Tensor
+    metrics: dict[str, Tensor]
+    lags: Counter[int]
+    sums: MetricSums
+    env_steps: int
 
 
 class A3C(LightningModule):
@@ -49,6 +61,8 @@ class A3C(LightningModule):
         entropy_schedule: of the entropy coefficient, over env steps; None keeps it as it is.
         shared_optimizer: where workers learn, one optimizer whose statistics they share, as in the
             paper; False gives each its own, as in the book. Elsewhere there is one anyway.
+        max_skipped_updates: an update whose loss or gradient is not finite is skipped; more than so
+            many in a row, ≥ 0, end the run.
 
     Raises:
         ValueError: a value outside its range.
@@ -70,10 +84,13 @@ class A3C(LightningModule):
         lr_schedule: Schedule | None = None,
         entropy_schedule: Schedule | None = None,
         shared_optimizer: bool = True,
+        max_skipped_updates: int = 10,
     ) -> None:
         super().__init__()
         if max_grad_norm is not None and not (max_grad_norm > 0 and math.isfinite(max_grad_norm)):
             raise ValueError(f"max_grad_norm: got {max_grad_norm}, must be above 0 and finite, or null")
+        if max_skipped_updates < 0:
+            raise ValueError(f"max_skipped_updates: got {max_skipped_updates}, must be at least 0")
         probe = _check_optimizer(optimizer, network)
         self.optimizer_name = type(probe).__name__
         self._initial_rates = [group["lr"] for group in probe.param_groups]
@@ -98,13 +115,17 @@ class A3C(LightningModule):
         self.lr_schedule = lr_schedule
         self.entropy_schedule = entropy_schedule
         self.shared_optimizer = shared_optimizer
+        self.max_skipped_updates = max_skipped_updates
         self.weights: SharedWeights | LiveWeights | None = None  # set by the data module when a fit begins
         self.updates = 0
         self.lags = LagRecord()
         self.latest: dict[str, Any] = {}  # what was logged last, for the progress bar
         self._rates = Rates()
         self._sums, self._warm_up = MetricSums(), MetricSums()
-        self._current = self._sums  # that of the update at hand
+        self._guard = UpdateGuard(max_grad_norm, max_skipped_updates)
+        self._attempts: list[_Attempt] = []  # of the update at hand: several where the Trainer accumulates gradients
+        self._norm: Tensor | None = None  # of the update at hand; None if it is skipped
+        self._skipped_before = 0  # by an earlier part of the run, where workers learn by themselves
         self._flushed_at = 0  # updates
         self._shared: SharedLearning | None = None  # while workers learn by themselves
 
@@ -114,6 +135,8 @@ class A3C(LightningModule):
         self.automatic_optimization = data.learners == 0
         self._rates = self._bind_schedules(data.max_env_steps)
         self._shared = None  # of a fit that ended by an exception
+        self._attempts = []
+        self._guard.begin()
 
     def check_run(self, max_env_steps: int | None, learners: int) -> None:
         """Refuses schedules and optimizers that a run cannot use.
@@ -157,26 +180,36 @@ class A3C(LightningModule):
         env_steps = self._data.progress.env_steps - int(batch.mask.sum())  # those before this update
         self._rates.set_learning_rates(self.trainer.optimizers[0], env_steps)
         loss, metrics = self.objective(self.network, batch, self._rates.entropy_at(env_steps))
-        self._current = self._warm_up if self._warming_up else self._sums
+        sums, lags = self._sums, Counter[int]()
         if self.weights is not None:
             lags = column_lags(self.weights.version, batch.policy_versions)
             metrics["lag/policy_versions"] = torch.tensor(mean_lag(lags))
-            if not self._warming_up:
-                self.lags.add(lags)
-        self._current.add(metrics)
+            if self._is_too_young(batch):
+                sums, lags = self._warm_up, Counter[int]()
+        self._attempts.append(_Attempt(loss.detach(), metrics, lags, sums, int(batch.mask.sum())))
         return loss
 
-    @property
-    def _warming_up(self) -> bool:
-        """Whether the weights have not seen as many updates yet as are to lie between them and a rollout."""
+    def _is_too_young(self, batch: RolloutBatch) -> bool:
+        """Whether fewer updates than asked for lie between a batch and its use.
+
+        So it is until the weights have seen as many updates, and where an update was skipped: what
+        was due is gone then, and a fresh batch takes its place.
+        """
         inject_lag = self._data.inject_lag
-        return inject_lag is not None and self.weights is not None and self.weights.version < inject_lag
+        if inject_lag is None or self.weights is None:
+            return False
+        newest = int(batch.policy_versions.max())
+        return bool(self.weights.version - newest < inject_lag)
 
     def _watch(self, report: UpdateReport) -> None:
         self._sums.add_sums(report.sums, report.updates)
         self.lags.add(report.lags)
         if self._shared is not None:
-            self.updates = self._shared.updates
+            self._take_counts(self._shared)
+
+    def _take_counts(self, shared: SharedLearning) -> None:
+        self.updates = shared.updates
+        self._guard.skipped = self._skipped_before + shared.skipped
 
     def configure_gradient_clipping(
         self,
@@ -184,15 +217,37 @@ class A3C(LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        if self.max_grad_norm is not None:
-            norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.max_grad_norm, foreach=True)
-            self._current.add({"gradient/norm": norm.detach()}, updates=0)
+        # Within the optimizer's step, after backward. A gradient that is taken away here is not stepped.
+        self._norm = self._guard.admit(self.network, [attempt.loss for attempt in self._attempts])
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
+        attempts, self._attempts = self._attempts, []
+        if self._norm is None:
+            self._skip(attempts)
+            return
+        for attempt in attempts:
+            attempt.sums.add(attempt.metrics)
+            self.lags.add(attempt.lags)
+        attempts[-1].sums.add({"gradient/norm": self._norm}, updates=0)
         self.updates += 1
         if isinstance(self.weights, SharedWeights):
             self.weights.publish(self.network)  # before any callback: workers wait for nothing else
+
+    def _skip(self, attempts: list[_Attempt]) -> None:
+        self._data.progress.reject(sum(attempt.env_steps for attempt in attempts))
+        if isinstance(self.weights, SharedWeights):
+            self.weights.pull(self.network)  # buffers, which the forward pass may have changed
+        try:
+            self._guard.skip()
+        except TrainingDivergedError:
+            self.flush_metrics()
+            raise
+
+    @property
+    def skipped_updates(self) -> int:
+        """Updates skipped so far, since their loss or gradient was not finite."""
+        return self._guard.skipped
 
     def share(self, spec: CollectorSpec, shape: BatchShape, tally: Tally) -> ActorLearnerTask:
         """Shares the optimizers with workers that learn, and gives their task.
@@ -207,13 +262,16 @@ class A3C(LightningModule):
         assert isinstance(self.weights, LiveWeights), "the data module sets them first"
         data, own = self._data, not self.shared_optimizer
         self._shared = SharedLearning(self.network, self.trainer.optimizers, self.weights, tally, self.updates)
+        self._skipped_before = self._guard.skipped
         return ActorLearnerTask(
             spec,
             shape,
             data.rollouts_per_update,
             spec.end_with_episodes,
             self.returns.horizon,
-            self._shared.rule(self.objective, self._rates, self.max_grad_norm, data.max_lag, own),
+            self._shared.rule(
+                self.objective, self._rates, self.max_grad_norm, data.max_lag, own, self.max_skipped_updates
+            ),
             self._shared.optimizers,
             data.max_env_steps,
         )
@@ -227,7 +285,7 @@ class A3C(LightningModule):
         if self._shared is not None:
             self._shared.hold(self._data.worker_is_alive)
             self._data.refresh()
-            self.updates = self._shared.updates
+            self._take_counts(self._shared)
 
     def finish(self) -> None:
         """Stops the workers and takes in what they have still to say. Idempotent."""
@@ -235,7 +293,7 @@ class A3C(LightningModule):
             self._watch(report)
         if self._shared is not None:
             self._shared.take_over()
-            self.updates = self._shared.updates
+            self._take_counts(self._shared)
             self._shared = None
         self.flush_metrics()
 
@@ -276,7 +334,8 @@ class A3C(LightningModule):
         Args:
             metrics: numbers by key, or counts by value (a histogram).
         """
-        row = {**metrics, "updates": float(self.updates), **self._data.progress.metrics()}
+        row = {**metrics, "updates": float(self.updates), "guard/skipped_updates": float(self.skipped_updates)}
+        row.update(self._data.progress.metrics())
         self.latest.update(row)
         for logger in self.trainer.loggers:
             logger.log_metrics(row, step=self.updates)
@@ -294,12 +353,14 @@ class A3C(LightningModule):
             "optimizers": len(self.trainer.optimizers),
             "updates": self.updates,
             "lags": self.lags.state_dict(),
+            "skipped_updates": self.skipped_updates,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         saved = checkpoint["a3c"]
         self.updates = self._flushed_at = saved["updates"]
         self.lags.load_state_dict(saved["lags"])
+        self._guard.skipped = saved.get("skipped_updates", 0)
 
 
 def _check_optimizer(make: OptimizerCallable, network: ActorCritic) -> Optimizer:

@@ -43,7 +43,14 @@ def make_learner(make_optimizer, workers=1, worker=0, max_lag=None, shared=True,
     weights = LiveWeights(network, tally)
     optimizer = SharedOptimizer(make_optimizer(network.parameters()), network.parameters())
     rule = UpdateRule(
-        Objective(NStep(4), **objective), weights, tally, Rates(), None, max_lag, steps_before=0 if shared else None
+        Objective(NStep(4), **objective),
+        weights,
+        tally,
+        Rates(),
+        None,
+        max_lag,
+        steps_before=0 if shared else None,
+        max_skipped=2,
     )
     return ActorLearner(worker, copy.deepcopy(network), rule, optimizer), rule
 

@@ -57,6 +57,7 @@ class RunReport(Callback):
             "interrupted": trainer.interrupted,
             "env_steps": progress.env_steps,
             "updates": module.updates,
+            "skipped_updates": module.skipped_updates,
             "train_seconds": seconds,
             "env_steps_per_second": progress.env_steps / seconds if seconds > 0 else math.nan,
             "episodes": progress.episodes,

@@ -51,7 +51,8 @@ class RolloutDataset(IterableDataset[RolloutBatch]):
         version: gives the version of the weights, the number of updates made to them.
         max_lag: rollouts whose first step is more versions old are dropped; None for no limit.
         inject_lag: every update trains on rollouts exactly so many versions old, but for the
-            first ones, which warm up on fresh ones; None for as old as they are.
+            first ones, which warm up on fresh ones, and those in the place of updates that were
+            skipped; None for as old as they are.
         on_last_batch: called before the last batch is yielded, or when there is none.
         should_stop: asked while waiting for rollouts.
     """
@@ -124,6 +125,8 @@ class RolloutDataset(IterableDataset[RolloutBatch]):
         then begins with the next version, and wastes nothing.
         """
         version = self._version()
+        if version in line:  # its update was skipped: what was due is gone, and a fresh batch takes its place
+            return self._fresh_update()
         fresh = self._fresh_update()
         if fresh is None:
             return None

@@ -84,6 +84,11 @@ class Progress:
         """Env steps collected, but neither trained nor dropped yet."""
         return self.collected - self.env_steps
 
+    def reject(self, env_steps: int) -> None:
+        """Takes trained steps back, as dropped: their update was skipped."""
+        self.trained -= env_steps
+        self.dropped["bad_update"] += env_steps
+
     def add_episodes(self, episodes: list[Episode]) -> None:
         """Counts whole episodes, in time order."""
         self.episodes += len(episodes)

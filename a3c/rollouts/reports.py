@@ -98,7 +98,12 @@ class ReportStream(IterableDataset[UpdateReport]):
         trained, dropped, collected = self._before
         # In this order: what is trained was counted as collected earlier, so no difference is negative.
         self._progress.trained = trained + self._tally.trained
-        counts = {"max_lag": self._tally.dropped, "worker_death": self._tally.lost, "bad_values": self._tally.discarded}
+        counts = {
+            "max_lag": self._tally.dropped,
+            "worker_death": self._tally.lost,
+            "bad_values": self._tally.discarded,
+            "bad_update": self._tally.rejected,
+        }
         for reason, count in counts.items():
             self._progress.dropped[reason] = dropped[reason] + count
         self._progress.collected = collected + self._tally.collected

@@ -18,6 +18,10 @@ class DelayLine:
         self.lag = lag
         self._line: deque[tuple[int, RolloutBatch]] = deque()
 
+    def __contains__(self, version: int) -> bool:
+        """Whether a batch that was collected at a version, the newest one, waits here."""
+        return bool(self._line) and self._line[-1][0] == version
+
     def add(self, version: int, batch: RolloutBatch) -> None:
         """Takes in the batch that was collected at a version; its memory may be reused afterwards."""
         self._line.append((version, batch.copy()))

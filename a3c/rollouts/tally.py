@@ -9,9 +9,8 @@ import torch
 
 from a3c.rollouts.memory import shared_zeros
 
-CELLS = 8  # int64 a worker: one cache line, so that no two workers write to the same
-UPDATES, TRAINED, DROPPED, COLLECTED, STEPPING = range(5)
-LOST, DISCARDED = 6, 7
+CELLS = 16  # int64 a worker: two cache lines, so that no two workers write to the same
+UPDATES, TRAINED, DROPPED, COLLECTED, STEPPING, REJECTED, LOST, DISCARDED, SKIPPED = range(9)
 POLL_SECONDS = 0.0005  # between two looks of a worker that is held
 SETTLE_SECONDS = 0.001  # until a raised flag is certainly seen by all cores
 HOLD_SECONDS = 5.0  # longest wait for workers inside a step
@@ -67,6 +66,16 @@ class Tally:
         return self._total(DROPPED)
 
     @property
+    def rejected(self) -> int:
+        """Env steps whose update was skipped."""
+        return self._total(REJECTED)
+
+    @property
+    def skipped(self) -> int:
+        """Updates that were skipped, since their loss or gradient was not finite."""
+        return self._total(SKIPPED)
+
+    @property
     def collected(self) -> int:
         """Env steps that workers have collected."""
         return self._total(COLLECTED)
@@ -74,7 +83,7 @@ class Tally:
     @property
     def env_steps(self) -> int:
         """Env steps used of the budget, those of a resumed run's past included."""
-        return self._env_steps_before + self.trained + self.dropped + self.lost + self.discarded
+        return self._env_steps_before + self.trained + self.dropped + self.rejected + self.lost + self.discarded
 
     @property
     def lost(self) -> int:
@@ -100,7 +109,7 @@ class Tally:
         """
         row = self._cells[worker]
         row[COLLECTED] += env_steps
-        row[LOST] += row[COLLECTED] - row[TRAINED] - row[DROPPED] - row[LOST] - row[DISCARDED]
+        row[LOST] += row[COLLECTED] - row[[TRAINED, DROPPED, REJECTED, LOST, DISCARDED]].sum()
         row[STEPPING] = 0
 
     def count_update(self, worker: int, env_steps: int) -> None:
@@ -111,6 +120,11 @@ class Tally:
     def count_dropped(self, worker: int, env_steps: int) -> None:
         """Counts env steps that were dropped; that worker only."""
         self._cells[worker, DROPPED] += env_steps
+
+    def count_rejected(self, worker: int, env_steps: int) -> None:
+        """Counts a skipped update and its env steps; that worker only."""
+        self._cells[worker, SKIPPED] += 1
+        self._cells[worker, REJECTED] += env_steps
 
     def enter_step(self, worker: int, should_stop: Callable[[], bool]) -> bool:
         """Begins a step on the shared weights, after waiting while the workers are held.

@@ -119,7 +119,7 @@ class TrainingRun:
         if self._ckpt_path is not None:
             self._check_checkpoint(Path(self._ckpt_path))
         try:
-            self.data.check_horizon(self.module.returns.horizon)
+            self.data.check_run(self.module)
         except ValueError as error:
             raise UsageError(f"data.{error}") from error
         try:

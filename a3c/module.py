@@ -24,9 +24,9 @@ from a3c.returns import ReturnEstimator
 from a3c.rollouts.collector import CollectorSpec
 from a3c.rollouts.reports import UpdateReport
 from a3c.rollouts.tally import Tally
-from a3c.rollouts.weights import LiveWeights, SharedWeights
+from a3c.rollouts.weights import LiveWeights, SharedWeights, shared_nbytes
 from a3c.schedules import Rates, Schedule
-from a3c.shared_optimizer import check_shareable
+from a3c.shared_optimizer import check_shareable, statistics_nbytes
 
 
 class _Attempt(NamedTuple):
@@ -151,6 +151,18 @@ class A3C(LightningModule):
         self._bind_schedules(max_env_steps)
         if learners:
             check_shareable(self.make_optimizer(self.network.parameters()))
+
+    def shared_bytes(self, learners: int) -> int:
+        """Gives the bytes of shared memory for the weights and, where workers learn, the optimizers' statistics.
+
+        Args:
+            learners: workers that step the shared weights themselves.
+        """
+        weights = shared_nbytes(self.network)
+        if not learners:
+            return weights
+        optimizers = 1 if self.shared_optimizer else learners
+        return weights + optimizers * statistics_nbytes(self.make_optimizer(self.network.parameters()))
 
     def _bind_schedules(self, max_env_steps: int | None) -> Rates:
         rates, entropy = None, None

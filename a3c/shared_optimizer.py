@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.optim import SGD, Adadelta, Adam, Adamax, AdamW, Optimizer, RAdam, RMSprop
 
-from a3c.rollouts.memory import Field, SharedBlock
+from a3c.rollouts.memory import Field, SharedBlock, layout
 
 STEP = "step"  # torch's key for the number of steps made, in the optimizers that count them
 SHAREABLE = (Adadelta, Adam, Adamax, AdamW, RAdam, RMSprop, SGD)  # their statistics all begin at 0
@@ -43,12 +43,7 @@ class SharedOptimizer:
             for group in optimizer.param_groups
             for parameter in group["params"]
         }
-        fields = {
-            (place, key): Field(f"{place}.{key}", value.shape, value.dtype)
-            for place, state in states.items()
-            for key, value in state.items()
-            if isinstance(value, Tensor)
-        }
+        fields = _fields(states)
         self._block = SharedBlock(list(fields.values()))
         for (place, key), field in fields.items():
             self._block.views[field.name].copy_(states[place][key])
@@ -70,6 +65,22 @@ class SharedOptimizer:
             place, _, key = name.partition(".")
             optimizer.state[parameters[int(place)]][key] = view
         return optimizer
+
+
+def _fields(states: Mapping[int, Mapping[str, Any]]) -> dict[tuple[int, str], Field]:
+    return {
+        (place, key): Field(f"{place}.{key}", value.shape, value.dtype)
+        for place, state in states.items()
+        for key, value in state.items()
+        if isinstance(value, Tensor)
+    }
+
+
+def statistics_nbytes(optimizer: Optimizer) -> int:
+    """Gives the bytes of shared memory that a shareable optimizer's statistics take; it is completed for that."""
+    _complete_statistics(optimizer)
+    states = dict(enumerate(optimizer.state.values()))
+    return layout(list(_fields(states).values()))[1]
 
 
 def _without_tensors(optimizer: Optimizer, places: Mapping[int, int], states: Mapping[int, dict[str, Any]]) -> bytes:

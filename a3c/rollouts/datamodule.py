@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
-import sys
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, Literal
 
 import gymnasium
@@ -21,6 +19,7 @@ from a3c.rollouts.collector import CollectorSpec
 from a3c.rollouts.dataset import RolloutDataset, RolloutSource
 from a3c.rollouts.inline import InlineSource
 from a3c.rollouts.pool import Death, RestartPolicy, WorkerPool
+from a3c.rollouts.preflight import Demand, available_memory, check
 from a3c.rollouts.progress import Progress
 from a3c.rollouts.reports import ReportStream, UpdateReport
 from a3c.rollouts.segments import SegmentJoiner
@@ -159,7 +158,7 @@ class RolloutDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         module: Any = self._trainer.lightning_module
-        self.check_horizon(module.returns.horizon)
+        self.check_run(module)
         dataset = self._make_reports(module) if self.learners else self._make_batches(module)
         return DataLoader(dataset, batch_size=None, collate_fn=_as_it_is)
 
@@ -202,14 +201,24 @@ class RolloutDataModule(LightningDataModule):
     def _make_source(self, spec: CollectorSpec, shape: BatchShape) -> RolloutSource:
         if self.mode == "sync":
             return InlineSource(spec, [empty_batch(shape) for _ in range(self.rollouts_per_update)])
+        return WorkerPool(
+            CollectTask(spec),
+            self.workers,
+            self._slots_per_worker,
+            shape,
+            self.policy,
+            self._count_death,
+            self._should_stop,
+        )
+
+    @property
+    def _slots_per_worker(self) -> int:
         slots = -(-self.rollouts_per_update // self.workers)
         if self.inject_lag is None:
             # One slot is filled while another is read; and the rollouts of one update, which are held
             # until all of them are there, must leave at least one slot to fill.
             slots = max(2, slots + 1)
-        return WorkerPool(
-            CollectTask(spec), self.workers, slots, shape, self.policy, self._count_death, self._should_stop
-        )
+        return slots
 
     def _count_death(self, death: Death) -> None:
         self.progress.worker_deaths += 1
@@ -276,6 +285,35 @@ class RolloutDataModule(LightningDataModule):
         assert dtype is not None, "a Box has a dtype"
         return BatchShape(length, columns, observation, getattr(torch, dtype.name))
 
+    def check_run(self, module: Any) -> None:
+        """Refuses to train a module where the environment does not allow it, or the machine cannot hold it.
+
+        Args:
+            module: an `A3C`.
+
+        Raises:
+            ValueError: the argument's name, what was given, and how much is needed and there is.
+        """
+        self.check_horizon(module.returns.horizon)
+        check(self._demand(module))
+
+    def _demand(self, module: Any) -> Demand:
+        horizon = module.returns.horizon
+        fragment = self._batch_shape(horizon or self.fragment_steps, self.envs_per_worker).nbytes
+        longest = horizon or self.env.time_limit or self.fragment_steps
+        update = self._batch_shape(longest, self.envs_per_worker * self.rollouts_per_update).nbytes
+        collected = 0 if self.mode == "async" else self.rollouts_per_update * fragment  # in slots, or not
+        return Demand(
+            workers=0 if self.mode == "sync" else self.workers,
+            envs_per_worker=self.envs_per_worker,
+            inject_lag=self.inject_lag or 0,
+            mode=self.mode,
+            slots=self.workers * self._slots_per_worker * fragment if self.mode == "async" else 0,
+            learned=module.shared_bytes(self.learners),
+            rollouts=max(1, self.learners) * (update + collected),
+            delayed=(self.inject_lag or 0) * update,
+        )
+
     def check_horizon(self, horizon: int | None) -> None:
         """Refuses an estimator of whole episodes where the longest ones would not fit in memory.
 
@@ -296,7 +334,7 @@ class RolloutDataModule(LightningDataModule):
         # Every environment's open episode, and the columns of one update.
         updates = max(1, self.learners) + (self.inject_lag or 0)  # that are held at the same time
         columns = (self.workers + self.rollouts_per_update * updates) * self.envs_per_worker
-        needed, available = self._batch_shape(limit, columns).nbytes, _available_memory()
+        needed, available = self._batch_shape(limit, columns).nbytes, available_memory()
         if needed > available:
             raise ValueError(
                 f"envs_per_worker: {columns} episodes of {limit} steps take {needed:,} bytes, "
@@ -383,11 +421,3 @@ def _check_lags(mode: str, max_lag: int | None, inject_lag: int | None) -> None:
 
 def _as_it_is(batch: Any) -> Any:
     return batch
-
-
-def _available_memory() -> int:
-    """Bytes that can be taken without swapping."""
-    for line in Path("/proc/meminfo").read_text().splitlines() if Path("/proc/meminfo").exists() else ():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    return sys.maxsize

@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from a3c.rollouts.memory import Field, SharedBlock, shared_zeros
+from a3c.rollouts.memory import Field, SharedBlock, layout, shared_zeros
 from a3c.rollouts.tally import Tally
 
 
@@ -28,11 +28,19 @@ def _tensors(network: nn.Module) -> list[Tensor]:
     return [*network.parameters(), *network.buffers()]
 
 
+def _fields(network: nn.Module) -> list[Field]:
+    return [Field(str(index), tensor.shape, tensor.dtype) for index, tensor in enumerate(_tensors(network))]
+
+
+def shared_nbytes(network: nn.Module) -> int:
+    """Gives the bytes of shared memory that a network's tensors take."""
+    return layout(_fields(network))[1]
+
+
 def _shared_copy(network: nn.Module) -> SharedBlock:
     """Gives the network's tensors in shared memory, in their order."""
-    tensors = _tensors(network)
-    block = SharedBlock([Field(str(index), tensor.shape, tensor.dtype) for index, tensor in enumerate(tensors)])
-    _copy(list(block.views.values()), tensors)
+    block = SharedBlock(_fields(network))
+    _copy(list(block.views.values()), _tensors(network))
     return block
 
 

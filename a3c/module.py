@@ -189,7 +189,8 @@ class A3C(LightningModule):
         return self._learn(batch)
 
     def _learn(self, batch: RolloutBatch) -> Tensor:
-        env_steps = self._data.progress.env_steps - int(batch.mask.sum())  # those before this update
+        steps = int(batch.mask.sum())
+        env_steps = self._data.progress.env_steps - steps  # those before this update
         self._rates.set_learning_rates(self.trainer.optimizers[0], env_steps)
         loss, metrics = self.objective(self.network, batch, self._rates.entropy_at(env_steps))
         sums, lags = self._sums, Counter[int]()
@@ -198,7 +199,7 @@ class A3C(LightningModule):
             metrics["lag/policy_versions"] = torch.tensor(mean_lag(lags))
             if self._is_too_young(batch):
                 sums, lags = self._warm_up, Counter[int]()
-        self._attempts.append(_Attempt(loss.detach(), metrics, lags, sums, int(batch.mask.sum())))
+        self._attempts.append(_Attempt(loss.detach(), metrics, lags, sums, steps))
         return loss
 
     def _is_too_young(self, batch: RolloutBatch) -> bool:

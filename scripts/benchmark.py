@@ -35,7 +35,7 @@ NO_EVALUATION = [
 
 THRESHOLD = 475  # CartPole-v1's reward threshold, on 100 fresh episodes
 SPEED = "env_steps_per_second"
-PARTS = ["throughput", "solve", "scaling", "estimators", "startup", "memory", "breakdown", "book"]
+PARTS = ["throughput", "solve", "scaling", "estimators", "startup", "memory", "breakdown", "guards", "book"]
 MODES = ("async", "hogwild", "sync")  # the first one is a3c's default
 
 Record = dict[str, Any]
@@ -185,6 +185,13 @@ def children(parent: int) -> list[int]:
     return found
 
 
+def guards(repetitions: int) -> Iterator[Record]:
+    """What guards cost: CPU time of updates with them and without, as ratios of turns that alternate."""
+    import breakdown as parts
+
+    yield from parts.guards(repetitions)
+
+
 def breakdown(repetitions: int) -> Iterator[Record]:
     """Where a step's time goes: parts of the collector and of an update, in microseconds."""
     import breakdown as parts
@@ -284,6 +291,7 @@ def main() -> None:
         "estimators": lambda: estimators(seeds[:5], 500_000),
         "startup": lambda: startup(1 if quick else 5),
         "memory": lambda: memory(1 if quick else 2),
+        "guards": lambda: guards(100 if quick else 2000),
         "breakdown": lambda: breakdown(20 if quick else 200),
     }
     emit(machine(), options.output)

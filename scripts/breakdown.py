@@ -5,18 +5,22 @@ from __future__ import annotations
 import itertools
 import logging
 import pickle
+import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from a3c import A3C, Collector, MLPActorCritic, NStep, RolloutBatch, RolloutDataModule
 from a3c.batch import BatchShape, empty_batch
 from a3c.cli import TRAINER_DEFAULTS
+from a3c.guards import UpdateGuard
 from a3c.rollouts.weights import SharedWeights
 
 LENGTH, COLUMNS = 32, 64
@@ -127,6 +131,69 @@ def learner(repetitions: int) -> Iterator[Record]:
     module.__dict__["on_train_batch_end"] = stamped
     Trainer(**{**TRAINER_DEFAULTS, "max_steps": repetitions + WARM_UP}).fit(module, data)
     yield from watch.records("learner", "optimizer and Trainer", stamps[-1] - stamps[WARM_UP - 1], repetitions)
+
+
+def guards(repetitions: int) -> Iterator[Record]:
+    """Compares the CPU time of updates with and without the guard against numbers that are not finite."""
+    for limit in (0.5, None):
+        guarded, bare = _updates(UpdateGuard(limit, 0).admit), _updates(partial(_clip, limit))
+        yield compare("learner", f"max_grad_norm {limit}", guarded, bare, repetitions)
+
+
+def compare(who: str, of: str, guarded: Callable[[], object], bare: Callable[[], object], repetitions: int) -> Record:
+    """Gives the ratio of two programs' CPU time, from turns that follow each other.
+
+    Args:
+        who: runs them.
+        of: what they have in common.
+        guarded: does something once, with a guard.
+        bare: does the same without.
+        repetitions: pairs of turns, of one call each.
+    """
+    pairs = []
+    for number in range(repetitions + WARM_UP):
+        turns = {True: guarded, False: bare}
+        seconds = {kind: _cpu_seconds(turns[kind]) for kind in (number % 2 == 0, number % 2 == 1)}
+        pairs.append((seconds[True], seconds[False]))
+    ratios = [one / other for one, other in pairs[WARM_UP:]]
+    quartiles = statistics.quantiles(ratios, n=4)
+    return {
+        "part": "guards",
+        "who": who,
+        "of": of,
+        "microseconds": round(statistics.median(one for one, _ in pairs[WARM_UP:]) * 1e6, 1),
+        "ratio": round(statistics.median(ratios), 4),
+        "quartiles": [round(quartiles[0], 4), round(quartiles[2], 4)],
+        "pairs": repetitions,
+    }
+
+
+def _cpu_seconds(call: Callable[[], object]) -> float:
+    started = time.process_time()
+    call()
+    return time.process_time() - started
+
+
+def _updates(clip: Callable[[nn.Module, list[Tensor]], object]) -> Callable[[], None]:
+    """Gives what makes one update of a learner, clipped in a chosen way."""
+    setting = Setting()
+    network, objective = setting.network, setting.module.objective
+    optimizer = setting.module.make_optimizer(network.parameters())
+
+    def update() -> None:
+        loss, _ = objective(network, setting.batch)
+        network.zero_grad()
+        loss.backward()
+        clip(network, [loss.detach()])
+        optimizer.step()
+        setting.weights.publish(network)
+
+    return update
+
+
+def _clip(limit: float | None, network: nn.Module, losses: list[Tensor]) -> None:
+    if limit is not None:
+        nn.utils.clip_grad_norm_(network.parameters(), limit, foreach=True)
 
 
 class _Callable:

@@ -3,6 +3,10 @@
 import copy
 import logging
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -23,6 +27,8 @@ from a3c.rollouts.weights import LiveWeights
 from a3c.schedules import Rates
 from a3c.shared_optimizer import SharedOptimizer
 
+ROOT = Path(__file__).parent.parent.parent
+PROGRAM = [sys.executable, "-W", "ignore", str(ROOT / "scripts" / "train.py")]
 OPTIMIZERS = {
     "fused Adam": lambda params: torch.optim.Adam(params, lr=0.01, fused=True),
     "AdamW": lambda params: torch.optim.AdamW(params, lr=0.01, weight_decay=0.1),
@@ -370,4 +376,31 @@ def test_row_27_one_worker_of_two_that_keeps_failing_ends_the_run_with_good_weig
     checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
     assert checkpoint["a3c"]["updates"] > 0
     assert checkpoint["a3c"]["skipped_updates"] == 4
+    assert all(tensor.isfinite().all() for tensor in checkpoint["state_dict"].values())
+
+
+def test_row_27_the_program_ends_with_status_1_one_line_and_finite_weights_saved(tmp_path):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
+    flags = {
+        "--mode": "sync",
+        "--model.optimizer": "torch.optim.SGD",
+        "--model.optimizer.lr": "1e30",  # the first step leads where losses overflow
+        "--model.max_grad_norm": "null",
+        "--model.max_skipped_updates": "2",
+        "--run_dir": str(tmp_path / "run"),
+    }
+    done = subprocess.run(
+        [*PROGRAM, *(word for flag in flags.items() for word in flag)],
+        cwd=tmp_path,
+        env={**environment, "WANDB_MODE": "offline", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "error: 3 updates in a row were not finite" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    checkpoint = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert checkpoint["a3c"]["skipped_updates"] == 3
     assert all(tensor.isfinite().all() for tensor in checkpoint["state_dict"].values())

@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
@@ -55,7 +56,7 @@ class UpdateGuard:
             The gradient's L2 norm before it is clipped; None if the update is to be skipped.
         """
         parameters = [parameter for parameter in network.parameters() if parameter.grad is not None]
-        norm = get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None], foreach=True)
+        norm = self._norm([parameter.grad for parameter in parameters if parameter.grad is not None])
         if math.isfinite(norm) and all(map(math.isfinite, losses)):
             if self._max_grad_norm is not None:
                 clip_grads_with_norm_(parameters, self._max_grad_norm, norm, foreach=True)
@@ -64,6 +65,13 @@ class UpdateGuard:
         self._culprit = _culprit(network, losses)  # before clipping: with a norm of NaN it makes all gradients NaN
         network.zero_grad(set_to_none=True)
         return None
+
+    def _norm(self, gradients: list[Tensor]) -> Tensor:
+        if self._max_grad_norm is not None or not gradients:
+            return get_total_norm(gradients, foreach=True)
+        # Only looked at, so it may not cost what torch's sorting by device and dtype does.
+        norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+        return norm
 
     def skip(self, who: str = "") -> None:
         """Counts a skipped update, and says what was not finite: of the 1st, 2nd, 4th, 8th … one.

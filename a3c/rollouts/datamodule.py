@@ -302,15 +302,16 @@ class RolloutDataModule(LightningDataModule):
         fragment = self._batch_shape(horizon or self.fragment_steps, self.envs_per_worker).nbytes
         longest = horizon or self.env.time_limit or self.fragment_steps
         update = self._batch_shape(longest, self.envs_per_worker * self.rollouts_per_update).nbytes
-        collected = 0 if self.mode == "async" else self.rollouts_per_update * fragment  # in slots, or not
+        slots = {"sync": 0, "async": self._slots_per_worker, "hogwild": self.rollouts_per_update}[self.mode]
+        collected = self.rollouts_per_update * fragment if self.mode == "sync" else 0  # those in slots are shared
         return Demand(
             workers=0 if self.mode == "sync" else self.workers,
             envs_per_worker=self.envs_per_worker,
             inject_lag=self.inject_lag or 0,
             mode=self.mode,
-            slots=self.workers * self._slots_per_worker * fragment if self.mode == "async" else 0,
+            slots=self.workers * slots * fragment,
             learned=module.shared_bytes(self.learners),
-            rollouts=max(1, self.learners) * (update + collected),
+            rollouts=max(1, self.learners) * update + collected,
             delayed=(self.inject_lag or 0) * update,
         )
 

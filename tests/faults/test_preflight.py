@@ -195,12 +195,12 @@ def test_row_37_the_bytes_of_slots_are_those_of_the_pool():
     assert asked.rollouts == 2 * fragment
 
 
-def test_row_37_sync_and_hogwild_have_no_slots():
+def test_row_37_sync_has_no_slots_and_hogwild_as_many_as_an_update_takes():
     data, asked = demand_of(NStep(8), mode="sync", rollouts_per_update=2)
     assert (asked.workers, asked.slots) == (0, 0)
     _, asked = demand_of(NStep(8), mode="hogwild", workers=3)
-    assert (asked.workers, asked.slots) == (3, 0)
-    assert asked.rollouts == 3 * 2 * data._batch_shape(8, 4).nbytes
+    assert asked.workers == 3
+    assert asked.slots == asked.rollouts == 3 * data._batch_shape(8, 4).nbytes
 
 
 @pytest.mark.parametrize("returns", [NStep(8), FullEpisode()])

@@ -157,20 +157,14 @@ class A3C(LightningModule):
         env_steps = self._data.progress.env_steps - int(batch.mask.sum())  # those before this update
         self._rates.set_learning_rates(self.trainer.optimizers[0], env_steps)
         loss, metrics = self.objective(self.network, batch, self._rates.entropy_at(env_steps))
-        self._current = self._warm_up if self._warming_up else self._sums
+        self._current = self._warm_up if self._data.warming_up else self._sums
         if self.weights is not None:
             lags = column_lags(self.weights.version, batch.policy_versions)
             metrics["lag/policy_versions"] = torch.tensor(mean_lag(lags))
-            if not self._warming_up:
+            if not self._data.warming_up:
                 self.lags.add(lags)
         self._current.add(metrics)
         return loss
-
-    @property
-    def _warming_up(self) -> bool:
-        """Whether the weights have not seen as many updates yet as are to lie between them and a rollout."""
-        inject_lag = self._data.inject_lag
-        return inject_lag is not None and self.weights is not None and self.weights.version < inject_lag
 
     def _watch(self, report: UpdateReport) -> None:
         self._sums.add_sums(report.sums, report.updates)

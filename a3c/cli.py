@@ -277,6 +277,7 @@ def _quieten() -> None:
     for message in (
         ".*has `__len__` defined.*",  # one process reads it, and the length is only there to stop prefetching
         ".*does not have many workers.*",
+        ".*your dataloader is not resumable.*",  # the data module keeps what it needs to go on
         ".*isinstance\\(treespec, LeafSpec\\).*",
         "(?s).*instantiate_classes.*deprecated.*",  # jsonargparse, of Lightning's own code
     ):

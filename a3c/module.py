@@ -197,22 +197,10 @@ class A3C(LightningModule):
         if self.weights is not None:
             lags = column_lags(self.weights.version, batch.policy_versions)
             metrics["lag/policy_versions"] = torch.tensor(mean_lag(lags))
-            if self._is_too_young(batch):
-                sums, lags = self._warm_up, Counter[int]()
+        if self._data.warming_up:
+            sums, lags = self._warm_up, Counter[int]()
         self._attempts.append(_Attempt(loss.detach(), metrics, lags, sums, steps))
         return loss
-
-    def _is_too_young(self, batch: RolloutBatch) -> bool:
-        """Whether fewer updates than asked for lie between a batch and its use.
-
-        So it is until the weights have seen as many updates, and where an update was skipped: what
-        was due is gone then, and a fresh batch takes its place.
-        """
-        inject_lag = self._data.inject_lag
-        if inject_lag is None or self.weights is None:
-            return False
-        newest = int(batch.policy_versions.max())
-        return bool(self.weights.version - newest < inject_lag)
 
     def _watch(self, report: UpdateReport) -> None:
         self._sums.add_sums(report.sums, report.updates)

@@ -20,10 +20,10 @@ def make_network(observations=2, actions=3, hidden=(8,)):
     return MLPActorCritic(space, gymnasium.spaces.Discrete(actions), hidden_sizes=hidden)
 
 
-def make_collector(num_envs=1, env_kwargs=None, **kwargs):
+def make_collector(num_envs=1, env_kwargs=None, env=COUNTDOWN, seed=0, **kwargs):
     network = make_network()
-    env = EnvSpec(COUNTDOWN, env_kwargs or {}).make(num_envs)
-    return Collector(env, network, SharedWeights(network), seed=0, **kwargs)
+    env = EnvSpec(env, env_kwargs or {}).make(num_envs)
+    return Collector(env, network, SharedWeights(network), seed=seed, **kwargs)
 
 
 def make_spec(env=COUNTDOWN, num_envs=2, env_kwargs=None, network=None, **kwargs):

@@ -1,11 +1,13 @@
 """Environments with a known course, registered by importing this module (in workers too)."""
 
 import os
+import random
 import signal
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
+from gymnasium.wrappers import NormalizeObservation, NormalizeReward
 
 
 class Countdown(gymnasium.Env):
@@ -55,6 +57,56 @@ class Broken(Countdown):
         return super().step(action)
 
 
+class Wander(gymnasium.Env):
+    """A random walk with generators and counts of its own, which it can say.
+
+    It draws from the process's generators too, as no environment should; and of its rewards a
+    share is NaN, if asked for.
+    """
+
+    observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float32)
+    action_space = spaces.Discrete(3)
+
+    def __init__(self, bad=0.0):
+        self.bad = bad
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        if seed is not None:
+            self.wind = np.random.Generator(np.random.SFC64(seed))
+            self.place = {"height": np.float32(0), "episodes": 0}
+        self.place["episodes"] += 1
+        self.path = np.zeros(2)
+        return self._observation(), {}
+
+    def _observation(self):
+        return np.array([self.path[0], self.place["height"] / self.place["episodes"]], np.float32)
+
+    def step(self, action):
+        self.path += self.np_random.normal(size=2) + action - 1
+        self.place["height"] = np.float32(self.wind.normal()) / np.float32(3)
+        reward = float(self.path[1]) + random.gauss(0, 1) + np.random.normal()
+        if self.wind.random() < self.bad:
+            reward = np.nan
+        return self._observation(), reward, bool(abs(self.path[0]) > 4), False, {}
+
+    def get_state(self):
+        return {"wind": self.wind, "place": (self.place, self.path)}
+
+    def set_state(self, state):
+        self.wind, (self.place, self.path) = state["wind"], state["place"]
+
+
+class Elusive(Wander):
+    """Says its state by something that no checkpoint may hold."""
+
+    def get_state(self):
+        return {"walk": self}
+
+
 gymnasium.register("Countdown-v0", Countdown)
+gymnasium.register("Wander-v0", Wander, max_episode_steps=13)
+gymnasium.register("Normalised-v0", lambda: NormalizeReward(NormalizeObservation(Wander())), max_episode_steps=13)
+gymnasium.register("Elusive-v0", Elusive)
 gymnasium.register("Limited-v0", Countdown, max_episode_steps=50)
 gymnasium.register("Broken-v0", Broken)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,11 +16,14 @@ from a3c.batch import Episode, RolloutBatch
 from a3c.envs import OWN_REWARDS, EnvSpec
 from a3c.networks.actor_critic import ActorCritic
 from a3c.rollouts.checks import EnvCheck, EnvironmentFaultError
+from a3c.rollouts.env_state import get_env_state, set_env_state
 from a3c.rollouts.weights import WeightSource
 
 MAX_BUFFERS = 16  # whose rows a collector keeps at hand
 LINEAGE = 2**32  # apart are the ids of environments that were begun anew
 LIVES = 2**16  # of those, for each worker that has died
+CARRIED_NUMBERS = ("segment", "steps")  # from one fragment to the next
+CARRIED_ARRAYS = ("observation", "ended", "episode_returns", "episode_lengths")
 
 
 class Fragment(NamedTuple):
@@ -227,6 +230,36 @@ class Collector:
         self._episode_returns = returns[-1] - return_before
         self._episode_lengths = lengths[-1] - length_before
         return episodes
+
+    def state_dict(self) -> dict[str, Any]:
+        """Gives what a collector that goes on from here needs, but for the weights, as plain values.
+
+        Raises:
+            EnvStateError: the environments' state cannot be had.
+        """
+        return {
+            "env": get_env_state(self.env),
+            "generator": self._generator.get_state(),
+            "env_seed": self.env_seed,
+            "env_ids": self._env_ids.clone(),
+            **{name: getattr(self, f"_{name}") for name in CARRIED_NUMBERS},
+            **{name: torch.from_numpy(getattr(self, f"_{name}").copy()) for name in CARRIED_ARRAYS},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from what another one of the same environments gave; the weights are pulled anew.
+
+        Raises:
+            EnvStateError: the state is that of other environments.
+        """
+        set_env_state(self.env, state["env"])
+        self._generator.set_state(state["generator"])
+        self.env_seed = state["env_seed"]
+        self._env_ids = state["env_ids"].clone()
+        for name in CARRIED_NUMBERS:
+            setattr(self, f"_{name}", state[name])
+        for name in CARRIED_ARRAYS:
+            setattr(self, f"_{name}", state[name].numpy().copy())
 
     def close(self) -> None:
         """Closes the environments."""

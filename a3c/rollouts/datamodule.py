@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import pickle
 from collections.abc import Iterator, Mapping
@@ -27,6 +28,8 @@ from a3c.rollouts.tally import Tally
 from a3c.rollouts.watch import HangError, StepWatch
 from a3c.rollouts.weights import LiveWeights, SharedWeights
 from a3c.rollouts.worker import CollectTask
+
+log = logging.getLogger(__name__)
 
 WORKERS = {"sync": 1, "async": 1, "hogwild": 2}  # by default, by mode: two busy cores in the last two
 
@@ -143,6 +146,9 @@ class RolloutDataModule(LightningDataModule):
         self.progress = Progress()
         self.source: RolloutSource | WorkerPool | None = None
         self._reports: ReportStream | None = None  # of workers that learn
+        self._dataset: RolloutDataset | None = None  # elsewhere
+        self._origin: dict[str, Any] = {}  # of what a checkpoint carries, where only the same can go on
+        self._checkpoint: dict[str, Any] | None = None  # this module's part of the one that is gone on from
         try:
             with StepWatch(worker_timeout, "its constructor"):
                 probe = self.env.make(1)
@@ -154,7 +160,7 @@ class RolloutDataModule(LightningDataModule):
 
     def setup(self, stage: str) -> None:
         self.progress = Progress()  # a checkpoint, if any, is loaded after this
-        self._reports = None
+        self._reports = self._dataset = self._checkpoint = None
 
     def train_dataloader(self) -> DataLoader[Any]:
         module: Any = self._trainer.lightning_module
@@ -170,22 +176,22 @@ class RolloutDataModule(LightningDataModule):
     def _stop_trainer(self) -> None:
         self._trainer.should_stop = True
 
-    @property
-    def _spent(self) -> bool:
-        """Whether a checkpoint's budget leaves nothing to do."""
+    def _is_spent(self, carries: bool = False) -> bool:
+        """Whether a checkpoint's budget leaves nothing to do, not even with the rollouts that it carries."""
         env_steps = self.max_env_steps is not None and self.progress.env_steps >= self.max_env_steps
-        return env_steps or self._episodes_left() == 0
+        return env_steps or (self._episodes_left() == 0 and not carries)
 
     def _make_batches(self, module: Any) -> RolloutDataset:
         """Gives the batches that the Trainer learns from."""
         horizon, segmented = module.returns.horizon, _is_segmented(module)
-        module.weights = weights = SharedWeights(module.network)
-        self.source = self._make_source(*self._collection(module))
-        return RolloutDataset(
-            self.source,
+        module.weights = weights = SharedWeights(module.network, module.updates)
+        carried = self._what_to_carry_on(module)
+        self.source = source = self._make_source(*self._collection(module))
+        self._dataset = dataset = RolloutDataset(
+            source,
             self.progress,
             rollouts_per_update=self.rollouts_per_update,
-            max_env_steps=0 if self._spent else self.max_env_steps,
+            max_env_steps=0 if self._is_spent(carried is not None) else self.max_env_steps,
             joiner=SegmentJoiner(horizon) if segmented else None,
             segments_per_rollout=self.envs_per_worker,
             version=lambda: weights.version,
@@ -194,13 +200,53 @@ class RolloutDataModule(LightningDataModule):
             on_last_batch=self._stop_trainer,
             should_stop=self._should_stop,
         )
+        if carried is not None and isinstance(source, InlineSource):
+            source.load_state_dict(carried["source"])
+            dataset.load_state_dict(carried["dataset"])
+        return dataset
+
+    def _what_to_carry_on(self, module: Any) -> dict[str, Any] | None:
+        """Gives the rollouts and environments of a checkpoint; None, with a warning, if they cannot go on here.
+
+        They go on in "sync" only: elsewhere what is in flight is lost with the workers.
+        """
+        returns = module.returns
+        self._origin = {
+            "mode": self.mode,
+            "env": repr(self.env),
+            "envs_per_worker": self.envs_per_worker,
+            "horizon": returns.horizon,
+            "end_at_episode": returns.end_at_episode,
+            "inject_lag": self.inject_lag,
+            "seed": self.seed,
+        }
+        checkpoint, self._checkpoint = self._checkpoint, None
+        if checkpoint is None or self.mode != "sync":
+            return None
+        carried: dict[str, Any] = checkpoint.get("collection", {"origin": {"mode": "async or hogwild"}})
+        differing = [name for name, ours in self._origin.items() if carried["origin"].get(name, ours) != ours]
+        if differing:
+            theirs = ", ".join(f"{name} {carried['origin'][name]}" for name in differing)
+            reason = f"the checkpoint is of a run with {theirs}"
+        else:
+            reason = carried["source"].get("lost") or carried["dataset"].get("lost")
+        if reason is None:
+            return carried
+        log.warning(
+            "%s: %s; its environments start anew, and the resumed run is not bit-equal to one that was never "
+            "interrupted",
+            self.env.id,
+            reason,
+        )
+        return None
 
     def _should_stop(self) -> bool:
         return self._trainer.should_stop
 
     def _make_source(self, spec: CollectorSpec, shape: BatchShape) -> RolloutSource:
         if self.mode == "sync":
-            return InlineSource(spec, [empty_batch(shape) for _ in range(self.rollouts_per_update)])
+            buffers = [empty_batch(shape) for _ in range(self.rollouts_per_update)]
+            return InlineSource(spec, buffers, keeps_state=True)
         return WorkerPool(
             CollectTask(spec),
             self.workers,
@@ -247,7 +293,7 @@ class RolloutDataModule(LightningDataModule):
             pool,
             self.progress,
             tally,
-            spent=self._spent,
+            spent=self._is_spent(),
             on_last_batch=self._stop_trainer,
             should_stop=self._should_stop,
         )
@@ -389,10 +435,23 @@ class RolloutDataModule(LightningDataModule):
         self.close()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"progress": self.progress.state_dict()}
+        state: dict[str, Any] = {"progress": self.progress.state_dict()}
+        if self._dataset is not None and isinstance(self.source, InlineSource):
+            state["collection"] = {
+                "origin": self._origin,
+                "source": self.source.state_dict(),
+                "dataset": self._dataset.state_dict(),
+            }
+        return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._checkpoint = state_dict
         self.progress.load_state_dict(state_dict["progress"])
+
+    @property
+    def warming_up(self) -> bool:
+        """Whether the update at hand trains on fresh rollouts although lag is to be injected."""
+        return self._dataset is not None and self._dataset.warming_up
 
 
 def _is_segmented(module: Any) -> bool:

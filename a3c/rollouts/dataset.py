@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch.utils.data import IterableDataset
 
@@ -55,6 +55,9 @@ class RolloutDataset(IterableDataset[RolloutBatch]):
             skipped; None for as old as they are.
         on_last_batch: called before the last batch is yielded, or when there is none.
         should_stop: asked while waiting for rollouts.
+
+    Attributes:
+        warming_up: whether the last update trains on fresh rollouts where lag is to be injected.
     """
 
     def __init__(
@@ -84,6 +87,8 @@ class RolloutDataset(IterableDataset[RolloutBatch]):
         self._env_ids: dict[int, list[int]] = {}  # of the last rollout of each worker
         self._on_last_batch = on_last_batch
         self._should_stop = should_stop
+        self._pending: list[Rollout] = []  # received for the next update
+        self.warming_up = False
 
     def __len__(self) -> int:
         return sys.maxsize
@@ -125,30 +130,31 @@ class RolloutDataset(IterableDataset[RolloutBatch]):
         then begins with the next version, and wastes nothing.
         """
         version = self._version()
-        if version in line:  # its update was skipped: what was due is gone, and a fresh batch takes its place
-            return self._fresh_update()
-        fresh = self._fresh_update()
-        if fresh is None:
-            return None
-        line.add(version, fresh[0])
-        due = line.take(version)
-        if due is not None:
-            return due, fresh[1]
-        for rollout in fresh[1]:
-            rollout.release()
-        return self._fresh_update()  # warm-up: something must be learned for there to be a next version
+        if line.newest != version:  # it is the same after a request to stop between the two halves of a warm-up
+            fresh = self._fresh_update()
+            if fresh is None:
+                return None
+            line.add(version, fresh[0])
+            due = line.take(version)
+            self.warming_up = due is None
+            if due is not None:
+                return due, fresh[1]
+            for rollout in fresh[1]:
+                rollout.release()
+        self.warming_up = True
+        return self._fresh_update()  # something must be learned for there to be a next version
 
     def _fresh_update(self) -> Update | None:
         if self._joiner is not None:
             return self._next_segments(self._joiner)
-        rollouts: list[Rollout] = []
-        while len(rollouts) < self._rollouts_per_update:
+        while len(self._pending) < self._rollouts_per_update:
             rollout = self._receive()
             if rollout is None:
                 break
-            rollouts.append(rollout)
-        if not rollouts or self._should_stop():
-            return None
+            self._pending.append(rollout)
+        if not self._pending or self._should_stop():
+            return None  # on a request to stop they stay pending: a checkpoint of `sync` carries them
+        rollouts, self._pending = self._pending, []
         return join_columns([rollout.batch for rollout in rollouts]), rollouts
 
     def _next_segments(self, joiner: SegmentJoiner) -> Update | None:
@@ -162,6 +168,38 @@ class RolloutDataset(IterableDataset[RolloutBatch]):
             self._drop_old_segments(joiner)
         count = min(len(joiner), self._segments_per_update)
         return (joiner.take(count), []) if count and not self._should_stop() else None
+
+    @property
+    def steps_held(self) -> int:
+        """Env steps that wait to be trained on: in segments, in the delay line and for the next update."""
+        held = sum(int(rollout.batch.mask.sum()) for rollout in self._pending)
+        held += 0 if self._joiner is None else self._joiner.steps_held
+        return held + (0 if self._line is None else self._line.steps_held)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Gives what waits to be trained on, as plain values.
+
+        The reason stands under "lost" instead if an exception came between a rollout's collection and
+        its place here.
+        """
+        if self._progress.in_flight != self.steps_held:
+            return {"lost": "an exception ended the run before a rollout was put in its place"}
+        return {
+            "pending": [list(rollout.batch.copy()) for rollout in self._pending],
+            "joiner": None if self._joiner is None else self._joiner.state_dict(),
+            "line": None if self._line is None else self._line.state_dict(),
+            "env_ids": dict(self._env_ids),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from what a dataset of the same arguments gave; the counters are loaded before."""
+        self._pending = [Rollout(RolloutBatch(*fields), [], 0, False, _nothing) for fields in state["pending"]]
+        self._env_ids = dict(state["env_ids"])
+        if self._joiner is not None:
+            self._joiner.load_state_dict(state["joiner"])
+        if self._line is not None:
+            self._line.load_state_dict(state["line"])
+        self._progress.collected = self._progress.env_steps + self.steps_held
 
     def _drop_old_segments(self, joiner: SegmentJoiner) -> None:
         if self._max_lag is not None:
@@ -204,3 +242,7 @@ class RolloutDataset(IterableDataset[RolloutBatch]):
         if self._line is not None and lag > 0:
             return "inject_lag"
         return "max_lag" if self._max_lag is not None and lag > self._max_lag else None
+
+
+def _nothing() -> None:
+    """Releases memory that is no source's."""

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from a3c.batch import Lost, Rollout, RolloutBatch
 from a3c.rollouts.collector import Collector, CollectorSpec
+from a3c.rollouts.env_state import EnvStateError
+from a3c.rollouts.random_states import global_states, set_global_states
 
 log = logging.getLogger(__name__)
 
@@ -22,9 +25,11 @@ class InlineSource:
         episodes: those that they have used of the episode budget.
         on_begin: told in which buffer a fragment begins.
         on_step: told how many time steps stand in it.
+        keeps_state: whether its state can still be asked for once it is closed.
 
     Attributes:
         collector: the collector, once started.
+        exhausted: its episode budget is used up.
     """
 
     def __init__(
@@ -36,19 +41,31 @@ class InlineSource:
         episodes: int = 0,
         on_begin: Callable[[int], None] = lambda buffer: None,
         on_step: Callable[[int], None] = lambda written: None,
+        keeps_state: bool = False,
     ) -> None:
         self._spec = spec
         self._buffers = buffers
         self._free = list(range(len(buffers)))
         self._worker, self._restarts, self._episodes = worker, restarts, episodes
         self._on_begin, self._on_step = on_begin, on_step
+        self._keeps_state = keeps_state
+        self._state: dict[str, Any] | None = None  # while there is no collector
+        self._collecting = False
         self.collector: Collector | None = None
-        self.exhausted = False
+        self.exhausted = spec.max_episodes == 0
 
     def start(self) -> None:
-        """Makes the environments. Idempotent."""
+        """Makes the environments, and goes on from the state that was loaded, if any. Idempotent.
+
+        Raises:
+            EnvStateError: the state is that of other environments.
+        """
         if self.collector is None:
             self.collector = self._spec.build(self._worker, self._restarts, self._episodes, self._on_step)
+            if self._state is not None and "collector" in self._state:
+                self.collector.load_state_dict(self._state["collector"])
+                set_global_states(self._state["random"])  # last of all: nothing else draws before training goes on
+            self._state = None
 
     def get(self, timeout: float) -> Rollout | Lost | None:
         """Collects the next rollout; never waits."""
@@ -56,7 +73,9 @@ class InlineSource:
         place = self._free.pop()
         buffer = self._buffers[place]
         self._on_begin(place)
+        self._collecting = True
         fragment = self.collector.collect(buffer)
+        self._collecting = False
         if fragment.discarded is not None:
             log.warning("a rollout is discarded: %s", fragment.discarded)
             self._free.append(place)
@@ -70,8 +89,29 @@ class InlineSource:
             lambda: self._free.append(place),
         )
 
+    def state_dict(self) -> dict[str, Any]:
+        """Gives what another process goes on from: the collector's state and this process's random states.
+
+        Once closed, those of that moment; before the start, what was loaded. Where there is nothing
+        to go on from, the reason stands under "lost" instead.
+        """
+        if self.collector is None:
+            return self._state or {"lost": "nothing was collected"}
+        if self._collecting:
+            return {"lost": "an exception ended the run in the middle of a rollout"}
+        try:
+            return {"collector": self.collector.state_dict(), "random": global_states()}
+        except EnvStateError as error:
+            return {"lost": str(error)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Keeps a state until the start, to go on from it then."""
+        self._state = state
+
     def close(self) -> None:
         """Closes the environments. Idempotent."""
         if self.collector is not None:
+            if self._keeps_state:
+                self._state = self.state_dict()
             self.collector.close()
-            self.collector = None
+            self.collector, self._collecting = None, False

@@ -11,6 +11,7 @@ from collections import defaultdict, deque
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 
@@ -38,6 +39,10 @@ class _Segment(NamedTuple):
     length: int
 
 
+def _length(pieces: list[_Piece]) -> int:
+    return sum(piece.end - piece.start for piece in pieces)
+
+
 class SegmentJoiner:
     """Cuts each environment's stream of steps at episode ends and, if asked, after n steps.
 
@@ -61,7 +66,51 @@ class SegmentJoiner:
     def steps_held(self) -> int:
         """Steps in segments that are complete or still open."""
         waiting = sum(segment.length for segment in self._complete)
-        return waiting + sum(piece.end - piece.start for pieces in self._open.values() for piece in pieces)
+        return waiting + sum(map(_length, self._open.values()))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Gives the segments and the counts of those before them, as plain values.
+
+        All segments lie in one column, a row apart: for the state that the last step of each led to.
+        """
+        open_ = [
+            _Segment(pieces, env_id, -1, _length(pieces)) for env_id, pieces in sorted(self._open.items()) if pieces
+        ]
+        segments = [*self._complete, *open_]
+        fields = []
+        for index in range(len(TIME_FIELDS)) if segments else ():
+            rows = []
+            for segment in segments:
+                pieces = segment.pieces
+                rows += [piece.fragment[index][piece.start : piece.end, piece.column] for piece in pieces]
+                last = pieces[-1]
+                field = last.fragment[index]
+                # Only observations have a row for the state after the last step; elsewhere it is a gap.
+                rows.append(field[last.end if index == 0 else last.end - 1, last.column][None])
+            fields.append(torch.from_numpy(np.concatenate(rows)))
+        return {
+            "fields": fields,
+            "complete": [(segment.env_id, segment.ordinal, segment.length) for segment in self._complete],
+            "open": [(segment.env_id, segment.length) for segment in open_],
+            "ordinals": sorted(self._ordinals.items()),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from what another joiner of the same horizon gave."""
+        fragment: Arrays = tuple(field.numpy()[:, None].copy() for field in state["fields"])
+        start = 0
+
+        def next_piece(length: int) -> list[_Piece]:
+            nonlocal start
+            piece = _Piece(fragment, 0, start, start + length)
+            start += length + 1
+            return [piece]
+
+        self._complete = deque(
+            _Segment(next_piece(length), env_id, ordinal, length) for env_id, ordinal, length in state["complete"]
+        )
+        self._open = defaultdict(list, {env_id: next_piece(length) for env_id, length in state["open"]})
+        self._ordinals = defaultdict(int, state["ordinals"])
 
     def add(self, batch: RolloutBatch) -> None:
         """Takes in the next fragment of its environments; its memory may be reused afterwards."""
@@ -91,7 +140,7 @@ class SegmentJoiner:
         """Adds steps start to stop to an environment's open segment, and closes what is full."""
         pieces = self._open[env_id]
         while start < stop:
-            held = sum(piece.end - piece.start for piece in pieces)
+            held = _length(pieces)
             end = stop if self._horizon is None else min(stop, start + self._horizon - held)
             pieces.append(_Piece(fragment, column, start, end))
             length = held + end - start

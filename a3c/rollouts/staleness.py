@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from typing import Any
 
 from a3c.batch import RolloutBatch
 
@@ -18,9 +19,23 @@ class DelayLine:
         self.lag = lag
         self._line: deque[tuple[int, RolloutBatch]] = deque()
 
-    def __contains__(self, version: int) -> bool:
-        """Whether a batch that was collected at a version, the newest one, waits here."""
-        return bool(self._line) and self._line[-1][0] == version
+    @property
+    def newest(self) -> int | None:
+        """Version at which the last batch was collected; None where none is held."""
+        return self._line[-1][0] if self._line else None
+
+    @property
+    def steps_held(self) -> int:
+        """Real steps in the batches that are held."""
+        return sum(int(batch.mask.sum()) for _, batch in self._line)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Gives the batches that are held, as plain values."""
+        return {"line": [(version, list(batch)) for version, batch in self._line]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from what another line of the same lag gave."""
+        self._line = deque((version, RolloutBatch(*fields)) for version, fields in state["line"])
 
     def add(self, version: int, batch: RolloutBatch) -> None:
         """Takes in the batch that was collected at a version; its memory may be reused afterwards."""

@@ -60,12 +60,13 @@ class SharedWeights:
     make a reordering across a whole copy implausible rather than impossible.
 
     Args:
-        network: the network to mirror; its current tensors are version 0.
+        network: the network to mirror.
+        version: of its current tensors: the updates that a resumed run has made before.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, version: int = 0) -> None:
         self._block = _shared_copy(network)
-        self._sequence = shared_zeros(1, dtype=torch.int64)
+        self._sequence = shared_zeros(1, dtype=torch.int64).fill_(2 * version)
         self._map()
 
     def _map(self) -> None:
@@ -81,7 +82,7 @@ class SharedWeights:
 
     @property
     def version(self) -> int:
-        """Number of times that weights have been published."""
+        """Number of times that weights have been published, those of a resumed run's past included."""
         return int(self._counter[0]) // 2
 
     def publish(self, network: nn.Module) -> int:

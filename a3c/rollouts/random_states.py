@@ -1,0 +1,45 @@
+"""States of random generators as plain values, which a checkpoint may hold, and back."""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def generator_state(generator: np.random.Generator) -> str:
+    """Gives a NumPy generator's state as JSON: it has integers of 128 bits."""
+    return _to_json(generator.bit_generator.state)
+
+
+def set_generator_state(generator: np.random.Generator, state: str) -> None:
+    """Puts a generator into a state, in place: whatever else draws from it goes on from there too.
+
+    Raises:
+        ValueError: the state is that of another kind of generator.
+    """
+    generator.bit_generator.state = json.loads(state)
+
+
+def global_states() -> dict[str, Any]:
+    """Gives the states of this process's own generators: Python's, NumPy's and torch's on the CPU."""
+    return {
+        "python": _to_json(random.getstate()),
+        "numpy": _to_json(np.random.get_state(legacy=False)),
+        "torch": torch.get_rng_state(),
+    }
+
+
+def set_global_states(states: dict[str, Any]) -> None:
+    """Puts this process's own generators into the states that `global_states` gave."""
+    version, words, gauss = json.loads(states["python"])
+    random.setstate((version, tuple(words), gauss))
+    np.random.set_state(json.loads(states["numpy"]))
+    torch.set_rng_state(states["torch"])
+
+
+def _to_json(state: Any) -> str:
+    return json.dumps(state, default=lambda array: array.tolist())

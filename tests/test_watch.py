@@ -4,6 +4,7 @@ import time
 
 import pytest
 from helpers import fit
+from lightning.pytorch import Callback
 
 from a3c import GreedyEvaluation, RolloutDataModule
 from a3c.envs import EnvError
@@ -52,3 +53,21 @@ def test_an_evaluation_that_hangs_ends_the_run():
 def test_a_constructor_that_hangs_is_refused():
     with pytest.raises(EnvError, match=r"env: a3c\.faults:Faulty-v0 cannot be made: its constructor gave no sign"):
         RolloutDataModule(FAULTY, {"kind": "hang_constructor", "in_parent": True}, worker_timeout=0.3)
+
+
+def test_an_environment_that_hangs_in_sync_ends_the_run():
+    with pytest.raises(HangError, match=r"a3c\.faults:Faulty-v0 in this process gave no sign of life for 1 s"):
+        fit(env=FAULTY, env_kwargs={"kind": "hang", "in_parent": True}, mode="sync", worker_timeout=1.0)
+    for thread in threading.enumerate():
+        if thread.name == "a3c-step-watch":
+            thread.join(5)
+            assert not thread.is_alive()
+
+
+def test_a_learner_that_takes_its_time_in_sync_is_left_alone():
+    class Slow(Callback):
+        def on_train_batch_end(self, *args):
+            time.sleep(1.5)
+
+    model, *_ = fit(mode="sync", max_env_steps=64, worker_timeout=1.0, callbacks=[Slow()])
+    assert model.updates >= 2

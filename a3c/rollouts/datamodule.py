@@ -246,7 +246,12 @@ class RolloutDataModule(LightningDataModule):
     def _make_source(self, spec: CollectorSpec, shape: BatchShape) -> RolloutSource:
         if self.mode == "sync":
             buffers = [empty_batch(shape) for _ in range(self.rollouts_per_update)]
-            return InlineSource(spec, buffers, keeps_state=True)
+            watch = StepWatch(self.policy.timeout or math.inf, f"{self.env.id} in this process")
+
+            def beat(_: int) -> None:
+                watch.beat()
+
+            return InlineSource(spec, buffers, on_begin=beat, on_step=beat, keeps_state=True, watch=watch)
         return WorkerPool(
             CollectTask(spec),
             self.workers,

@@ -10,6 +10,7 @@ from a3c.batch import Lost, Rollout, RolloutBatch
 from a3c.rollouts.collector import Collector, CollectorSpec
 from a3c.rollouts.env_state import EnvStateError
 from a3c.rollouts.random_states import global_states, set_global_states
+from a3c.rollouts.watch import StepWatch
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +27,7 @@ class InlineSource:
         on_begin: told in which buffer a fragment begins.
         on_step: told how many time steps stand in it.
         keeps_state: whether its state can still be asked for once it is closed.
+        watch: breaks off an environment that hangs; None where another process looks.
 
     Attributes:
         collector: the collector, once started.
@@ -42,6 +44,7 @@ class InlineSource:
         on_begin: Callable[[int], None] = lambda buffer: None,
         on_step: Callable[[int], None] = lambda written: None,
         keeps_state: bool = False,
+        watch: StepWatch | None = None,
     ) -> None:
         self._spec = spec
         self._buffers = buffers
@@ -49,6 +52,7 @@ class InlineSource:
         self._worker, self._restarts, self._episodes = worker, restarts, episodes
         self._on_begin, self._on_step = on_begin, on_step
         self._keeps_state = keeps_state
+        self._watch = watch
         self._state: dict[str, Any] | None = None  # while there is no collector
         self._collecting = False
         self.collector: Collector | None = None
@@ -61,11 +65,18 @@ class InlineSource:
             EnvStateError: the state is that of other environments.
         """
         if self.collector is None:
+            if self._watch is not None:
+                self._watch.__enter__()
             self.collector = self._spec.build(self._worker, self._restarts, self._episodes, self._on_step)
             if self._state is not None and "collector" in self._state:
                 self.collector.load_state_dict(self._state["collector"])
                 set_global_states(self._state["random"])  # last of all: nothing else draws before training goes on
             self._state = None
+            self._rest()
+
+    def _rest(self) -> None:
+        if self._watch is not None:
+            self._watch.rest()
 
     def get(self, timeout: float) -> Rollout | Lost | None:
         """Collects the next rollout; never waits."""
@@ -76,6 +87,7 @@ class InlineSource:
         self._collecting = True
         fragment = self.collector.collect(buffer)
         self._collecting = False
+        self._rest()
         if fragment.discarded is not None:
             log.warning("a rollout is discarded: %s", fragment.discarded)
             self._free.append(place)
@@ -113,5 +125,9 @@ class InlineSource:
         if self.collector is not None:
             if self._keeps_state:
                 self._state = self.state_dict()
+            if self._watch is not None:
+                self._watch.beat()
             self.collector.close()
             self.collector, self._collecting = None, False
+        if self._watch is not None:
+            self._watch.__exit__()

@@ -6,6 +6,7 @@ is made to look at its spaces live in the main process, which nobody else watche
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 import time
@@ -41,6 +42,10 @@ class StepWatch:
     def beat(self) -> None:
         """Says that the main thread is alive."""
         self._beaten = time.monotonic()
+
+    def rest(self) -> None:
+        """Does not look until the next `beat`."""
+        self._beaten = math.inf
 
     def __enter__(self) -> Self:
         self.beat()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +13,8 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
 from a3c.blueprint import build
+from a3c.checkpoints import DamagedCheckpointError
+from a3c.checkpoints import load as load_file
 from a3c.envs import EnvSpec
 from a3c.evaluation import Evaluation, Evaluator
 from a3c.networks import ActorCritic
@@ -137,9 +138,11 @@ def read_checkpoint(file: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]
         CheckpointError: the file is no checkpoint of this project.
     """
     try:
-        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+        checkpoint = load_file(file)
         described, state = checkpoint["a3c"], checkpoint["state_dict"]
-    except (pickle.UnpicklingError, EOFError, KeyError, TypeError, ValueError, RuntimeError) as error:
+    except DamagedCheckpointError as error:
+        raise CheckpointError(str(error)) from error
+    except (KeyError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{file}: not a checkpoint of a3c: {reason}") from error
     prefix = "network."

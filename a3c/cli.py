@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import logging
+import math
+import os
 import signal
 import sys
 import time
+import traceback
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -17,17 +21,30 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from rich.console import Console
 from rich.table import Table
 
-from a3c.agent import CheckpointError, read_checkpoint
+from a3c.agent import read_checkpoint
 from a3c.blueprint import describe
 from a3c.callbacks import BudgetBar, Checkpoints, GreedyEvaluation, Interruption, RunReport
+from a3c.callbacks.checkpoints import CheckpointSaveError
+from a3c.callbacks.interruption import Interrupted, requeue
+from a3c.checkpoints import BEST, DamagedCheckpointError, load, present, tidy
+from a3c.envs import EnvError
 from a3c.guards import TrainingDivergedError
 from a3c.loggers import MetricsFile, make_wandb_logger
 from a3c.module import A3C
+from a3c.resumption import Start, changes, check_same, find_start
 from a3c.rollouts.datamodule import RolloutDataModule
 from a3c.rollouts.pool import WorkerError
+from a3c.rollouts.watch import HangError
+from a3c.run_folder import CHECKPOINTS, METRICS, FolderInUseError, FolderLock, logging_to, rewind, save_config
 from a3c.usage import explain, locate
 
+FAILED = 1
 USAGE_ERROR = 2
+# Their message says it all.
+PLAIN_ERRORS = (WorkerError, EnvError, HangError, CheckpointSaveError, TrainingDivergedError)
+
+log = logging.getLogger(__name__)
+
 TRAINER_DEFAULTS: dict[str, Any] = {
     "accelerator": "cpu",
     "devices": 1,
@@ -64,7 +81,13 @@ class TrainCLI(LightningCLI):
             default=None,
             help="run folder, new or empty (default: runs/ENV/ESTIMATOR-MODE/seedS-TIME)",
         )
-        parser.add_argument("--ckpt_path", type=str | None, default=None, help="checkpoint to go on from")
+        parser.add_argument(
+            "--ckpt_path",
+            type=str | None,
+            default=None,
+            help="checkpoint to go on from; or last: the newest of --run_dir, or of the newest run of this seed, in "
+            "whose folder the run goes on; or auto, with --run_dir: last if there is a checkpoint, else a beginning",
+        )
         parser.add_argument(
             "--stop_when_solved",
             type=bool,
@@ -72,6 +95,7 @@ class TrainCLI(LightningCLI):
             help="end the run when a greedy evaluation, and a second one, reach the environment's reward threshold",
         )
         parser.add_lightning_class_args(GreedyEvaluation, "evaluation")
+        parser.add_class_arguments(Checkpoints, "checkpoint", skip={"folder", "evaluation"}, instantiate=False)
         parser.link_arguments("mode", "data.mode")
         parser.link_arguments("seed_everything", "data.seed", compute_fn=_as_seed)
         parser.link_arguments("stop_when_solved", "evaluation.stop_when_solved")
@@ -105,7 +129,7 @@ class TrainingRun:
         console: where the table at the end goes; stdout by default.
 
     Raises:
-        UsageError: the run folder is in use, or the checkpoint does not exist.
+        UsageError: the run folder is in use, or there is no checkpoint that this run can go on from.
     """
 
     def __init__(self, cli: TrainCLI, console: Console | None = None) -> None:
@@ -115,9 +139,13 @@ class TrainingRun:
         self.evaluation: GreedyEvaluation = cli.config_init["evaluation"]
         self._parser, self._config = cli.parser, cli.config
         self._console = console or Console()
-        self._ckpt_path = cli.config["ckpt_path"]
-        if self._ckpt_path is not None:
-            self._check_checkpoint(Path(self._ckpt_path))
+        self.estimator = type(self.module.returns).__name__
+        try:
+            # Its folder follows, once there is one.
+            every_seconds = cli.config["checkpoint"]["every_seconds"]
+            self.checkpoints = Checkpoints(Path(CHECKPOINTS), self.evaluation, every_seconds)
+        except ValueError as error:
+            raise UsageError(f"checkpoint.{error}") from error
         try:
             self.data.check_run(self.module)
         except ValueError as error:
@@ -126,18 +154,26 @@ class TrainingRun:
             self.module.check_run(self.data.max_env_steps, self.data.learners)
         except ValueError as error:
             raise UsageError(f"model.{error}") from error
-        self.estimator = type(self.module.returns).__name__
-        self.folder = self._make_folder(cli.config["run_dir"])
-        self.interruption = Interruption()
-        self.report = RunReport(self.folder, self.evaluation)
-
-    def _check_checkpoint(self, path: Path) -> None:
-        """Refuses a checkpoint that this run cannot go on from, by what differs."""
-        if not path.is_file():
-            raise UsageError(f"ckpt_path: got {str(path)!r}, must be a checkpoint file that exists")
+        self._described: dict[str, Any] = {}  # what the checkpoint says of its run
+        self.start = self._find_start()
+        self.folder = self.start.folder or self._make_folder(cli.config["run_dir"])
         try:
-            described, _ = read_checkpoint(path)
-        except CheckpointError as error:
+            self._lock = FolderLock(self.folder)
+        except FolderInUseError as error:
+            raise UsageError(f"run_dir: {error}") from error
+        self.checkpoints.folder = self.folder / CHECKPOINTS
+        self.interruption = Interruption()
+        self.report = RunReport(self.folder, self.evaluation, self.start.checkpoint)
+
+    def _find_start(self) -> Start:
+        """Finds the checkpoint that is asked for, and refuses one that this run cannot go on from."""
+        wanted, run_dir, run_name = (self._config.get(key) for key in ("ckpt_path", "run_dir", "run_name"))
+        folder = Path(run_dir) if run_dir is not None else self._shelf / run_name if run_name is not None else None
+        try:
+            start = find_start(wanted, folder, self._shelf, self.data.seed)
+            if start.checkpoint is not None:
+                self._described, _ = read_checkpoint(start.checkpoint)
+        except ValueError as error:
             raise UsageError(f"ckpt_path: {error}") from error
         ours = {
             "env": describe(self.data.env),
@@ -146,16 +182,23 @@ class TrainingRun:
             "optimizer": self.module.optimizer_name,
             "optimizers": 1 if self.module.shared_optimizer else max(1, self.data.learners),
         }
-        for name, wanted in ours.items():
-            if (theirs := described.get(name)) != wanted:
-                raise UsageError(
-                    f"ckpt_path: {path} was trained with {name} {theirs}, must be that of the run: {wanted}"
-                )
+        if start.checkpoint is not None:
+            try:
+                check_same(self._described, ours)
+            except ValueError as error:
+                raise UsageError(f"ckpt_path: {start.checkpoint} {error}") from error
+        elif wanted is not None:
+            sys.stderr.write(f"ckpt_path: {wanted}: {folder} has no checkpoint, so the run begins anew\n")
+        return start
+
+    @property
+    def _shelf(self) -> Path:
+        """Where run folders lie that nobody named."""
+        return Path("runs", self.data.env.id.replace(":", "-"), f"{self.estimator}-{self.data.mode}")
 
     def _make_folder(self, wanted: str | None) -> Path:
         if wanted is None:
-            env = self.data.env.id.replace(":", "-")
-            parent = Path("runs", env, f"{self.estimator}-{self.data.mode}")
+            parent = self._shelf
             name = f"seed{self.data.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
             candidates = [parent / name, *(parent / f"{name}-{number}" for number in range(2, 100))]
         else:
@@ -173,35 +216,86 @@ class TrainingRun:
 
     def execute(self) -> int:
         """Trains, and gives the exit status: 0, 1 after a failure, 128 + n after signal n."""
-        config = self._save_config()
-        status = 1
+        self.interruption.install()
+        status = FAILED
         try:
-            self._attach(config)
-            self.trainer.fit(
-                self.module, self.data, ckpt_path=self._ckpt_path, weights_only=True if self._ckpt_path else None
-            )
-        except (KeyboardInterrupt, SystemExit):
-            # The first before the fit, the second from Lightning within it: a Ctrl-C in start-up, or a second one.
-            status = 128 + (self.interruption.signal or signal.SIGINT)
-        except (WorkerError, TrainingDivergedError) as error:
-            sys.stderr.write(f"error: {error}\n")
-        else:
-            status = 0 if self.interruption.signal is None else 128 + self.interruption.signal
-            self._print_summary()
+            with logging_to(self.folder):
+                try:
+                    status = self._train()
+                finally:
+                    with suppress(Interrupted):
+                        self._finish(status)
+                    self.interruption.disarm()
+                if self.interruption.signal == signal.SIGUSR1:
+                    requeue()  # at the very end: SLURM ends the job there and then
         finally:
-            self.data.close()
+            self._lock.release()
             self.interruption.restore()
-            if wandb.run is not None:
-                wandb.run.summary.update(self.report.summary)
-            wandb.finish(exit_code=status)
+        return self._status(status)
+
+    def _status(self, status: int) -> int:
+        """Gives the exit status as it stands: a failure outranks a signal."""
+        number = self.interruption.signal
+        return status if status == FAILED or number is None else 128 + number
+
+    def _train(self) -> int:
+        """Fits, with a last line for every way out."""
+        status = 0
+        try:
+            if self.start.folder is not None:
+                self._go_on_in_folder()
+            for change in changes(self._described, self.module.settings):
+                log.warning("%s", change)
+            checkpoint = self.start.checkpoint
+            if checkpoint is not None:
+                log.info("goes on from %s", checkpoint)
+            self._attach(self._save_config())
+            self.trainer.fit(
+                self.module, self.data, ckpt_path=checkpoint, weights_only=True if checkpoint is not None else None
+            )
+        except Interrupted:
+            pass
+        except (Exception, SystemExit) as error:  # the second from an environment in this process
+            status = FAILED
+            self._say_why(error)
+        with suppress(Interrupted):
+            if self.report.summary and status == 0:
+                self._print_summary()
         return status
 
+    def _say_why(self, error: BaseException) -> None:
+        text = str(error) if isinstance(error, PLAIN_ERRORS) else traceback.format_exc()
+        files = present(self.checkpoints.folder)
+        saved = f"the newest checkpoint is {files[0]}" if files else "there is no checkpoint"
+        last_line = f"failed after {self.data.progress.env_steps:,} env steps; {saved}"
+        log.info("%s\n%s", text, last_line)
+        sys.stderr.write(f"error: {text.rstrip()}\nerror: {last_line}\n")
+
+    def _finish(self, status: int) -> None:
+        """Stops the workers, and W&B."""
+        self.data.close()
+        if wandb.run is not None:
+            wandb.run.summary.update(self.report.summary)
+        wandb.finish(exit_code=self._status(status))
+
+    def _go_on_in_folder(self) -> None:
+        """Makes the folder what it was when the checkpoint was saved."""
+        rewind(self.folder, -1 if self.start.checkpoint is None else self._described.get("env_steps", math.inf))
+        tidy(self.checkpoints.folder)
+        best = self.checkpoints.folder / BEST
+        if best.is_file():
+            try:
+                self.evaluation.best = load(best)["callbacks"]["GreedyEvaluation"]["best"]
+            except (DamagedCheckpointError, KeyError) as error:
+                log.warning("the next evaluation replaces %s: %s", best, error)
+
     def _save_config(self) -> dict[str, Any]:
-        """Writes config.yaml; without the folder's name, so that it can be run again."""
+        """Writes config.yaml; without names of this run's files, so that it can be run again."""
         config = self._config.clone()
         config["run_dir"] = None
+        config["ckpt_path"] = None if self.start.checkpoint is None else str(self.start.checkpoint)
         text = self._parser.dump(config, skip_unset=False)
-        (self.folder / "config.yaml").write_text(text)
+        save_config(self.folder, text)
         parsed: dict[str, Any] = yaml.safe_load(text)
         return parsed
 
@@ -214,15 +308,13 @@ class TrainingRun:
             mode=self.data.mode,
             seed=self.data.seed,
             config=config,
+            run_id=self._described.get("wandb_run_id") if self.start.folder is not None else None,
         )
-        self.trainer.loggers = [MetricsFile(self.folder / "metrics.csv"), tracker]
+        self.checkpoints.notes["wandb_run_id"] = getattr(tracker.experiment, "id", None)
+        self.trainer.loggers = [MetricsFile(self.folder / METRICS), tracker]
         callbacks: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]
-        callbacks += [
-            Checkpoints(self.folder / "checkpoints", self.evaluation),
-            self.report,
-            BudgetBar(),
-            self.interruption,
-        ]
+        callbacks.insert(0, self.interruption)
+        callbacks += [self.checkpoints, self.report, BudgetBar()]
 
     def _print_summary(self) -> None:
         summary = self.report.summary
@@ -233,6 +325,8 @@ class TrainingRun:
             table.add_row(what, figure)
         self._console.print(table)
         self._console.print(f"run folder:     {self.folder}", soft_wrap=True)
+        if self.interruption.signal is not None:
+            self._console.print(f"to go on:       --ckpt_path last --run_dir {self.folder}", soft_wrap=True)
         picture = self.folder / "learning_curve.png"
         if picture.exists():
             self._console.print(f"learning curve: {picture}", soft_wrap=True)
@@ -279,9 +373,19 @@ def _quieten() -> None:
         ".*does not have many workers.*",
         ".*your dataloader is not resumable.*",  # the data module keeps what it needs to go on
         ".*isinstance\\(treespec, LeafSpec\\).*",
+        ".*`srun` command is available.*",
         "(?s).*instantiate_classes.*deprecated.*",  # jsonargparse, of Lightning's own code
     ):
         warnings.filterwarnings("ignore", message=message)
+
+
+def _leave_slurm_to_us() -> None:
+    """Keeps Lightning from requeueing the job, and from taking up checkpoints of its own making.
+
+    Its documented way to be left alone in a SLURM job is the name of an interactive one.
+    """
+    if "SLURM_JOB_ID" in os.environ:
+        os.environ["SLURM_JOB_NAME"] = "interactive"
 
 
 def main(config: Path, args: Sequence[str] | None = None) -> int:
@@ -296,6 +400,7 @@ def main(config: Path, args: Sequence[str] | None = None) -> int:
         after signal n.
     """
     _quieten()
+    _leave_slurm_to_us()
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))  # a user's own estimator lies where the command is typed
     try:

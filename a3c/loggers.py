@@ -25,13 +25,16 @@ class MetricsFile(Logger):
     line is on disk when `log_metrics` comes back; a new key rewrites the file with a wider header.
 
     Args:
-        path: the file; it must not exist.
+        path: the file; where there is one already, lines are added to it.
     """
 
     def __init__(self, path: Path) -> None:
         super().__init__()
         self._path = path
         self._keys: list[str] = []
+        if path.exists():
+            with path.open(newline="") as file:
+                self._keys = next(csv.reader(file), [])
 
     @property
     def name(self) -> str:
@@ -97,7 +100,14 @@ def wandb_mode() -> str:
 
 
 def make_wandb_logger(
-    folder: Path, *, env: str, estimator: str, mode: str, seed: int, config: Mapping[str, Any]
+    folder: Path,
+    *,
+    env: str,
+    estimator: str,
+    mode: str,
+    seed: int,
+    config: Mapping[str, Any],
+    run_id: str | None = None,
 ) -> RunTracker:
     """Starts a W&B run whose x-axis is env steps, and gives its Lightning logger.
 
@@ -108,6 +118,7 @@ def make_wandb_logger(
         mode: update mode.
         seed: the run's seed.
         config: the whole configuration.
+        run_id: of the W&B run to go on with; None begins one.
     """
     os.environ.setdefault("WANDB_SILENT", "true")
     run = wandb.init(
@@ -118,6 +129,8 @@ def make_wandb_logger(
         name=f"{estimator}-{mode}-s{seed}",
         tags=[env, estimator, mode],
         config=dict(config),
+        id=run_id,
+        resume=None if run_id is None else "allow",
         settings=wandb.Settings(console="off", silent=True),
     )
     # The axis first, and never Lightning's: updates are not comparable between estimators.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import fields
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -15,6 +16,7 @@ from torch.optim import Adam, Optimizer
 from a3c.actor_learner import ActorLearnerTask
 from a3c.batch import BatchShape, RolloutBatch
 from a3c.blueprint import describe
+from a3c.checkpoints import FORMAT
 from a3c.guards import TrainingDivergedError, UpdateGuard
 from a3c.hogwild import SharedLearning
 from a3c.metrics import LagRecord, MetricSums, column_lags, mean_lag
@@ -345,13 +347,23 @@ class A3C(LightningModule):
     def _data(self) -> Any:
         return self.trainer.datamodule  # type: ignore[attr-defined]
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a run may change when it goes on, and what then changes the meaning of its figures."""
+        names = [field.name for field in fields(self.objective) if field.name != "returns"]
+        return {name: getattr(self.objective, name) for name in names} | {"max_grad_norm": self.max_grad_norm}
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["a3c"] = {
+        saved = checkpoint.setdefault("a3c", {})  # callbacks have their say first
+        saved |= {
+            "format": FORMAT,
             "network": describe(self.network),
             "returns": describe(self.returns),
             "env": describe(self._data.env),
             "optimizer": self.optimizer_name,
             "optimizers": len(self.trainer.optimizers),
+            "settings": self.settings,
+            "env_steps": self._data.progress.env_steps,
             "updates": self.updates,
             "lags": self.lags.state_dict(),
             "skipped_updates": self.skipped_updates,

@@ -6,14 +6,14 @@ import sys
 from pathlib import Path
 
 DEFAULT_CONFIG = Path(__file__).resolve().parent.parent / "configs" / "cartpole.yaml"
-INTERRUPTED = 128 + signal.SIGINT
 
 
 def main() -> int:
     """Starts the fork server first: it imports torch while this process imports Lightning."""
     # An import may swallow a KeyboardInterrupt and go on. Nothing is lost by leaving at once: all that
-    # runs yet is the fork server, which ends with this process.
-    signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
+    # runs yet is the fork server, which ends with this process. The run sets handlers of its own.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, lambda number, _: os._exit(128 + number))
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(name, "1")  # learner and workers each keep to one core
     from a3c.rollouts.forkserver import start_fork_server
@@ -21,12 +21,8 @@ def main() -> int:
     start_fork_server()
     from a3c.cli import main as train
 
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     return train(DEFAULT_CONFIG)
 
 
 if __name__ == "__main__":  # workers import this file again: nothing heavy may stand above
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:  # before the run began
-        sys.exit(INTERRUPTED)
+    sys.exit(main())

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 
 import torch
 
@@ -24,3 +25,14 @@ class DyingAdam(torch.optim.Adam):
                 parameter.add_(0.001)
             os.kill(os.getpid(), signal.SIGKILL)
         return super().step(closure)
+
+
+class SlowCount(torch.optim.SGD):
+    """Adds 1 to every parameter, one tensor after another, and slowly: half a step is easy to see."""
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                parameter.add_(1)
+                time.sleep(0.002)

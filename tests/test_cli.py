@@ -99,6 +99,7 @@ def test_a_run_folder_holds_all_that_the_run_was(finished):
         "config.yaml",
         "episode_length.png",
         "learning_curve.png",
+        "log.txt",
         "metrics.csv",
         "summary.json",
         "wandb",
@@ -397,7 +398,8 @@ def test_a_signal_leaves_a_checkpoint_a_finished_wandb_run_and_no_process(tmp_pa
     assert group_is_gone(process.pid)
 
 
-def test_a_signal_during_the_imports_ends_the_command_at_once(tmp_path):
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_during_the_imports_ends_the_command_at_once(tmp_path, number, status):
     command = [*TRAIN, "--data.max_env_steps", "1000000000", "--stop_when_solved", "false"]
     process = subprocess.Popen(
         command, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True, start_new_session=True
@@ -407,8 +409,8 @@ def test_a_signal_during_the_imports_ends_the_command_at_once(tmp_path):
         while not processes_naming("a3c.rollouts.worker") and time.monotonic() < deadline:
             time.sleep(0.01)  # until the fork server is there, which is started before the imports
         time.sleep(0.5)
-        os.killpg(process.pid, signal.SIGINT)
-        assert process.wait(30) == 130
+        os.killpg(process.pid, number)
+        assert process.wait(30) == status
     finally:
         process.kill()
         error = process.communicate()[1]

@@ -136,10 +136,11 @@ class GreedyEvaluation(Callback):
             "count": self._count,
             "solved_at_env_steps": self.solved_at_env_steps,
             "solved_at_seconds": self.solved_at_seconds,
+            "best": self.best,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._count = state_dict["count"]  # `best` begins anew, as the folder of checkpoints does
+        self._count = state_dict["count"]  # `best` is that of the best.ckpt in the run's own folder
         self.solved_at_env_steps = state_dict["solved_at_env_steps"]
         self.solved_at_seconds = state_dict["solved_at_seconds"]
 

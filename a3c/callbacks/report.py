@@ -22,18 +22,31 @@ class RunReport(Callback):
     Args:
         folder: the run folder, with its metrics.csv in it.
         evaluation: where the evaluation figures come from.
+        resumed_from: the checkpoint that the run goes on from, if any.
     """
 
-    def __init__(self, folder: Path, evaluation: GreedyEvaluation) -> None:
+    def __init__(self, folder: Path, evaluation: GreedyEvaluation, resumed_from: Path | None = None) -> None:
         self.folder = folder
         self._evaluation = evaluation
+        self._resumed_from = resumed_from
+        self._began = False
         self.summary: dict[str, Any] = {}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._began = True
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        if self._began and not self.summary:
+            self._write_summary(trainer, pl_module)
+
+    def _write_summary(self, trainer: Trainer, module: LightningModule) -> None:
+        self.summary = self._summarise(trainer, module)
+        (self.folder / "summary.json").write_text(json.dumps(self.summary, indent=2) + "\n")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         for logger in trainer.loggers:
             logger.save()
-        self.summary = self._summarise(trainer, pl_module)
-        (self.folder / "summary.json").write_text(json.dumps(self.summary, indent=2) + "\n")
+        self._write_summary(trainer, pl_module)
         if (self.folder / "metrics.csv").exists():
             summary = self.summary
             title = f"{summary['env']} · {summary['estimator']} · {summary['mode']} · seed {summary['seed']}"
@@ -75,6 +88,10 @@ class RunReport(Callback):
             "collected_env_steps": progress.collected,
             "trained_env_steps": progress.trained,
             "dropped_env_steps": progress.dropped.total(),
+            "dropped_by_reason": dict(progress.dropped),
             "in_flight_env_steps": progress.in_flight,
+            "worker_deaths": progress.worker_deaths,
+            "worker_restarts": progress.worker_restarts,
+            "resumed_from": str(self._resumed_from) if self._resumed_from else None,
             "worker_exit_codes": data.worker_exit_codes,
         }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import re
 import signal
 import sys
 import time
@@ -13,6 +15,7 @@ from typing import Any, Literal, NoReturn
 
 import wandb
 import yaml
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from rich.console import Console
 from rich.table import Table
@@ -20,10 +23,12 @@ from rich.table import Table
 from a3c.agent import CheckpointError, read_checkpoint
 from a3c.blueprint import describe
 from a3c.callbacks import BudgetBar, Checkpoints, GreedyEvaluation, Interruption, RunReport
+from a3c.envs import EnvError
 from a3c.loggers import MetricsFile, make_wandb_logger
 from a3c.module import A3C
 from a3c.rollouts.datamodule import RolloutDataModule
 from a3c.rollouts.pool import WorkerError
+from a3c.screening import NotAllowedError, Screened, screen
 from a3c.usage import explain, locate
 
 USAGE_ERROR = 2
@@ -53,7 +58,16 @@ class OneLineParser(LightningArgumentParser):
 
 
 class TrainCLI(LightningCLI):
-    """Parses flags and configs, and builds module, data and trainer."""
+    """Parses flags and configs, and builds module, data and trainer.
+
+    Args:
+        screened: what the command line allows.
+        kwargs: see LightningCLI.
+    """
+
+    def __init__(self, screened: Screened, **kwargs: Any) -> None:
+        self._screened = screened
+        super().__init__(**kwargs)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--mode", type=Literal["sync", "async", "hogwild"], default="async", help="update mode")
@@ -62,6 +76,19 @@ class TrainCLI(LightningCLI):
             type=str | None,
             default=None,
             help="run folder, new or empty (default: runs/ENV/ESTIMATOR-MODE/seedS-TIME)",
+        )
+        parser.add_argument(
+            "--run_name",
+            type=str | None,
+            default=None,
+            help="name of the run in W&B, and of its folder instead of seedS-TIME; must be new",
+        )
+        parser.add_argument(
+            "--allow",
+            metavar="PREFIX",
+            action="append",
+            type=str,
+            help="module or package whose classes and environments config files may name; may be repeated",
         )
         parser.add_argument("--ckpt_path", type=str | None, default=None, help="checkpoint to go on from")
         parser.add_argument(
@@ -77,6 +104,9 @@ class TrainCLI(LightningCLI):
         for space in ("observation_space", "action_space"):
             parser.link_arguments(f"data.{space}", f"model.network.init_args.{space}", apply_on="instantiate")
 
+    def before_instantiate_classes(self) -> None:
+        self._screened.check_env(self.config["data"]["env"])
+
     def _set_seed(self) -> None:
         seed = self.config["seed_everything"]
         if isinstance(seed, bool) or not 0 <= seed < 2**32:
@@ -90,6 +120,8 @@ class TrainCLI(LightningCLI):
         except ValueError as error:
             # A constructor's message begins with its argument's name.
             raise UsageError(locate(str(error), self.config.keys())) from error
+        except MisconfigurationException as error:
+            raise UsageError(f"trainer: {error}".replace("\n", " ")) from error
 
 
 def _as_seed(seed: bool | int) -> int:
@@ -104,7 +136,7 @@ class TrainingRun:
         console: where the table at the end goes; stdout by default.
 
     Raises:
-        UsageError: the run folder is in use, or the checkpoint does not exist.
+        UsageError: the run folder is in use or its name leads elsewhere, or the checkpoint does not exist.
     """
 
     def __init__(self, cli: TrainCLI, console: Console | None = None) -> None:
@@ -114,6 +146,7 @@ class TrainingRun:
         self.evaluation: GreedyEvaluation = cli.config_init["evaluation"]
         self._parser, self._config = cli.parser, cli.config
         self._console = console or Console()
+        _check_name(cli.config["run_name"], cli.config["run_dir"])
         self._ckpt_path = cli.config["ckpt_path"]
         if self._ckpt_path is not None:
             self._check_checkpoint(Path(self._ckpt_path))
@@ -126,6 +159,7 @@ class TrainingRun:
         except ValueError as error:
             raise UsageError(f"model.{error}") from error
         self.estimator = type(self.module.returns).__name__
+        self.run_name: str | None = cli.config["run_name"]
         self.folder = self._make_folder(cli.config["run_dir"])
         self.interruption = Interruption()
         self.report = RunReport(self.folder, self.evaluation)
@@ -152,11 +186,12 @@ class TrainingRun:
                 )
 
     def _make_folder(self, wanted: str | None) -> Path:
+        """Makes the run's folder; nothing that is there already is written into."""
         if wanted is None:
-            env = self.data.env.id.replace(":", "-")
-            parent = Path("runs", env, f"{self.estimator}-{self.data.mode}")
-            name = f"seed{self.data.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
-            candidates = [parent / name, *(parent / f"{name}-{number}" for number in range(2, 100))]
+            parent = self._shelf
+            name = self.run_name or f"seed{self.data.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
+            more = [] if self.run_name else [parent / f"{name}-{number}" for number in range(2, 100)]
+            candidates = [parent / name, *more]
         else:
             candidates = [Path(wanted)]
         for folder in candidates:
@@ -168,7 +203,19 @@ class TrainingRun:
             except OSError as error:
                 raise UsageError(f"run_dir: got {str(folder)!r}, must be a folder that can be made: {error}") from error
             return folder
+        if self.run_name:
+            raise UsageError(f"run_name: got {self.run_name!r}, must be new: {candidates[-1]} exists")
         raise UsageError(f"run_dir: got {str(candidates[-1])!r}, must be a folder that is new or empty")
+
+    @property
+    def _shelf(self) -> Path:
+        """Where run folders lie that nobody placed: runs/ENV/ESTIMATOR-MODE; no id and no link leads out of runs/."""
+        env = [re.sub(r"^\.+|[^\w.-]|^$", "-", part) for part in self.data.env.id.split("/")]
+        parent = Path("runs", *env, f"{self.estimator}-{self.data.mode}")
+        inner = [folder for folder in (parent, *parent.parents) if len(folder.parts) > 1]
+        if link := next((folder for folder in inner if folder.is_symlink()), None):
+            raise UsageError(f"run_dir: got {str(parent)!r} by default, must lead through no link, which {link} is")
+        return parent
 
     def execute(self) -> int:
         """Trains, and gives the exit status: 0, 1 after a failure, 128 + n after signal n."""
@@ -176,13 +223,12 @@ class TrainingRun:
         status = 1
         try:
             self._attach(config)
-            self.trainer.fit(
-                self.module, self.data, ckpt_path=self._ckpt_path, weights_only=True if self._ckpt_path else None
-            )
+            # Weights only in any case: without ckpt_path Lightning may find a checkpoint by itself, on SLURM.
+            self.trainer.fit(self.module, self.data, ckpt_path=self._ckpt_path, weights_only=True)
         except (KeyboardInterrupt, SystemExit):
             # The first before the fit, the second from Lightning within it: a Ctrl-C in start-up, or a second one.
             status = 128 + (self.interruption.signal or signal.SIGINT)
-        except WorkerError as error:
+        except (WorkerError, EnvError) as error:
             sys.stderr.write(f"error: {error}\n")
         else:
             status = 0 if self.interruption.signal is None else 128 + self.interruption.signal
@@ -196,9 +242,10 @@ class TrainingRun:
         return status
 
     def _save_config(self) -> dict[str, Any]:
-        """Writes config.yaml; without the folder's name, so that it can be run again."""
+        """Writes config.yaml; without the folder's and the run's name, so that it can be run again."""
         config = self._config.clone()
-        config["run_dir"] = None
+        config["run_dir"] = config["run_name"] = None
+        config["allow"] = None  # a file has no say in whom the next user trusts
         text = self._parser.dump(config, skip_unset=False)
         (self.folder / "config.yaml").write_text(text)
         parsed: dict[str, Any] = yaml.safe_load(text)
@@ -213,6 +260,7 @@ class TrainingRun:
             mode=self.data.mode,
             seed=self.data.seed,
             config=config,
+            name=self.run_name,
         )
         self.trainer.loggers = [MetricsFile(self.folder / "metrics.csv"), tracker]
         callbacks: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]
@@ -243,6 +291,18 @@ class TrainingRun:
         if offline is not None:
             self._console.print(f"in the terminal: wandb leet {offline}", soft_wrap=True)
             self._console.print(f"to your account: wandb sync {offline}", soft_wrap=True)
+
+
+def _check_name(name: str | None, folder: str | None) -> None:
+    """Refuses a name that leads to another folder than its own."""
+    if name is None:
+        return
+    if folder is not None:
+        raise UsageError(f"run_name: got {name!r} and run_dir {folder!r}, must be one of them")
+    if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}", name):
+        raise UsageError(
+            f"run_name: got {name!r}, must be 1 to 100 letters, digits, '.', '_' and '-', and not begin with '.'"
+        )
 
 
 def _rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
@@ -296,22 +356,26 @@ def main(config: Path, args: Sequence[str] | None = None) -> int:
     _quieten()
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))  # a user's own estimator lies where the command is typed
+    arguments = sys.argv[1:] if args is None else list(args)
+    # Set to true it would have the parser take any flag, and further configs, from the environment.
+    os.environ.pop("JSONARGPARSE_DEFAULT_ENV", None)
     try:
         cli = TrainCLI(
-            A3C,
-            RolloutDataModule,
+            screen(config, arguments),
+            model_class=A3C,
+            datamodule_class=RolloutDataModule,
             save_config_callback=None,
             trainer_defaults=TRAINER_DEFAULTS,
             seed_everything_default=1,
             parser_class=OneLineParser,
             parser_kwargs={"default_config_files": [str(config)], "allow_abbrev": False},
-            args=None if args is None else list(args),
+            args=None if args is None else arguments,
             run=False,
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
         )
         run = TrainingRun(cli)
-    except (UsageError, UnicodeDecodeError) as error:  # the second from a config that is no text
+    except (UsageError, NotAllowedError, UnicodeDecodeError) as error:  # the second from a config that is no text
         sys.stderr.write(f"{Path(sys.argv[0]).name}: error: {error}\n")
         return USAGE_ERROR
     return run.execute()

@@ -97,7 +97,14 @@ def wandb_mode() -> str:
 
 
 def make_wandb_logger(
-    folder: Path, *, env: str, estimator: str, mode: str, seed: int, config: Mapping[str, Any]
+    folder: Path,
+    *,
+    env: str,
+    estimator: str,
+    mode: str,
+    seed: int,
+    config: Mapping[str, Any],
+    name: str | None = None,
 ) -> RunTracker:
     """Starts a W&B run whose x-axis is env steps, and gives its Lightning logger.
 
@@ -108,6 +115,7 @@ def make_wandb_logger(
         mode: update mode.
         seed: the run's seed.
         config: the whole configuration.
+        name: the run's name; ESTIMATOR-MODE-sSEED by default.
     """
     os.environ.setdefault("WANDB_SILENT", "true")
     run = wandb.init(
@@ -115,7 +123,7 @@ def make_wandb_logger(
         dir=folder.absolute(),  # W&B's service may have been started in another working folder
         mode=wandb_mode(),  # type: ignore[arg-type]
         group=f"{env}/{estimator}",
-        name=f"{estimator}-{mode}-s{seed}",
+        name=name or f"{estimator}-{mode}-s{seed}",
         tags=[env, estimator, mode],
         config=dict(config),
         settings=wandb.Settings(console="off", silent=True),

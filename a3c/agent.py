@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterable
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +14,7 @@ import torch
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
+from a3c.allowlist import checked_prefixes, lies_under
 from a3c.blueprint import build
 from a3c.checkpoints import DamagedCheckpointError
 from a3c.checkpoints import load as load_file
@@ -104,31 +107,51 @@ class Agent:
         return self.folder
 
 
-def load(path: str | PathLike[str], which: Literal["last", "best"] = "last") -> Agent:
+def load(path: str | PathLike[str], which: Literal["last", "best"] = "last", allow: str | Iterable[str] = ()) -> Agent:
     """Loads a policy from a run folder or a checkpoint; no environment is made for it.
 
+    A checkpoint names the classes of its network and, as "module:Name-v0", the module of its
+    environment. Nothing is imported for it but this project and what `allow` says.
+
     Args:
-        path: a run folder, or a checkpoint file.
+        path: a run folder, or a checkpoint file, on this machine.
         which: the checkpoint of a run folder: the last one, or the best one evaluated.
+        allow: your own modules and packages that the checkpoint may name, such as ["my_networks"].
 
     Raises:
         FileNotFoundError: there is nothing there.
-        CheckpointError: the file is no checkpoint of this project, or its network cannot be built.
+        CheckpointError: the file is no checkpoint of this project, it names what is not allowed, or
+            its network cannot be built.
+        ValueError: `allow` holds what is no module or package.
     """
+    allow = checked_prefixes(allow)
+    if "://" in os.fspath(path):
+        raise CheckpointError(f"{path}: is an address, must be a run folder or a checkpoint on this machine")
     path = Path(path)
     file = path / "checkpoints" / f"{which}.ckpt" if path.is_dir() else path
     if not file.is_file():
         raise FileNotFoundError(f"{file}: no such checkpoint")
     described, weights = read_checkpoint(file)
     try:
-        network = build(described["network"], ActorCritic)
+        network = build(described["network"], ActorCritic, allow)
         network.load_state_dict(weights)
         env = build(described["env"], EnvSpec)
-    except (KeyError, TypeError, ValueError, ImportError, RuntimeError) as error:
+        _check_env_module(env, allow)
+    except (KeyError, TypeError, ValueError, AttributeError, ImportError, RuntimeError) as error:
         raise CheckpointError(f"{file}: cannot be rebuilt here: {error}") from error
     network.eval()
     folder = file.parent.parent
     return Agent(network, env, folder if (folder / "metrics.csv").exists() else None)
+
+
+def _check_env_module(env: EnvSpec, allow: tuple[str, ...]) -> None:
+    """Refuses an environment whose module would be imported once it is made, unless it is trusted."""
+    module = env.module
+    if module and not lies_under(module, allow):
+        raise ImportError(
+            f"env: got {env.id!r}, which imports {module}; must be an id alone, or of a module that you trust: "
+            f"allow=[{module.partition('.')[0]!r}]"
+        )
 
 
 def read_checkpoint(file: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
@@ -139,7 +162,7 @@ def read_checkpoint(file: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]
     """
     try:
         checkpoint = load_file(file)
-        described, state = checkpoint["a3c"], checkpoint["state_dict"]
+        described, state = checkpoint["a3c"], dict(checkpoint["state_dict"])
     except DamagedCheckpointError as error:
         raise CheckpointError(str(error)) from error
     except (KeyError, TypeError, ValueError) as error:

@@ -2,19 +2,23 @@
 
 An object is described by its class path and its constructor's arguments, read from attributes of
 the same names. A description holds numbers, strings, lists and dicts only. To build from one imports
-the module that it names, so descriptions are to be trusted as far as the modules installed here are;
-what is called is only ever a class of the expected kind.
+the module that it names, so it may name only this project, the spaces of Gymnasium, and what the
+reader trusts; what is called is only ever a class of the expected kind.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
 import numpy as np
 from gymnasium import spaces
+
+from a3c.allowlist import checked_prefixes, lies_under
+
+TRUSTED = ("a3c", "gymnasium.spaces")
 
 
 def describe(value: Any) -> Any:
@@ -57,34 +61,46 @@ def _arguments(value: Any) -> dict[str, Any]:
     return arguments
 
 
-def build(description: Any, expected: type) -> Any:
+def build(description: Any, expected: type, allow: str | Iterable[str] = ()) -> Any:
     """Builds what `describe` described.
 
     Args:
         description: of an object, or a plain value.
         expected: class that the object, and objects within it, must be derived from; spaces of
             Gymnasium are allowed within it as well.
+        allow: modules and packages, beside `TRUSTED`, from which classes may come.
 
     Raises:
-        ImportError: the class cannot be imported here.
+        ImportError: the class cannot be imported here, or is not allowed to be.
         TypeError: it is not derived from `expected`.
     """
+    allow = checked_prefixes(allow)
     if isinstance(description, list):
-        return [build(item, expected) for item in description]
+        return [build(item, expected, allow) for item in description]
     if not isinstance(description, dict):
         return description
     if set(description) != {"class_path", "init_args"}:
-        return {key: build(item, expected) for key, item in description.items()}
-    module, _, name = description["class_path"].rpartition(".")
-    try:
-        cls = getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ImportError(f"{description['class_path']} cannot be imported: {error}") from error
-    if not (isinstance(cls, type) and issubclass(cls, (expected, spaces.Box, spaces.Discrete))):
-        raise TypeError(f"{description['class_path']} is not a class derived from {expected.__name__}")
-    arguments = {key: build(item, expected) for key, item in description["init_args"].items()}
+        return {key: build(item, expected, allow) for key, item in description.items()}
+    cls = _import_class(str(description["class_path"]), expected, allow)
+    arguments = {key: build(item, expected, allow) for key, item in description["init_args"].items()}
     if cls is spaces.Box:
         dtype = np.dtype(arguments["dtype"])
         low, high = (np.asarray(arguments[key], dtype) for key in ("low", "high"))
         return spaces.Box(low, high, tuple(arguments["shape"]), dtype.type)
     return cls(**arguments)
+
+
+def _import_class(path: str, expected: type, allow: tuple[str, ...]) -> type[Any]:
+    if not lies_under(path, (*TRUSTED, *allow)):  # before the import, which would run the module
+        raise ImportError(
+            f"got {path!r}, must be a class of {' or '.join(TRUSTED)}, or of a module that you trust: "
+            f"allow=[{path.partition('.')[0]!r}]"
+        )
+    module, _, name = path.rpartition(".")
+    try:
+        cls = getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ImportError(f"{path} cannot be imported: {error}") from error
+    if not (isinstance(cls, type) and issubclass(cls, (expected, spaces.Box, spaces.Discrete))):
+        raise TypeError(f"{path} is not a class derived from {expected.__name__}")
+    return cls

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import re
 import signal
 import sys
 import time
@@ -17,6 +18,7 @@ from typing import Any, Literal, NoReturn
 
 import wandb
 import yaml
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from rich.console import Console
 from rich.table import Table
@@ -36,6 +38,7 @@ from a3c.rollouts.datamodule import RolloutDataModule
 from a3c.rollouts.pool import WorkerError
 from a3c.rollouts.watch import HangError
 from a3c.run_folder import CHECKPOINTS, METRICS, FolderInUseError, FolderLock, logging_to, rewind, save_config
+from a3c.screening import NotAllowedError, Screened, screen
 from a3c.usage import explain, locate
 
 FAILED = 1
@@ -71,7 +74,16 @@ class OneLineParser(LightningArgumentParser):
 
 
 class TrainCLI(LightningCLI):
-    """Parses flags and configs, and builds module, data and trainer."""
+    """Parses flags and configs, and builds module, data and trainer.
+
+    Args:
+        screened: what the command line allows.
+        kwargs: see LightningCLI.
+    """
+
+    def __init__(self, screened: Screened, **kwargs: Any) -> None:
+        self._screened = screened
+        super().__init__(**kwargs)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--mode", type=Literal["sync", "async", "hogwild"], default="async", help="update mode")
@@ -80,6 +92,19 @@ class TrainCLI(LightningCLI):
             type=str | None,
             default=None,
             help="run folder, new or empty (default: runs/ENV/ESTIMATOR-MODE/seedS-TIME)",
+        )
+        parser.add_argument(
+            "--run_name",
+            type=str | None,
+            default=None,
+            help="name of the run in W&B, and of its folder instead of seedS-TIME; new, unless the run goes on in it",
+        )
+        parser.add_argument(
+            "--allow",
+            metavar="PREFIX",
+            action="append",
+            type=str,
+            help="module or package whose classes and environments config files may name; may be repeated",
         )
         parser.add_argument(
             "--ckpt_path",
@@ -102,6 +127,9 @@ class TrainCLI(LightningCLI):
         for space in ("observation_space", "action_space"):
             parser.link_arguments(f"data.{space}", f"model.network.init_args.{space}", apply_on="instantiate")
 
+    def before_instantiate_classes(self) -> None:
+        self._screened.check_env(self.config["data"]["env"])
+
     def _set_seed(self) -> None:
         seed = self.config["seed_everything"]
         if isinstance(seed, bool) or not 0 <= seed < 2**32:
@@ -115,6 +143,8 @@ class TrainCLI(LightningCLI):
         except ValueError as error:
             # A constructor's message begins with its argument's name.
             raise UsageError(locate(str(error), self.config.keys())) from error
+        except MisconfigurationException as error:
+            raise UsageError(f"trainer: {error}".replace("\n", " ")) from error
 
 
 def _as_seed(seed: bool | int) -> int:
@@ -129,7 +159,8 @@ class TrainingRun:
         console: where the table at the end goes; stdout by default.
 
     Raises:
-        UsageError: the run folder is in use, or there is no checkpoint that this run can go on from.
+        UsageError: the run folder is in use or its name leads elsewhere, or there is no checkpoint that
+            this run can go on from.
     """
 
     def __init__(self, cli: TrainCLI, console: Console | None = None) -> None:
@@ -139,6 +170,8 @@ class TrainingRun:
         self.evaluation: GreedyEvaluation = cli.config_init["evaluation"]
         self._parser, self._config = cli.parser, cli.config
         self._console = console or Console()
+        _check_name(cli.config["run_name"], cli.config["run_dir"])
+        self.run_name: str | None = cli.config["run_name"]
         self.estimator = type(self.module.returns).__name__
         try:
             # Its folder follows, once there is one.
@@ -168,9 +201,10 @@ class TrainingRun:
     def _find_start(self) -> Start:
         """Finds the checkpoint that is asked for, and refuses one that this run cannot go on from."""
         wanted, run_dir, run_name = (self._config.get(key) for key in ("ckpt_path", "run_dir", "run_name"))
-        folder = Path(run_dir) if run_dir is not None else self._shelf / run_name if run_name is not None else None
+        shelf = Path() if run_dir is not None else self._shelf
+        folder = Path(run_dir) if run_dir is not None else shelf / run_name if run_name is not None else None
         try:
-            start = find_start(wanted, folder, self._shelf, self.data.seed)
+            start = find_start(wanted, folder, shelf, self.data.seed)
             if start.checkpoint is not None:
                 self._described, _ = read_checkpoint(start.checkpoint)
         except ValueError as error:
@@ -191,16 +225,13 @@ class TrainingRun:
             sys.stderr.write(f"ckpt_path: {wanted}: {folder} has no checkpoint, so the run begins anew\n")
         return start
 
-    @property
-    def _shelf(self) -> Path:
-        """Where run folders lie that nobody named."""
-        return Path("runs", self.data.env.id.replace(":", "-"), f"{self.estimator}-{self.data.mode}")
-
     def _make_folder(self, wanted: str | None) -> Path:
+        """Makes the run's folder; nothing that is there already is written into."""
         if wanted is None:
             parent = self._shelf
-            name = f"seed{self.data.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
-            candidates = [parent / name, *(parent / f"{name}-{number}" for number in range(2, 100))]
+            name = self.run_name or f"seed{self.data.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
+            more = [] if self.run_name else [parent / f"{name}-{number}" for number in range(2, 100)]
+            candidates = [parent / name, *more]
         else:
             candidates = [Path(wanted)]
         for folder in candidates:
@@ -212,7 +243,19 @@ class TrainingRun:
             except OSError as error:
                 raise UsageError(f"run_dir: got {str(folder)!r}, must be a folder that can be made: {error}") from error
             return folder
+        if self.run_name:
+            raise UsageError(f"run_name: got {self.run_name!r}, must be new: {candidates[-1]} exists")
         raise UsageError(f"run_dir: got {str(candidates[-1])!r}, must be a folder that is new or empty")
+
+    @property
+    def _shelf(self) -> Path:
+        """Where run folders lie that nobody placed: runs/ENV/ESTIMATOR-MODE; no id and no link leads out of runs/."""
+        env = [re.sub(r"^\.+|[^\w.-]|^$", "-", part) for part in self.data.env.id.split("/")]
+        parent = Path("runs", *env, f"{self.estimator}-{self.data.mode}")
+        inner = [folder for folder in (parent, *parent.parents) if len(folder.parts) > 1]
+        if link := next((folder for folder in inner if folder.is_symlink()), None):
+            raise UsageError(f"run_dir: got {str(parent)!r} by default, must lead through no link, which {link} is")
+        return parent
 
     def execute(self) -> int:
         """Trains, and gives the exit status: 0, 1 after a failure, 128 + n after signal n."""
@@ -250,9 +293,8 @@ class TrainingRun:
             if checkpoint is not None:
                 log.info("goes on from %s", checkpoint)
             self._attach(self._save_config())
-            self.trainer.fit(
-                self.module, self.data, ckpt_path=checkpoint, weights_only=True if checkpoint is not None else None
-            )
+            # Weights only in any case: without a path Lightning may find a checkpoint by itself, on SLURM.
+            self.trainer.fit(self.module, self.data, ckpt_path=checkpoint, weights_only=True)
         except Interrupted:
             pass
         except (Exception, SystemExit) as error:  # the second from an environment in this process
@@ -292,8 +334,9 @@ class TrainingRun:
     def _save_config(self) -> dict[str, Any]:
         """Writes config.yaml; without names of this run's files, so that it can be run again."""
         config = self._config.clone()
-        config["run_dir"] = None
+        config["run_dir"] = config["run_name"] = None
         config["ckpt_path"] = None if self.start.checkpoint is None else str(self.start.checkpoint)
+        config["allow"] = None  # a file has no say in whom the next user trusts
         text = self._parser.dump(config, skip_unset=False)
         save_config(self.folder, text)
         parsed: dict[str, Any] = yaml.safe_load(text)
@@ -309,6 +352,7 @@ class TrainingRun:
             seed=self.data.seed,
             config=config,
             run_id=self._described.get("wandb_run_id") if self.start.folder is not None else None,
+            name=self.run_name,
         )
         self.checkpoints.notes["wandb_run_id"] = getattr(tracker.experiment, "id", None)
         self.trainer.loggers = [MetricsFile(self.folder / METRICS), tracker]
@@ -338,6 +382,18 @@ class TrainingRun:
         if offline is not None:
             self._console.print(f"in the terminal: wandb leet {offline}", soft_wrap=True)
             self._console.print(f"to your account: wandb sync {offline}", soft_wrap=True)
+
+
+def _check_name(name: str | None, folder: str | None) -> None:
+    """Refuses a name that leads to another folder than its own."""
+    if name is None:
+        return
+    if folder is not None:
+        raise UsageError(f"run_name: got {name!r} and run_dir {folder!r}, must be one of them")
+    if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}", name):
+        raise UsageError(
+            f"run_name: got {name!r}, must be 1 to 100 letters, digits, '.', '_' and '-', and not begin with '.'"
+        )
 
 
 def _rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
@@ -403,22 +459,26 @@ def main(config: Path, args: Sequence[str] | None = None) -> int:
     _leave_slurm_to_us()
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))  # a user's own estimator lies where the command is typed
+    arguments = sys.argv[1:] if args is None else list(args)
+    # Set to true it would have the parser take any flag, and further configs, from the environment.
+    os.environ.pop("JSONARGPARSE_DEFAULT_ENV", None)
     try:
         cli = TrainCLI(
-            A3C,
-            RolloutDataModule,
+            screen(config, arguments),
+            model_class=A3C,
+            datamodule_class=RolloutDataModule,
             save_config_callback=None,
             trainer_defaults=TRAINER_DEFAULTS,
             seed_everything_default=1,
             parser_class=OneLineParser,
             parser_kwargs={"default_config_files": [str(config)], "allow_abbrev": False},
-            args=None if args is None else list(args),
+            args=None if args is None else arguments,
             run=False,
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
         )
         run = TrainingRun(cli)
-    except (UsageError, UnicodeDecodeError) as error:  # the second from a config that is no text
+    except (UsageError, NotAllowedError, UnicodeDecodeError) as error:  # the second from a config that is no text
         sys.stderr.write(f"{Path(sys.argv[0]).name}: error: {error}\n")
         return USAGE_ERROR
     return run.execute()

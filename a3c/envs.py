@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import re
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -14,13 +17,17 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 
 SUPPORTED = "observations: Box; actions: Discrete starting at 0"
-
+SUPPORTED_API = (
+    "reset(seed=…, options=…) → observation, info; step(action) → observation, reward, terminated, truncated, info"
+)
 
 OWN_REWARDS = "own_rewards"  # where a reward wrapper leaves, in `info`, what the environment gave
 
 
 class EnvError(ValueError):
     """An environment that does not exist, cannot be made, or is of a kind not supported."""
+
+    fatal = True  # a worker that ends with it is not replaced
 
 
 class TerminalReward(VectorWrapper):
@@ -84,7 +91,14 @@ class EnvSpec:
         except EnvError:
             env.close()
             raise
+        for name in ("reset", "step"):
+            _explain_first_call(env, name, self.id)
         return env if self.terminal_reward is None else TerminalReward(env, self.terminal_reward)
+
+    @property
+    def module(self) -> str:
+        """The module that is imported before the environment is made; empty if there is none."""
+        return self.id.rpartition(":")[0]
 
     def _registered(self) -> gymnasium.envs.registration.EnvSpec:
         module, _, name = self.id.rpartition(":")
@@ -115,3 +129,28 @@ class EnvSpec:
     def reward_threshold(self) -> float | None:
         """Mean episode return at which Gymnasium calls the environment solved, if it says."""
         return self._registered().reward_threshold
+
+
+def _explain_first_call(env: VectorEnv, name: str, env_id: str) -> None:
+    """Has the first call of a method say so if it fails over Gym's old API; later ones cost nothing."""
+    method = getattr(env, name)
+
+    def first(*args: Any, **kwargs: Any) -> Any:
+        vars(env).pop(name, None)  # the class's own is behind it
+        try:
+            return method(*args, **kwargs)
+        except (ValueError, TypeError, AttributeError) as error:
+            if _is_of_old_api(error):
+                raise EnvError(
+                    f"env: {env_id} has the old API of Gym ({name}: {error}); supported: {SUPPORTED_API}"
+                ) from error
+            raise
+
+    setattr(env, name, first)
+
+
+def _is_of_old_api(error: Exception) -> bool:
+    """Says whether Gymnasium, and not the environment, failed over what a method takes or gives."""
+    raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
+    pattern = r"values to unpack|unexpected keyword argument '(seed|options)'|has no attribute 'items'"
+    return raised_in.is_relative_to(Path(gymnasium.__file__).parent) and bool(re.search(pattern, str(error)))

@@ -107,6 +107,7 @@ def make_wandb_logger(
     mode: str,
     seed: int,
     config: Mapping[str, Any],
+    name: str | None = None,
     run_id: str | None = None,
 ) -> RunTracker:
     """Starts a W&B run whose x-axis is env steps, and gives its Lightning logger.
@@ -118,6 +119,7 @@ def make_wandb_logger(
         mode: update mode.
         seed: the run's seed.
         config: the whole configuration.
+        name: the run's name; ESTIMATOR-MODE-sSEED by default.
         run_id: of the W&B run to go on with; None begins one.
     """
     os.environ.setdefault("WANDB_SILENT", "true")
@@ -126,7 +128,7 @@ def make_wandb_logger(
         dir=folder.absolute(),  # W&B's service may have been started in another working folder
         mode=wandb_mode(),  # type: ignore[arg-type]
         group=f"{env}/{estimator}",
-        name=f"{estimator}-{mode}-s{seed}",
+        name=name or f"{estimator}-{mode}-s{seed}",
         tags=[env, estimator, mode],
         config=dict(config),
         id=run_id,

@@ -51,7 +51,10 @@ def explain(message: str, parser: ArgumentParser) -> str:
         message = _of_the_object(message)
     if match := re.search(r"(?:Option|Key) '([^']+)' is not (?:accepted|expected)", message):
         name = f"{key}.{match[1]}".lstrip(".")
-        names = _parameters(_base(key)) if _base(key) else {option.split(".")[-1] for option in _keys(parser)}
+        if _base(key):
+            names = _parameters(_base(key))
+        else:
+            names = {option if "." in match[1] else option.split(".")[-1] for option in _keys(parser)}
         return f"{name}: no such key{_nearest(match[1], names)}"
     return f"{key}: {_explain_value(key, message)}" if key else message
 
@@ -79,6 +82,8 @@ def _of_the_object(message: str) -> str:
 
 
 def _explain_value(key: str, details: str) -> str:
+    if match := re.search(r"Importing '([^']+)' is not allowed", details):
+        return f"got {match[1]!r}, must lie under a prefix that you trust: --allow {match[1].partition('.')[0]}"
     if match := re.search(r"Problem with given class_path '([^']+)': (.*)", details):
         return f"got {match[1]!r}: {match[2]}"
     if match := re.search(r"Multiple subclasses with name (\w+)\..*? avoid ambiguity: (.*?)\.(?: |$)", details):

@@ -20,6 +20,7 @@ MAIN_PROCESS = {
     "a3c.plots",
     "a3c.agent",
     "a3c.usage",
+    "a3c.screening",
     "a3c.rollouts.datamodule",
 }
 

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
-import wandb
 import yaml
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from rich.console import Console
@@ -21,10 +20,11 @@ from a3c.agent import CheckpointError, read_checkpoint
 from a3c.blueprint import describe
 from a3c.callbacks import BudgetBar, Checkpoints, GreedyEvaluation, Interruption, RunReport
 from a3c.guards import TrainingDivergedError
-from a3c.loggers import MetricsFile, make_wandb_logger
+from a3c.loggers import MetricsFile
 from a3c.module import A3C
 from a3c.rollouts.datamodule import RolloutDataModule
 from a3c.rollouts.pool import WorkerError
+from a3c.tracking import RunTracker, make_wandb_logger
 from a3c.usage import explain, locate
 
 USAGE_ERROR = 2
@@ -130,6 +130,7 @@ class TrainingRun:
         self.folder = self._make_folder(cli.config["run_dir"])
         self.interruption = Interruption()
         self.report = RunReport(self.folder, self.evaluation)
+        self._tracker: RunTracker | None = None
 
     def _check_checkpoint(self, path: Path) -> None:
         """Refuses a checkpoint that this run cannot go on from, by what differs."""
@@ -191,9 +192,8 @@ class TrainingRun:
         finally:
             self.data.close()
             self.interruption.restore()
-            if wandb.run is not None:
-                wandb.run.summary.update(self.report.summary)
-            wandb.finish(exit_code=status)
+            if self._tracker is not None:
+                self._tracker.finish(status, self.report.summary)
         return status
 
     def _save_config(self) -> dict[str, Any]:
@@ -207,7 +207,7 @@ class TrainingRun:
 
     def _attach(self, config: dict[str, Any]) -> None:
         """Gives the trainer the loggers and callbacks that need the run folder."""
-        tracker = make_wandb_logger(
+        self._tracker = make_wandb_logger(
             self.folder,
             env=self.data.env.id,
             estimator=self.estimator,
@@ -215,7 +215,7 @@ class TrainingRun:
             seed=self.data.seed,
             config=config,
         )
-        self.trainer.loggers = [MetricsFile(self.folder / "metrics.csv"), tracker]
+        self.trainer.loggers = [MetricsFile(self.folder / "metrics.csv"), self._tracker]
         callbacks: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]
         callbacks += [
             Checkpoints(self.folder / "checkpoints", self.evaluation),
@@ -240,10 +240,10 @@ class TrainingRun:
             self._console.print(
                 "nothing was trained: the checkpoint's budget is used up; give a larger one to go on", soft_wrap=True
             )
-        offline = next(iter(sorted(self.folder.glob("wandb/offline-run-*"))), None)
-        if offline is not None:
-            self._console.print(f"in the terminal: wandb leet {offline}", soft_wrap=True)
-            self._console.print(f"to your account: wandb sync {offline}", soft_wrap=True)
+        offline = [str(path) for path in sorted(self.folder.glob("wandb/offline-run-*"))]  # several after a resume
+        if offline:
+            self._console.print(f"in the terminal: wandb leet {offline[-1]}", soft_wrap=True)
+            self._console.print(f"to your account: wandb sync {' '.join(offline)}", soft_wrap=True)
 
 
 def _rows(summary: dict[str, Any]) -> list[tuple[str, str]]:

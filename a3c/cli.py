@@ -16,7 +16,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
-import wandb
 import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -31,7 +30,7 @@ from a3c.callbacks.interruption import Interrupted, requeue
 from a3c.checkpoints import BEST, DamagedCheckpointError, load, present, tidy
 from a3c.envs import EnvError
 from a3c.guards import TrainingDivergedError
-from a3c.loggers import MetricsFile, make_wandb_logger
+from a3c.loggers import MetricsFile
 from a3c.module import A3C
 from a3c.resumption import Start, changes, check_same, find_start
 from a3c.rollouts.datamodule import RolloutDataModule
@@ -39,6 +38,7 @@ from a3c.rollouts.pool import WorkerError
 from a3c.rollouts.watch import HangError
 from a3c.run_folder import CHECKPOINTS, METRICS, FolderInUseError, FolderLock, logging_to, rewind, save_config
 from a3c.screening import NotAllowedError, Screened, screen
+from a3c.tracking import RunTracker, make_wandb_logger
 from a3c.usage import explain, locate
 
 FAILED = 1
@@ -188,6 +188,7 @@ class TrainingRun:
         except ValueError as error:
             raise UsageError(f"model.{error}") from error
         self._described: dict[str, Any] = {}  # what the checkpoint says of its run
+        self._tracker: RunTracker | None = None
         self.start = self._find_start()
         self.folder = self.start.folder or self._make_folder(cli.config["run_dir"])
         try:
@@ -316,9 +317,8 @@ class TrainingRun:
     def _finish(self, status: int) -> None:
         """Stops the workers, and W&B."""
         self.data.close()
-        if wandb.run is not None:
-            wandb.run.summary.update(self.report.summary)
-        wandb.finish(exit_code=self._status(status))
+        if self._tracker is not None:
+            self._tracker.finish(self._status(status), self.report.summary)
 
     def _go_on_in_folder(self) -> None:
         """Makes the folder what it was when the checkpoint was saved."""
@@ -344,7 +344,7 @@ class TrainingRun:
 
     def _attach(self, config: dict[str, Any]) -> None:
         """Gives the trainer the loggers and callbacks that need the run folder."""
-        tracker = make_wandb_logger(
+        self._tracker = make_wandb_logger(
             self.folder,
             env=self.data.env.id,
             estimator=self.estimator,
@@ -354,8 +354,8 @@ class TrainingRun:
             run_id=self._described.get("wandb_run_id") if self.start.folder is not None else None,
             name=self.run_name,
         )
-        self.checkpoints.notes["wandb_run_id"] = getattr(tracker.experiment, "id", None)
-        self.trainer.loggers = [MetricsFile(self.folder / METRICS), tracker]
+        self.checkpoints.notes["wandb_run_id"] = self._tracker.run_id
+        self.trainer.loggers = [MetricsFile(self.folder / METRICS), self._tracker]
         callbacks: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]
         callbacks.insert(0, self.interruption)
         callbacks += [self.checkpoints, self.report, BudgetBar()]
@@ -378,10 +378,10 @@ class TrainingRun:
             self._console.print(
                 "nothing was trained: the checkpoint's budget is used up; give a larger one to go on", soft_wrap=True
             )
-        offline = next(iter(sorted(self.folder.glob("wandb/offline-run-*"))), None)
-        if offline is not None:
-            self._console.print(f"in the terminal: wandb leet {offline}", soft_wrap=True)
-            self._console.print(f"to your account: wandb sync {offline}", soft_wrap=True)
+        offline = [str(path) for path in sorted(self.folder.glob("wandb/offline-run-*"))]  # several after a resume
+        if offline:
+            self._console.print(f"in the terminal: wandb leet {offline[-1]}", soft_wrap=True)
+            self._console.print(f"to your account: wandb sync {' '.join(offline)}", soft_wrap=True)
 
 
 def _check_name(name: str | None, folder: str | None) -> None:

@@ -17,6 +17,7 @@ MAIN_PROCESS = {
     "a3c.module",
     "a3c.cli",
     "a3c.loggers",
+    "a3c.tracking",
     "a3c.plots",
     "a3c.agent",
     "a3c.usage",

@@ -1,0 +1,330 @@
+"""Row 34: W&B that cannot be reached, written to or kept alive costs a run its W&B record, and nothing else."""
+
+import contextlib
+import csv
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from wandb_server import WandbServer
+
+from a3c.cli import TrainingRun, main
+from a3c.tracking import Patience, make_wandb_logger
+
+ROOT = Path(__file__).parent.parent.parent
+TRACKED = [sys.executable, str(Path(__file__).parent / "tracked.py")]
+TRAIN = [sys.executable, str(ROOT / "scripts" / "train.py"), "--stop_when_solved", "false", "--run_dir", "run"]
+SMALL = ["--data.envs_per_worker", "8", "--evaluation.final_episodes", "4"]
+KEY = "0123456789abcdef0123456789abcdef01234567"  # made up
+DELAY = 10.0
+FAILED = "W&B failed, and gets nothing more of this run"
+
+
+def environment(**more):
+    """This process's, less what W&B left in it: a child would speak to our W&B service."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests"), kept.get("PYTHONPATH", "")])
+    return {**kept, "PYTHONPATH": path, **more}
+
+
+def online(url):
+    return environment(WANDB_BASE_URL=url, WANDB_API_KEY=KEY)
+
+
+def rows_of(path):
+    """All rows of a metrics.csv, after a look that every line is whole."""
+    text = path.read_text()
+    assert text.endswith("\n")
+    header, *rows = csv.reader(text.splitlines())
+    assert all(len(row) == len(header) for row in rows)
+    return [dict(zip(header, row, strict=True)) for row in rows]
+
+
+def services_of(pid):
+    """The W&B services that a process has started, by parentage."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            number, _, rest = stat.read_text().partition(" (")
+            name, _, fields = rest.rpartition(") ")
+            if name == "wandb-core" and int(fields.split()[1]) == pid:
+                found.append(int(number))
+    return found
+
+
+@contextlib.contextmanager
+def silent_socket():
+    """A server that takes connections and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+class Tracked:
+    """The program of tracked.py."""
+
+    def __init__(self, folder, env):
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(
+            [*TRACKED, str(folder)], env=env, stdin=pipe, stdout=pipe, stderr=pipe, text=True, cwd=folder
+        )
+        self.started = json.loads(self.process.stdout.readline())
+
+    def log(self, rows):
+        self.process.stdin.write(f"{rows}\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
+
+    def end(self):
+        """Ends it, and gives what it said at the end."""
+        out, self.errors = self.process.communicate(timeout=60)
+        assert self.process.returncode == 0, self.errors
+        return json.loads(out)
+
+
+@contextlib.contextmanager
+def tracked(folder, env):
+    program = Tracked(folder, env)
+    try:
+        yield program
+    finally:
+        program.process.kill()
+        program.process.communicate()
+
+
+def records_of(record):
+    """What W&B's own reader finds in a run's folder."""
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(record)]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True)
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def history_of(record):
+    return [record["history"]["item"] for record in records_of(record) if record["type"] == "history"]
+
+
+def wait_for(condition, seconds=60.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+def command_lines():
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            yield path.read_text()
+
+
+# ---------------------------------------------------------------- unreachable
+
+
+def test_row_34_a_server_that_answers_gets_the_run_online(tmp_path):
+    with WandbServer() as server, tracked(tmp_path, online(server.url)) as program:
+        assert program.started["id"]
+        program.log(50)
+        program.end()
+        assert program.errors == ""
+        assert [row["env_steps"] for row in server.history()] == list(range(1, 51))
+
+
+@pytest.mark.parametrize("fault", ["refused", "silent socket", "silent start"])
+def test_row_34_an_unreachable_server_makes_the_run_offline(tmp_path, fault):
+    with contextlib.ExitStack() as stack:
+        if fault == "silent socket":
+            url = stack.enter_context(silent_socket())
+        elif fault == "silent start":  # its host answers, but W&B does not
+            url = stack.enter_context(WandbServer(["/graphql"])).url
+        else:
+            url = "http://127.0.0.1:9"
+        with tracked(tmp_path, online(url)) as program:
+            program.log(50)
+            said = program.end()
+    assert program.started["start"] + said["finish"] + said["exit"] < DELAY
+    assert program.errors.count("offline, for wandb sync") == len(program.errors.splitlines()) == 1
+    assert len(history_of(*tmp_path.glob("wandb/offline-run-*"))) == 50
+    assert len(rows_of(tmp_path / "metrics.csv")) == 50
+
+
+def test_row_34_a_server_that_falls_silent_ends_the_run_within_bounds(tmp_path):
+    with WandbServer() as server, tracked(tmp_path, online(server.url)) as program:
+        program.log(50)
+        server.go_silent()
+        program.log(50)
+        said = program.end()
+        assert said["finish"] + said["exit"] < DELAY
+        (record,) = tmp_path.glob("wandb/run-*")
+        assert program.errors.startswith(FAILED)
+        assert f"wandb sync {record} uploads" in program.errors
+        assert len(program.errors.splitlines()) == 1
+    assert len(history_of(record)) == 100
+    assert len(rows_of(tmp_path / "metrics.csv")) == 100
+
+
+def test_row_34_and_35_a_run_that_cannot_reach_wandb_trains_and_names_its_key_nowhere(tmp_path):
+    with silent_socket() as url:
+        budget = ["--data.max_env_steps", "20000", *SMALL]
+        process = subprocess.Popen(
+            [*TRAIN, *budget], cwd=tmp_path, env=online(url), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        try:
+            wait_for(lambda: services_of(process.pid))
+            assert not [line for line in command_lines() if KEY in line]
+            out, errors = process.communicate(timeout=100)
+        finally:
+            process.kill()
+            process.communicate()
+    assert process.returncode == 0
+    assert errors.strip() == "W&B: 127.0.0.1 does not answer; the run is kept offline, for wandb sync"
+    assert json.loads((tmp_path / "run/summary.json").read_text())["env_steps"] >= 20_000
+    assert float(rows_of(tmp_path / "run/metrics.csv")[-1]["env_steps"]) >= 20_000
+    assert KEY not in out
+    written = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
+    assert len(written) > 8
+    assert not [path for path in written if KEY.encode() in path.read_bytes()]
+
+
+# ---------------------------------------------------------------- folder
+
+
+def test_row_34_a_folder_that_cannot_be_written_to_leaves_wandb_out(tmp_path, monkeypatch, caplog):
+    def occupied(run):
+        (run.folder / "wandb").write_text("in the way")
+        return save_config(run)
+
+    save_config = TrainingRun._save_config
+    monkeypatch.setattr(TrainingRun, "_save_config", occupied)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    arguments = ["--mode", "sync", "--data.max_env_steps", "4000", *SMALL, "--run_dir", "run"]
+    assert main(ROOT / "configs" / "cartpole.yaml", arguments) == 0
+    assert float(rows_of(tmp_path / "run/metrics.csv")[-1]["env_steps"]) >= 4000
+    (warning,) = (record.message for record in caplog.records if "W&B" in record.message)
+    assert warning.startswith("W&B is left out of this run: its folder cannot be written to: ")
+    assert (tmp_path / "run/wandb").read_text() == "in the way"
+
+
+# ---------------------------------------------------------------- service
+
+
+def test_row_34_a_killed_service_costs_one_warning(tmp_path):
+    with tracked(tmp_path, environment(WANDB_MODE="offline")) as program:
+        program.log(50)
+        (service,) = services_of(program.process.pid)
+        os.kill(service, signal.SIGKILL)
+        for _ in range(5):
+            program.log(50)
+        said = program.end()
+        assert program.errors.startswith(FAILED)
+        assert len(program.errors.splitlines()) == 1
+    assert said["slowest"] + said["finish"] + said["exit"] < DELAY
+    assert len(rows_of(tmp_path / "metrics.csv")) == 300
+
+
+def test_row_34_a_stopped_service_neither_holds_up_rows_nor_the_end(tmp_path):
+    with tracked(tmp_path, environment(WANDB_MODE="offline")) as program:
+        (service,) = services_of(program.process.pid)
+        os.kill(service, signal.SIGSTOP)
+        try:
+            program.log(10_000)  # more than sockets and queue hold
+            said = program.end()
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(service, signal.SIGKILL)
+        assert program.errors.startswith(FAILED)
+        assert len(program.errors.splitlines()) == 1
+    assert said["slowest"] + said["finish"] + said["exit"] < DELAY
+    assert len(rows_of(tmp_path / "metrics.csv")) == 10_000
+
+
+@pytest.mark.parametrize(("fault", "end", "status"), [(signal.SIGKILL, None, 0), (signal.SIGSTOP, signal.SIGTERM, 143)])
+def test_row_34_training_goes_on_and_ends_without_its_service(tmp_path, fault, end, status):
+    budget = ["--data.max_env_steps", "1000000000" if end else "60000", *SMALL]
+    metrics = tmp_path / "run/metrics.csv"
+    process = subprocess.Popen(
+        [*TRAIN, *budget], cwd=tmp_path, env=environment(WANDB_MODE="offline"), stderr=subprocess.PIPE, text=True
+    )
+    service = None
+    try:
+        wait_for(metrics.exists)
+        (service,) = services_of(process.pid)
+        os.kill(service, fault)
+        before = len(metrics.read_text().splitlines())
+        wait_for(lambda: len(metrics.read_text().splitlines()) >= before + 3)
+        if end:
+            process.send_signal(end)
+            assert process.wait(DELAY + 5) == status
+        else:
+            assert process.wait(100) == status
+    finally:
+        process.kill()
+        errors = process.communicate()[1]
+        if service in services_of(process.pid):
+            os.kill(service, signal.SIGKILL)
+    assert errors.startswith(FAILED)
+    assert len(errors.splitlines()) == 1
+    assert json.loads((tmp_path / "run/summary.json").read_text())["interrupted"] == bool(end)
+    assert float(rows_of(metrics)[-1]["env_steps"]) > 0
+    assert (tmp_path / "run/checkpoints/last.ckpt").exists()
+
+
+def test_after_a_killed_service_this_process_can_record_its_next_run(tmp_path):
+    for name in ("first", "second"):
+        folder = tmp_path / name
+        folder.mkdir()
+        tracker = make_wandb_logger(folder, env="E", estimator="GAE", mode="sync", seed=1, config={})
+        if name == "first":
+            for service in services_of(os.getpid()):
+                os.kill(service, signal.SIGKILL)
+        tracker.log_metrics({"env_steps": 7}, 1)
+        tracker.finish(0, {})
+    (record,) = (tmp_path / "second").glob("wandb/offline-run-*")
+    assert [row["env_steps"] for row in history_of(record)] == [7]
+
+
+# ---------------------------------------------------------------- one run, several records
+
+
+def test_a_run_id_goes_on_with_the_run_in_a_second_record(tmp_path):
+    arguments = {"env": "E", "estimator": "GAE", "mode": "sync", "seed": 1, "config": {}}
+    first = make_wandb_logger(tmp_path, **arguments)
+    first.log_metrics({"env_steps": 100}, 1)
+    first.finish(143, {"updates": 1})
+    second_of_first = time.strftime("%S")
+    wait_for(lambda: time.strftime("%S") != second_of_first)  # W&B names folders by the second
+    again = make_wandb_logger(tmp_path, **arguments, run_id=first.run_id, name="again")
+    again.log_metrics({"env_steps": 200}, 2)
+    again.finish(0, {"updates": 2})
+    assert again.run_id == first.run_id == again.experiment.id
+    old, new = sorted(tmp_path.glob(f"wandb/offline-run-*-{first.run_id}"))
+    assert [row["env_steps"] for row in history_of(old)] == [100]
+    assert [row["env_steps"] for row in history_of(new)] == [200]
+    (old_run,) = (record["run"] for record in records_of(old) if record["type"] == "run")
+    (new_run,) = (record["run"] for record in records_of(new) if record["type"] == "run")
+    assert new_run["run_id"] == old_run["run_id"]
+    assert new_run["resume"]  # wandb sync appends by it
+    assert "resume" not in old_run
+    assert (old_run["display_name"], new_run["display_name"]) == ("GAE-sync-s1", "again")
+
+
+def test_a_run_without_wandb_has_no_id(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    tracker = make_wandb_logger(tmp_path, env="E", estimator="GAE", mode="sync", seed=1, config={})
+    assert tracker.run_id is None
+    tracker.log_metrics({"env_steps": 1}, 1)
+    tracker.finish(0, {"updates": 1})
+
+
+def test_patience_is_spent_by_waits_in_vain_only():
+    patience = Patience(0.5)
+    assert patience.wait(lambda: time.sleep(0.3) or "came") == "came"
+    with pytest.raises(TimeoutError, match="no answer within"):
+        patience.wait(threading.Event().wait)
+    with pytest.raises(ZeroDivisionError):
+        patience.wait(lambda: 1 / 0)

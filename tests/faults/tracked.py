@@ -1,0 +1,36 @@
+"""A program that logs to W&B and prints, as JSON, how long it waited: one row for each line of stdin, until it ends."""
+
+import atexit
+import json
+import sys
+import time
+from pathlib import Path
+
+
+@atexit.register  # before any other, so that it is called last
+def say_when_all_hooks_are_done():
+    print(
+        json.dumps({"slowest": slowest, "finish": finished - before, "exit": time.monotonic() - finished}), flush=True
+    )
+
+
+from a3c.loggers import MetricsFile
+from a3c.tracking import make_wandb_logger
+
+before = time.monotonic()
+arguments = {"env": "Env-v0", "estimator": "GAE", "mode": "sync", "seed": 1, "config": {"budget": 1}}
+tracker = make_wandb_logger(Path(sys.argv[1]), **arguments)
+metrics = MetricsFile(Path(sys.argv[1], "metrics.csv"))
+print(json.dumps({"start": time.monotonic() - before, "id": tracker.run_id}), flush=True)
+rows, slowest = 0, 0.0
+for line in sys.stdin:
+    for _ in range(int(line)):
+        rows += 1
+        before = time.monotonic()
+        tracker.log_metrics({"env_steps": rows, "lag/histogram": {0: 1, 2: rows}}, rows)
+        slowest = max(slowest, time.monotonic() - before)
+        metrics.log_metrics({"env_steps": rows})
+    print(json.dumps({"rows": rows}), flush=True)
+before = time.monotonic()
+tracker.finish(0, {"updates": rows})
+finished = time.monotonic()

@@ -151,12 +151,13 @@ def test_row_8_restarts_that_lie_outside_the_window_do_not_count():
             run.until_replaced(0, deaths)
 
 
-def test_row_9_all_workers_and_their_fork_server_may_be_killed_at_once():
+@pytest.mark.parametrize("order", [1, -1])
+def test_row_9_all_workers_and_their_fork_server_may_be_killed_at_once(order):
     with Collection("slow", at_step=0, seconds=0.01) as run:
         run.until_rollouts(1)
         server = own_processes()[run.pool.pids[0]].parent
         assert server != os.getpid()
-        for pid in (*run.pool.pids, server):
+        for pid in (*run.pool.pids, server)[::order]:
             os.kill(pid, signal.SIGKILL)
         run.until_replaced(0, seconds=15)  # the server imports anew
         run.until_replaced(1, seconds=15)

@@ -33,7 +33,8 @@ class Usage(NamedTuple):
 
     Attributes:
         processes: how many they are.
-        memory: bytes, pages that several share counted once (proportional set sizes), without libraries.
+        memory: bytes that processes have allocated, summed. What a worker still shares with the process it
+            was forked from counts in both: to copy such a page when it is written is no growth.
         files: open file descriptors.
         shared: bytes of files in /dev/shm that are open or mapped, each once, deleted ones too.
     """
@@ -88,8 +89,7 @@ def _memory(pid: int) -> int:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except OSError:
         return 0
-    # Without files: how many processes of others map the same libraries would count too.
-    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(("Pss_Anon:", "Pss_Shmem:")))
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Anonymous:")), 0)
 
 
 def _files(pid: int) -> int:

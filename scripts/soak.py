@@ -112,7 +112,8 @@ def train(options: argparse.Namespace, folder: Path) -> tuple[list[float], list[
     try:
         metrics = folder / "run" / "metrics.csv"
         wait_until(lambda: metrics.exists() or process.poll() is not None, START_SECONDS, "the first metrics")
-        minutes, samples = [], []
+        minutes: list[float] = []
+        samples: list[Usage] = []
         start, trouble = time.monotonic(), Trouble(mark, options.fault_every, options.seed)
         while process.poll() is None:
             now = time.monotonic()

@@ -72,6 +72,21 @@ def test_row_40_while_the_learner_stalls_workers_wait_memory_stays_and_nobody_is
             assert len(stalled) == 2  # what waited was not written over
 
 
+def test_row_40_workers_whose_rollouts_are_all_held_are_not_taken_for_dead():
+    with Collection(workers=2, slots=2, policy=IMPATIENT) as run:
+        held = []
+        while len(held) < 4:
+            if (rollout := run.take(release=False)) is not None:
+                held.append(rollout)
+        end = time.monotonic() + 2.5 * IMPATIENT.timeout
+        while time.monotonic() < end:
+            assert run.pool.get(0.1) is None
+        for rollout in held:
+            rollout.release()
+        run.until_rollouts(3)
+        assert not run.deaths
+
+
 class Raises(Callback):
     def on_train_batch_end(self, trainer, module, *_):
         if module.updates >= 5:

@@ -118,7 +118,7 @@ SPOILS: dict[str, Callable[[Step], Any]] = {
     "nan_observation": _observation(lambda observation: observation * np.nan),
     "inf_observation": _observation(lambda observation: np.full_like(observation, np.inf)),
     "wrong_shape": _observation(lambda observation: np.append(observation, observation)),
-    "wrong_dtype": _observation(lambda observation: observation.astype(object)),
+    "wrong_dtype": _observation(lambda observation: observation.astype(np.float64)),
     "out_of_space": _observation(lambda observation: observation + 5),
     "nan_reward": lambda step: (step[0], math.nan, *step[2:]),
     "old_api": lambda step: (step[0], step[1], step[2] or step[3], step[4]),
@@ -139,8 +139,8 @@ class FaultyEnv(gymnasium.Env[NDArray[np.float32], int]):
             (with status 7); "hang", "hang_holding_gil" (in C, so that no thread of the process
             runs), "hang_reset", "hang_constructor", "hang_close", "ignore_sigterm" (and hang),
             "stop" (by SIGSTOP); "nan_observation", "inf_observation", "nan_reward", "wrong_shape",
-            "wrong_dtype", "out_of_space", "old_api" (four values from `step`); "slow" (every step
-            from then on); "children" (two processes that sleep for ever); "none".
+            "wrong_dtype" (float64 from then on), "out_of_space", "old_api" (four values from `step`);
+            "slow" (every step from then on); "children" (two processes that sleep for ever); "none".
         at_step: steps that this environment makes before it goes wrong, ≥ 0; in `reset` it goes
             wrong in the first one after so many steps.
         worker: number of the only worker in which it goes wrong; None for all.
@@ -179,6 +179,7 @@ class FaultyEnv(gymnasium.Env[NDArray[np.float32], int]):
         self.kind, self.at_step, self.seconds = kind, at_step, seconds
         self.children: list[subprocess.Popen[bytes]] = []
         self.delay = 0.0
+        self._spoils = False
         self._marker = None if once is None else Path(once)
         self._armed = _is_here(worker, in_parent)
         self._steps = 0
@@ -213,9 +214,10 @@ class FaultyEnv(gymnasium.Env[NDArray[np.float32], int]):
             time.sleep(self.delay)
         right = bool(action) == (self._cue > 0)
         outcome: Step = self._observe(1.0), float(right), not right, False, {}
-        spoilt = self.kind in SPOILS and self._is_due("step")
+        if self.kind in SPOILS:
+            self._spoils = self._is_due("step") or (self._spoils and self.kind == "wrong_dtype")
         self._steps += 1
-        return SPOILS[self.kind](outcome) if spoilt else outcome
+        return SPOILS[self.kind](outcome) if self._spoils else outcome
 
     def close(self) -> None:
         self._go_wrong_in("close")

@@ -26,6 +26,7 @@ from a3c.rollouts.worker import Task
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.05  # between two looks at the workers while there is enough to hand on
+SERVER_SECONDS = 5.0  # in which a fork server that was killed is gone, so that another one can be started
 FRUITLESS = 3  # failures in a row of one worker that never handed anything over: there is no point in more
 WORKER_DEATH, BAD_VALUES = "worker_death", "bad_values"  # reasons for which steps are dropped
 
@@ -136,10 +137,17 @@ class WorkerPool:
             worker.give_all()
 
     def _launch(self, number: int, restarts: int) -> SupervisedWorker:
-        start_fork_server()  # it may have died as well
-        return SupervisedWorker(
-            number, restarts, self._task, self._slots_per_worker, self._shape, self._pulses[number], self._stop
-        )
+        deadline = time.monotonic() + SERVER_SECONDS
+        while True:
+            start_fork_server()  # it may have died as well
+            try:
+                return SupervisedWorker(
+                    number, restarts, self._task, self._slots_per_worker, self._shape, self._pulses[number], self._stop
+                )
+            except (ConnectionError, EOFError):  # it was killed, and is not quite gone yet
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(LOOK_SECONDS)
 
     @property
     def exhausted(self) -> bool:

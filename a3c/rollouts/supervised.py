@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import select
 import signal
+import socket
+import struct
 import time
 from contextlib import suppress
 from multiprocessing import connection
@@ -17,6 +19,7 @@ from a3c.batch import BatchShape, RolloutBatch
 from a3c.rollouts.pulse import Pulse
 from a3c.rollouts.worker import STACK_SIGNAL, SlotMemory, Task, WorkerPlace, run_worker
 
+MESSAGE_SECONDS = 2  # a whole number; a message that has begun is whole within microseconds
 STACK_SECONDS = 0.5  # a worker that is asked where it is answers at once, unless it is stopped
 REAP_SECONDS = 5.0  # a process that was killed is gone in milliseconds, unless the kernel holds it
 EXIT_UNKNOWN = 255  # its code went with the fork server
@@ -71,6 +74,7 @@ class SupervisedWorker:
         self._beats = self._beats_before = pulse.beats
         self._silence, self._looked = 0.0, time.monotonic()
         self.connection, theirs = context.Pipe()
+        _limit_reads(self.connection)
         self._stacks, stacks = context.Pipe(duplex=False)
         os.set_blocking(self._stacks.fileno(), False)
         os.set_blocking(stacks.fileno(), False)  # it must not wait for a reader while it crashes
@@ -212,6 +216,12 @@ class SupervisedWorker:
         self.process.close()
         self.closed = True
         return words
+
+
+def _limit_reads(pipe: connection.Connection) -> None:
+    """Has a read fail with an OSError where the rest of a message does not come: its writer was stopped in it."""
+    with socket.socket(fileno=os.dup(pipe.fileno())) as ours:  # the option is the pipe's, whoever sets it
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", MESSAGE_SECONDS, 0))
 
 
 def describe_end(code: int) -> str:

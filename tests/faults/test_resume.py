@@ -29,6 +29,7 @@ from a3c.rollouts.env_state import EnvStateError, from_plain, get_env_state, set
 from a3c.rollouts.segments import SegmentJoiner
 from a3c.rollouts.weights import SharedWeights
 from a3c.schedules import Linear
+from a3c.shared_optimizer import step_counts
 
 UPDATES = 20
 WANDER = "scripted_envs:Wander-v0"
@@ -433,7 +434,7 @@ class Counters(Callback):
     """Keeps the counters before the first update, and env steps after each batch; may ask the run to stop."""
 
     def __init__(self, stop_after=None):
-        self.stop_after, self.env_steps = stop_after, []
+        self.stop_after, self.env_steps, self.updates = stop_after, [], []
 
     def on_train_start(self, trainer, pl_module):
         self.first = counters(pl_module, trainer.datamodule)
@@ -443,6 +444,7 @@ class Counters(Callback):
 
     def on_train_batch_end(self, trainer, pl_module, *args):
         self.env_steps.append(trainer.datamodule.progress.env_steps)
+        self.updates.append(pl_module.updates)
         if self.stop_after is not None and pl_module.updates >= self.stop_after:
             trainer.should_stop = True
 
@@ -470,13 +472,15 @@ def test_row_24_counters_go_on_exactly_and_env_steps_never_rewind(mode, tmp_path
     saved = counters(model, data)
     statistics = torch.load(tmp_path / "run.ckpt", weights_only=True)["optimizer_states"][0]["state"]
     then = Counters(stop_after=model.updates + 20)
-    again, more, _ = fit(NStep(8), callbacks=[then], max_env_steps=10**6, ckpt_path=tmp_path / "run.ckpt", **mode)
+    again, more, second = fit(NStep(8), callbacks=[then], max_env_steps=10**6, ckpt_path=tmp_path / "run.ckpt", **mode)
     assert then.first == saved
     assert_same(then.statistics, statistics)
     assert then.shared == (mode["mode"] == "hogwild")  # statistics are shared again
     steps = [*first.env_steps, data.progress.env_steps, *then.env_steps, more.progress.env_steps]
     assert steps == sorted(steps)
-    assert again.updates >= model.updates + 20
+    updates = [*first.updates, model.updates, *then.updates, again.updates]
+    assert updates == sorted(updates)
+    assert {int(count) for count in step_counts(second.optimizers[0])} == {again.updates}
     for progress in (data.progress, more.progress):
         assert progress.collected == progress.env_steps + progress.in_flight
         assert progress.in_flight >= 0

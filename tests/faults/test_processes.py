@@ -84,7 +84,9 @@ def test_row_11_sigterm_ends_a_run_whose_environments_will_not(tmp_path, kind):
 @pytest.mark.parametrize("mode", ["async", "hogwild"])
 @pytest.mark.parametrize("kind", ["hang_holding_gil", "children"])
 def test_row_13_nothing_outlives_a_parent_that_was_killed(tmp_path, mode, kind):
-    with running(tmp_path, "--mode", mode, "--data.workers", 2, *ENDLESS, *faulty(kind, at_step=500)) as run:
+    hung = tmp_path / "hung"
+    fault = faulty(kind, at_step=500, once=None if kind == "children" else str(hung))
+    with running(tmp_path, "--mode", mode, "--data.workers", 2, *ENDLESS, *fault) as run:
         run.wait_for_updates(3)
         if kind == "children":
             sleepers = 2 * 2 * 2  # workers, environments of each, children of each
@@ -93,6 +95,8 @@ def test_row_13_nothing_outlives_a_parent_that_was_killed(tmp_path, mode, kind):
                 20,
                 "the environments' children",
             )
+        else:
+            run.wait_until(hung.exists, 20, "a worker that hangs")
         assert len(run.workers()) == 2
         run.send(signal.SIGKILL)
         run.process.wait()

@@ -3,50 +3,24 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
-import re
-import signal
 import sys
-import time
-import traceback
 import warnings
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
-import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from rich.console import Console
-from rich.table import Table
 
-from a3c.agent import read_checkpoint
-from a3c.blueprint import describe
-from a3c.callbacks import BudgetBar, Checkpoints, GreedyEvaluation, Interruption, RunReport
-from a3c.callbacks.checkpoints import CheckpointSaveError
-from a3c.callbacks.interruption import Interrupted, requeue
-from a3c.checkpoints import BEST, DamagedCheckpointError, load, present, tidy
-from a3c.envs import EnvError
-from a3c.guards import TrainingDivergedError
-from a3c.loggers import MetricsFile
+from a3c.callbacks import Checkpoints, GreedyEvaluation
 from a3c.module import A3C
-from a3c.resumption import Start, changes, check_same, find_start
 from a3c.rollouts.datamodule import RolloutDataModule
-from a3c.rollouts.pool import WorkerError
-from a3c.rollouts.watch import HangError
-from a3c.run_folder import CHECKPOINTS, METRICS, FolderInUseError, FolderLock, logging_to, rewind, save_config
 from a3c.screening import NotAllowedError, Screened, screen
-from a3c.tracking import RunTracker, make_wandb_logger
-from a3c.usage import explain, locate
+from a3c.training_run import TrainingRun
+from a3c.usage import UsageError, explain, locate
 
-FAILED = 1
 USAGE_ERROR = 2
-# Their message says it all.
-PLAIN_ERRORS = (WorkerError, EnvError, HangError, CheckpointSaveError, TrainingDivergedError)
-
-log = logging.getLogger(__name__)
 
 TRAINER_DEFAULTS: dict[str, Any] = {
     "accelerator": "cpu",
@@ -58,10 +32,6 @@ TRAINER_DEFAULTS: dict[str, Any] = {
     "enable_model_summary": False,
     "logger": False,  # metrics.csv and W&B are attached once the run folder exists
 }
-
-
-class UsageError(ValueError):
-    """A flag or value that cannot be used; nothing has been started."""
 
 
 class OneLineParser(LightningArgumentParser):
@@ -149,275 +119,6 @@ class TrainCLI(LightningCLI):
 
 def _as_seed(seed: bool | int) -> int:
     return int(seed)
-
-
-class TrainingRun:
-    """One run from the command line: its folder, its loggers, its fit and its last words.
-
-    Args:
-        cli: the parsed command line.
-        console: where the table at the end goes; stdout by default.
-
-    Raises:
-        UsageError: the run folder is in use or its name leads elsewhere, or there is no checkpoint that
-            this run can go on from.
-    """
-
-    def __init__(self, cli: TrainCLI, console: Console | None = None) -> None:
-        self.module: A3C = cli.model
-        self.data: RolloutDataModule = cli.datamodule
-        self.trainer = cli.trainer
-        self.evaluation: GreedyEvaluation = cli.config_init["evaluation"]
-        self._parser, self._config = cli.parser, cli.config
-        self._console = console or Console()
-        _check_name(cli.config["run_name"], cli.config["run_dir"])
-        self.run_name: str | None = cli.config["run_name"]
-        self.estimator = type(self.module.returns).__name__
-        try:
-            # Its folder follows, once there is one.
-            every_seconds = cli.config["checkpoint"]["every_seconds"]
-            self.checkpoints = Checkpoints(Path(CHECKPOINTS), self.evaluation, every_seconds)
-        except ValueError as error:
-            raise UsageError(f"checkpoint.{error}") from error
-        try:
-            self.data.check_run(self.module)
-        except ValueError as error:
-            raise UsageError(f"data.{error}") from error
-        try:
-            self.module.check_run(self.data.max_env_steps, self.data.learners)
-        except ValueError as error:
-            raise UsageError(f"model.{error}") from error
-        self._described: dict[str, Any] = {}  # what the checkpoint says of its run
-        self._tracker: RunTracker | None = None
-        self.start = self._find_start()
-        self.folder = self.start.folder or self._make_folder(cli.config["run_dir"])
-        try:
-            self._lock = FolderLock(self.folder)
-        except FolderInUseError as error:
-            raise UsageError(f"run_dir: {error}") from error
-        self.checkpoints.folder = self.folder / CHECKPOINTS
-        self.interruption = Interruption()
-        self.report = RunReport(self.folder, self.evaluation, self.start.checkpoint)
-
-    def _find_start(self) -> Start:
-        """Finds the checkpoint that is asked for, and refuses one that this run cannot go on from."""
-        wanted, run_dir, run_name = (self._config.get(key) for key in ("ckpt_path", "run_dir", "run_name"))
-        shelf = Path() if run_dir is not None else self._shelf
-        folder = Path(run_dir) if run_dir is not None else shelf / run_name if run_name is not None else None
-        try:
-            start = find_start(wanted, folder, shelf, self.data.seed)
-            if start.checkpoint is not None:
-                self._described, _ = read_checkpoint(start.checkpoint)
-        except ValueError as error:
-            raise UsageError(f"ckpt_path: {error}") from error
-        ours = {
-            "env": describe(self.data.env),
-            "network": describe(self.module.network),
-            "returns": describe(self.module.returns),
-            "optimizer": self.module.optimizer_name,
-            "optimizers": 1 if self.module.shared_optimizer else max(1, self.data.learners),
-        }
-        if start.checkpoint is not None:
-            try:
-                check_same(self._described, ours)
-            except ValueError as error:
-                raise UsageError(f"ckpt_path: {start.checkpoint} {error}") from error
-        elif wanted is not None:
-            sys.stderr.write(f"ckpt_path: {wanted}: {folder} has no checkpoint, so the run begins anew\n")
-        return start
-
-    def _make_folder(self, wanted: str | None) -> Path:
-        """Makes the run's folder; nothing that is there already is written into."""
-        if wanted is None:
-            parent = self._shelf
-            name = self.run_name or f"seed{self.data.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
-            more = [] if self.run_name else [parent / f"{name}-{number}" for number in range(2, 100)]
-            candidates = [parent / name, *more]
-        else:
-            candidates = [Path(wanted)]
-        for folder in candidates:
-            try:
-                folder.mkdir(parents=True)  # of two runs started in one second, one gets the next name
-            except FileExistsError:
-                if wanted is None or not folder.is_dir() or any(folder.iterdir()):
-                    continue
-            except OSError as error:
-                raise UsageError(f"run_dir: got {str(folder)!r}, must be a folder that can be made: {error}") from error
-            return folder
-        if self.run_name:
-            raise UsageError(f"run_name: got {self.run_name!r}, must be new: {candidates[-1]} exists")
-        raise UsageError(f"run_dir: got {str(candidates[-1])!r}, must be a folder that is new or empty")
-
-    @property
-    def _shelf(self) -> Path:
-        """Where run folders lie that nobody placed: runs/ENV/ESTIMATOR-MODE; no id and no link leads out of runs/."""
-        env = [re.sub(r"^\.+|[^\w.-]|^$", "-", part) for part in self.data.env.id.split("/")]
-        parent = Path("runs", *env, f"{self.estimator}-{self.data.mode}")
-        inner = [folder for folder in (parent, *parent.parents) if len(folder.parts) > 1]
-        if link := next((folder for folder in inner if folder.is_symlink()), None):
-            raise UsageError(f"run_dir: got {str(parent)!r} by default, must lead through no link, which {link} is")
-        return parent
-
-    def execute(self) -> int:
-        """Trains, and gives the exit status: 0, 1 after a failure, 128 + n after signal n."""
-        self.interruption.install()
-        status = FAILED
-        try:
-            with logging_to(self.folder):
-                try:
-                    status = self._train()
-                finally:
-                    with suppress(Interrupted):
-                        self._finish(status)
-                    self.interruption.disarm()
-                if self.interruption.signal == signal.SIGUSR1:
-                    requeue()  # at the very end: SLURM ends the job there and then
-        finally:
-            self._lock.release()
-            self.interruption.restore()
-        return self._status(status)
-
-    def _status(self, status: int) -> int:
-        """Gives the exit status as it stands: a failure outranks a signal."""
-        number = self.interruption.signal
-        return status if status == FAILED or number is None else 128 + number
-
-    def _train(self) -> int:
-        """Fits, with a last line for every way out."""
-        status = 0
-        try:
-            if self.start.folder is not None:
-                self._go_on_in_folder()
-            for change in changes(self._described, self.module.settings):
-                log.warning("%s", change)
-            checkpoint = self.start.checkpoint
-            if checkpoint is not None:
-                log.info("goes on from %s", checkpoint)
-            self._attach(self._save_config())
-            # Weights only in any case: without a path Lightning may find a checkpoint by itself, on SLURM.
-            self.trainer.fit(self.module, self.data, ckpt_path=checkpoint, weights_only=True)
-        except Interrupted:
-            pass
-        except (Exception, SystemExit) as error:  # the second from an environment in this process
-            status = FAILED
-            self._say_why(error)
-        with suppress(Interrupted):
-            if self.report.summary and status == 0:
-                self._print_summary()
-        return status
-
-    def _say_why(self, error: BaseException) -> None:
-        text = str(error) if isinstance(error, PLAIN_ERRORS) else traceback.format_exc()
-        files = present(self.checkpoints.folder)
-        saved = f"the newest checkpoint is {files[0]}" if files else "there is no checkpoint"
-        last_line = f"failed after {self.data.progress.env_steps:,} env steps; {saved}"
-        log.info("%s\n%s", text, last_line)
-        sys.stderr.write(f"error: {text.rstrip()}\nerror: {last_line}\n")
-
-    def _finish(self, status: int) -> None:
-        """Stops the workers, and W&B."""
-        self.data.close()
-        if self._tracker is not None:
-            self._tracker.finish(self._status(status), self.report.summary)
-
-    def _go_on_in_folder(self) -> None:
-        """Makes the folder what it was when the checkpoint was saved."""
-        rewind(self.folder, -1 if self.start.checkpoint is None else self._described.get("env_steps", math.inf))
-        tidy(self.checkpoints.folder)
-        best = self.checkpoints.folder / BEST
-        if best.is_file():
-            try:
-                self.evaluation.best = load(best)["callbacks"]["GreedyEvaluation"]["best"]
-            except (DamagedCheckpointError, KeyError) as error:
-                log.warning("the next evaluation replaces %s: %s", best, error)
-
-    def _save_config(self) -> dict[str, Any]:
-        """Writes config.yaml; without names of this run's files, so that it can be run again."""
-        config = self._config.clone()
-        config["run_dir"] = config["run_name"] = None
-        config["ckpt_path"] = None if self.start.checkpoint is None else str(self.start.checkpoint)
-        config["allow"] = None  # a file has no say in whom the next user trusts
-        text = self._parser.dump(config, skip_unset=False)
-        save_config(self.folder, text)
-        parsed: dict[str, Any] = yaml.safe_load(text)
-        return parsed
-
-    def _attach(self, config: dict[str, Any]) -> None:
-        """Gives the trainer the loggers and callbacks that need the run folder."""
-        self._tracker = make_wandb_logger(
-            self.folder,
-            env=self.data.env.id,
-            estimator=self.estimator,
-            mode=self.data.mode,
-            seed=self.data.seed,
-            config=config,
-            run_id=self._described.get("wandb_run_id") if self.start.folder is not None else None,
-            name=self.run_name,
-        )
-        self.checkpoints.notes["wandb_run_id"] = self._tracker.run_id
-        self.trainer.loggers = [MetricsFile(self.folder / METRICS), self._tracker]
-        callbacks: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]
-        callbacks.insert(0, self.interruption)
-        callbacks += [self.checkpoints, self.report, BudgetBar()]
-
-    def _print_summary(self) -> None:
-        summary = self.report.summary
-        table = Table(title=f"{summary['env']} · {summary['estimator']} · {summary['mode']} · seed {summary['seed']}")
-        table.add_column("what")
-        table.add_column("figure", justify="right")
-        for what, figure in _rows(summary):
-            table.add_row(what, figure)
-        self._console.print(table)
-        self._console.print(f"run folder:     {self.folder}", soft_wrap=True)
-        if self.interruption.signal is not None:
-            self._console.print(f"to go on:       --ckpt_path last --run_dir {self.folder}", soft_wrap=True)
-        picture = self.folder / "learning_curve.png"
-        if picture.exists():
-            self._console.print(f"learning curve: {picture}", soft_wrap=True)
-        elif not summary["interrupted"]:
-            self._console.print(
-                "nothing was trained: the checkpoint's budget is used up; give a larger one to go on", soft_wrap=True
-            )
-        offline = [str(path) for path in sorted(self.folder.glob("wandb/offline-run-*"))]  # several after a resume
-        if offline:
-            self._console.print(f"in the terminal: wandb leet {offline[-1]}", soft_wrap=True)
-            self._console.print(f"to your account: wandb sync {' '.join(offline)}", soft_wrap=True)
-
-
-def _check_name(name: str | None, folder: str | None) -> None:
-    """Refuses a name that leads to another folder than its own."""
-    if name is None:
-        return
-    if folder is not None:
-        raise UsageError(f"run_name: got {name!r} and run_dir {folder!r}, must be one of them")
-    if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}", name):
-        raise UsageError(
-            f"run_name: got {name!r}, must be 1 to 100 letters, digits, '.', '_' and '-', and not begin with '.'"
-        )
-
-
-def _rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
-    rows = [
-        ("env steps", f"{summary['env_steps']:,}"),
-        ("updates", f"{summary['updates']:,}"),
-        ("episodes", f"{summary['episodes']:,}"),
-        ("training", f"{summary['train_seconds']:.2f} s"),
-        ("speed", f"{summary['env_steps_per_second']:,.0f} env steps/s"),
-        ("policy lag, mean and most", f"{summary['policy_lag_mean'] or 0:.2f}, {summary['policy_lag_max']} updates"),
-    ]
-    if summary["eval_return_mean"] is not None:
-        mean, spread = summary["eval_return_mean"], summary["eval_return_std"]
-        rows.append((f"greedy return, {summary['eval_episodes']} fresh episodes", f"{mean:.1f} ± {spread:.1f}"))
-    if summary["solved_at_env_steps"] is not None:
-        steps, seconds = summary["solved_at_env_steps"], summary["solved_at_seconds"]
-        rows.append(("solved after", f"{steps:,} env steps, {seconds:.2f} s"))
-    else:
-        rows.append(("solved", "no"))
-    if summary["worker_exit_codes"]:
-        rows.append(("exit codes of the workers", " ".join(map(str, summary["worker_exit_codes"]))))
-    if summary["interrupted"]:
-        rows.append(("ended by", "a signal, before the budget"))
-    return rows
 
 
 def _quieten() -> None:

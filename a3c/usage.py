@@ -28,6 +28,10 @@ CLASSES: dict[str, type] = {
 }
 
 
+class UsageError(ValueError):
+    """A flag or value that cannot be used; nothing has been started."""
+
+
 def explain(message: str, parser: ArgumentParser) -> str:
     """Makes one line of a parser's message, with the nearest name where a name is unknown.
 

@@ -22,8 +22,9 @@ from helpers import fit
 
 from a3c import NStep, load
 from a3c.agent import CheckpointError
-from a3c.cli import TrainingRun, main
+from a3c.cli import main
 from a3c.envs import EnvError, EnvSpec
+from a3c.training_run import TrainingRun
 
 ROOT = Path(__file__).parent.parent.parent
 CONFIG = ROOT / "configs" / "cartpole.yaml"
@@ -390,8 +391,8 @@ def test_row_36_a_run_name_that_is_no_plain_name_is_refused(here, capsys, name):
 
 def test_row_36_a_name_is_that_of_the_folder_and_of_the_wandb_run_and_used_once(here, capsys, monkeypatch):
     given = {}
-    monkeypatch.setattr("a3c.cli.make_wandb_logger", lambda folder, **settings: given.update(settings) or None)
-    monkeypatch.setattr("a3c.cli.TrainingRun.execute", lambda run: run._attach({}) or 0)
+    monkeypatch.setattr("a3c.training_run.make_wandb_logger", lambda folder, **settings: given.update(settings) or None)
+    monkeypatch.setattr("a3c.training_run.TrainingRun.execute", lambda run: run._attach({}) or 0)
     for name in ("first-run_1.0", "7", "x" * 100):
         assert main(CONFIG, [*SMALL, "--run_name", name]) == 0
         assert given["name"] == name

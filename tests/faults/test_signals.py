@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from helpers import fit
 
-import a3c.cli
+import a3c.training_run
 from a3c import NStep, checkpoints
 from a3c.callbacks import BudgetBar, Checkpoints, Interruption
 from a3c.callbacks.interruption import SIGNALS, requeue
@@ -183,7 +183,7 @@ def test_a_signal_in_the_start_up_ends_the_run_before_it_began(capfd, monkeypatc
         send(number)
         time.sleep(1000)
 
-    monkeypatch.setattr(a3c.cli, "make_wandb_logger", stuck)
+    monkeypatch.setattr(a3c.training_run, "make_wandb_logger", stuck)
     assert main(CONFIG, [*ENDLESS, "--mode", "sync"]) == status
     assert capfd.readouterr().err == f"{number.name}: the run ends before its first update\n"
     assert not Path("run/checkpoints").exists()
@@ -202,7 +202,7 @@ def test_a_signal_while_workers_start_ends_the_run(capfd, monkeypatch):
 
 
 def test_a_signal_that_somebody_swallowed_still_ends_the_run(capfd, monkeypatch):
-    real = a3c.cli.make_wandb_logger
+    real = a3c.training_run.make_wandb_logger
 
     def swallow(*args, **kwargs):
         try:
@@ -212,7 +212,7 @@ def test_a_signal_that_somebody_swallowed_still_ends_the_run(capfd, monkeypatch)
             pass
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(a3c.cli, "make_wandb_logger", swallow)
+    monkeypatch.setattr(a3c.training_run, "make_wandb_logger", swallow)
     assert main(CONFIG, [*ENDLESS, "--mode", "sync"]) == 143
 
 

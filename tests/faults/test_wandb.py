@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 from wandb_server import WandbServer
 
-from a3c.cli import TrainingRun, main
+from a3c.cli import main
 from a3c.tracking import Patience, make_wandb_logger
+from a3c.training_run import TrainingRun
 
 ROOT = Path(__file__).parent.parent.parent
 TRACKED = [sys.executable, str(Path(__file__).parent / "tracked.py")]

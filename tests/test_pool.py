@@ -15,6 +15,7 @@ from tasks import AnnounceLate, never_ready, report_imports, sleep_for_ever
 from a3c.batch import BatchShape
 from a3c.rollouts.pool import RestartPolicy, WorkerError, WorkerPool
 from a3c.rollouts.pulse import Pulse
+from a3c.rollouts.supervised import SupervisedWorker
 from a3c.rollouts.worker import CollectTask, WorkerContext
 
 SHAPE = BatchShape(5, 2, (2,), torch.float32)
@@ -263,3 +264,15 @@ def test_whose_silence_is_seen_is_killed():
         assert gone(pids)
     finally:
         pool.close()
+
+
+def test_a_first_sign_of_life_may_take_as_long_as_imports_do():
+    worker = SupervisedWorker.__new__(SupervisedWorker)
+    worker._pulse, worker._given, worker.ready = Pulse.allocate(1)[0], set(), False
+    worker._beats = worker._beats_before = 0
+    worker._silence, worker._looked = 5.0, time.monotonic()
+    assert not worker.is_silent(1.0)
+    worker._pulse.beat()
+    assert not worker.is_silent(1.0)  # this one has been heard just now
+    worker._silence = 5.0
+    assert worker.is_silent(1.0)

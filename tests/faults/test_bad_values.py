@@ -6,11 +6,13 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from helpers import fit
+from helpers import fit, make_spec
 
 import a3c
+from a3c.batch import BatchShape, Rollout
 from a3c.rollouts.checks import EnvironmentFaultError
-from a3c.rollouts.pool import WorkerError
+from a3c.rollouts.pool import RestartPolicy, WorkerError, WorkerPool
+from a3c.rollouts.worker import CollectTask
 
 FAULTY = "a3c.faults:Faulty-v0"
 MODES = ["sync", "async", "hogwild"]
@@ -91,3 +93,24 @@ def test_row_28_what_would_be_broadcast_never_reaches_the_buffer():
         collector.collect(out)
     assert (out.rewards == 7).all()
     assert "environment seed" in caught.value.__notes__[0]
+
+
+def test_row_28_to_replace_a_worker_would_not_help():
+    deaths = []
+    spec = make_spec(FAULTY, env_kwargs={"kind": "out_of_space", "at_step": 30})
+    policy = RestartPolicy(restart=True)
+    pool = WorkerPool(CollectTask(spec), 2, 2, BatchShape(5, 2, (2,), torch.float32), policy, deaths.append)
+
+    def collect_for_ever():
+        while True:
+            rollout = pool.get(5.0)
+            if isinstance(rollout, Rollout):
+                rollout.release()
+
+    pool.start()
+    try:
+        with pytest.raises(WorkerError, match="must be at most 1"):
+            collect_for_ever()
+    finally:
+        pool.close()
+    assert [death.restarted for death in deaths] == [False]

@@ -7,7 +7,7 @@ from helpers import COUNTDOWN, fit, make_spec
 from lightning.pytorch import Callback
 
 from a3c import GAE, FullEpisode, L2Normalised, NStep, RolloutDataModule, VTrace
-from a3c.batch import BatchShape, empty_batch
+from a3c.batch import BatchShape, Lost, empty_batch
 from a3c.rollouts.dataset import RolloutDataset
 from a3c.rollouts.inline import InlineSource
 from a3c.rollouts.pool import WorkerPool
@@ -260,3 +260,35 @@ def test_the_clock_stands_still_in_a_pause(monkeypatch):
     progress.clock.stop()
     now[0] = 50.0
     assert progress.clock.seconds == 3.0
+
+
+class LosesOne:
+    """An inline source that loses its collector after two rollouts, and gives one more."""
+
+    exhausted = False
+
+    def __init__(self, source, lost_steps):
+        self._source, self._lost_steps, self._given = source, lost_steps, 0
+
+    def start(self):
+        self._source.start()
+
+    def get(self, timeout):
+        self._given += 1
+        return Lost(0, self._lost_steps, "worker_death") if self._given == 3 else self._source.get(timeout)
+
+    def close(self):
+        self._source.close()
+
+
+def test_unfinished_segments_of_a_lost_collector_are_dropped_with_what_it_lost():
+    joiner = SegmentJoiner(None)
+    dataset, progress = make_dataset(
+        joiner=joiner, segments_per_rollout=2, env_kwargs={"lengths": (12,)}, max_env_steps=30
+    )
+    dataset._source = LosesOne(dataset._source, lost_steps=3)
+    batches = list(iter(dataset))
+    held = 2 * 8  # two rollouts of 4 steps in 2 environments, whose episodes last 12
+    assert progress.dropped["worker_death"] == held + 3
+    assert progress.in_flight == joiner.steps_held
+    assert all(batch.observations[0, :, 1].eq(8).all() for batch in batches[:1])  # nothing before the loss is joined

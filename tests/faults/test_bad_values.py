@@ -9,8 +9,9 @@ import torch
 from helpers import fit, make_spec
 
 import a3c
-from a3c.batch import BatchShape, Rollout
+from a3c.batch import BatchShape, Lost, Rollout, empty_batch
 from a3c.rollouts.checks import EnvironmentFaultError
+from a3c.rollouts.collector import LINEAGE
 from a3c.rollouts.pool import RestartPolicy, WorkerError, WorkerPool
 from a3c.rollouts.worker import CollectTask
 
@@ -114,3 +115,40 @@ def test_row_28_to_replace_a_worker_would_not_help():
     finally:
         pool.close()
     assert [death.restarted for death in deaths] == [False]
+
+
+def test_row_26_after_a_discarded_rollout_new_episodes_of_other_environments_begin():
+    spec = make_spec(
+        FAULTY, env_kwargs={"kind": "nan_reward", "at_step": 6, "in_parent": True}, discard_bad_values=True
+    )
+    collector = spec.build(0)
+    out = empty_batch(BatchShape(8, 2, (2,), torch.float32))
+    while not collector.collect(out).discarded:
+        assert out.env_ids.tolist() == [0, 1]
+    lineages = 1
+    while collector.collect(out).discarded:  # the other environment may be spoilt later
+        lineages += 1
+    assert out.observations[0, :, 1].eq(0).all()  # 1 after a right action, 0 in an episode's first state
+    assert out.mask[0].all()
+    assert out.env_ids.tolist() == [lineages * LINEAGE, lineages * LINEAGE + 1]
+    assert out.segment_ids.eq(0).all()
+    collector.close()
+
+
+def test_row_26_the_slot_of_a_discarded_rollout_is_used_again():
+    spec = make_spec(FAULTY, env_kwargs={"kind": "nan_reward", "at_step": 6}, discard_bad_values=True)
+    pool = WorkerPool(CollectTask(spec), 1, 1, BatchShape(8, 2, (2,), torch.float32))
+    lost, rollouts = [], []  # those after a loss
+    pool.start()
+    try:
+        while len(rollouts) < 3:
+            item = pool.get(10.0)
+            assert item is not None, "the only slot was lost"
+            if isinstance(item, Lost):
+                lost.append(item.env_steps)
+            else:
+                rollouts += [item] if lost else []
+                item.release()
+    finally:
+        pool.close()
+    assert min(lost) > 0

@@ -135,13 +135,17 @@ class RunTracker(WandbLogger):
         if self._finished:
             return
         self._finished = True
+        came_back = threading.Event()
 
         def close() -> None:
-            self._rows.put(None)
-            self._thread.join()
-            if not self._failed.is_set():  # by one of the last rows
-                self._run.summary.update(dict(summary))
-                self._run.finish(exit_code=status)
+            try:
+                self._rows.put(None)
+                self._thread.join()
+                if not self._failed.is_set():  # by one of the last rows
+                    self._run.summary.update(dict(summary))
+                    self._run.finish(exit_code=status)
+            finally:
+                came_back.set()
 
         try:
             if not self._failed.is_set():
@@ -153,7 +157,9 @@ class RunTracker(WandbLogger):
             raise
         finally:
             if self.run_id is not None:
-                _let_go(self._patience, self._run if self._failed.is_set() else None, kill=self._failed.is_set())
+                # A service that answers, even if only that its server does not, first writes down what it has.
+                kill = self._failed.is_set() and not came_back.is_set()
+                _let_go(self._patience, self._run if self._failed.is_set() else None, kill)
 
     def _send_rows(self) -> None:
         while (row := self._rows.get()) is not None:

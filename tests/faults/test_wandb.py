@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import json
+import logging
 import os
 import signal
 import socket
@@ -181,7 +182,7 @@ def test_row_34_and_35_a_run_that_cannot_reach_wandb_trains_and_names_its_key_no
             process.kill()
             process.communicate()
     assert process.returncode == 0
-    assert errors.strip() == "W&B: 127.0.0.1 does not answer; the run is kept offline, for wandb sync"
+    assert errors.strip() == "warning: W&B: 127.0.0.1 does not answer; the run is kept offline, for wandb sync"
     assert json.loads((tmp_path / "run/summary.json").read_text())["env_steps"] >= 20_000
     assert float(rows_of(tmp_path / "run/metrics.csv")[-1]["env_steps"]) >= 20_000
     assert KEY not in out
@@ -267,8 +268,9 @@ def test_row_34_training_goes_on_and_ends_without_its_service(tmp_path, fault, e
         errors = process.communicate()[1]
         if service in services_of(process.pid):
             os.kill(service, signal.SIGKILL)
-    assert errors.startswith(FAILED)
-    assert len(errors.splitlines()) == 1
+    own = [line for line in errors.splitlines() if not line.startswith("SIGTERM: ")]
+    assert len(own) == 1
+    assert own[0].startswith(f"warning: {FAILED}")
     assert json.loads((tmp_path / "run/summary.json").read_text())["interrupted"] == bool(end)
     assert float(rows_of(metrics)[-1]["env_steps"]) > 0
     assert (tmp_path / "run/checkpoints/last.ckpt").exists()
@@ -284,6 +286,10 @@ def test_after_a_killed_service_this_process_can_record_its_next_run(tmp_path):
                 os.kill(service, signal.SIGKILL)
         tracker.log_metrics({"env_steps": 7}, 1)
         tracker.finish(0, {})
+    wandb_log = logging.getLogger("wandb")
+    for handler in [each for each in wandb_log.handlers if isinstance(each, logging.FileHandler)]:
+        wandb_log.removeHandler(handler)  # W&B leaves the log of a run open that it could not finish
+        handler.close()
     (record,) = (tmp_path / "second").glob("wandb/offline-run-*")
     assert [row["env_steps"] for row in history_of(record)] == [7]
 

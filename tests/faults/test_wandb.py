@@ -48,16 +48,24 @@ def rows_of(path):
     return [dict(zip(header, row, strict=True)) for row in rows]
 
 
-def services_of(pid):
-    """The W&B services that a process has started, by parentage."""
-    found = []
+def wandb_processes():
+    """Name, process id, parent and group of W&B's processes that run."""
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
             number, _, rest = stat.read_text().partition(" (")
             name, _, fields = rest.rpartition(") ")
-            if name == "wandb-core" and int(fields.split()[1]) == pid:
-                found.append(int(number))
-    return found
+            state, parent, group, *_ = fields.split()
+            if name.startswith("wandb-") and state != "Z":
+                yield name, int(number), int(parent), int(group)
+
+
+def services_of(pid):
+    """The W&B services that a process has started, by parentage."""
+    return [number for name, number, parent, _ in wandb_processes() if name == "wandb-core" and parent == pid]
+
+
+def helpers_of(service):
+    return [number for _, number, _, group in wandb_processes() if group == service != number]
 
 
 @contextlib.contextmanager
@@ -218,10 +226,12 @@ def test_row_34_a_killed_service_costs_one_warning(tmp_path):
     with tracked(tmp_path, environment(WANDB_MODE="offline")) as program:
         program.log(50)
         (service,) = services_of(program.process.pid)
+        wait_for(lambda: helpers_of(service))
         os.kill(service, signal.SIGKILL)
         for _ in range(5):
             program.log(50)
         said = program.end()
+        assert not helpers_of(service)
         assert program.errors.startswith(FAILED)
         assert len(program.errors.splitlines()) == 1
     assert said["slowest"] + said["finish"] + said["exit"] < DELAY

@@ -16,9 +16,9 @@ import time
 import urllib.error
 import urllib.request
 from argparse import Namespace
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -96,6 +96,7 @@ class RunTracker(WandbLogger):
         self._run = run
         self._record = Path(run.dir).parent
         self._patience = patience
+        self._services = _services()  # of a service that was killed the helpers are left, in its process group
         self._failed = threading.Event()
         self._finished = False
         self._rows: queue.Queue[dict[str, Any] | None] = queue.Queue(BACKLOG)
@@ -135,13 +136,17 @@ class RunTracker(WandbLogger):
         if self._finished:
             return
         self._finished = True
+        came_back = threading.Event()
 
         def close() -> None:
-            self._rows.put(None)
-            self._thread.join()
-            if not self._failed.is_set():  # by one of the last rows
-                self._run.summary.update(dict(summary))
-                self._run.finish(exit_code=status)
+            try:
+                self._rows.put(None)
+                self._thread.join()
+                if not self._failed.is_set():  # by one of the last rows
+                    self._run.summary.update(dict(summary))
+                    self._run.finish(exit_code=status)
+            finally:
+                came_back.set()
 
         try:
             if not self._failed.is_set():
@@ -153,7 +158,9 @@ class RunTracker(WandbLogger):
             raise
         finally:
             if self.run_id is not None:
-                _let_go(self._patience, self._run if self._failed.is_set() else None, kill=self._failed.is_set())
+                # A service that answers, even if only that its server does not, first writes down what it has.
+                kill = self._failed.is_set() and not came_back.is_set()
+                _let_go(self._patience, self._run if self._failed.is_set() else None, kill, self._services)
 
     def _send_rows(self) -> None:
         while (row := self._rows.get()) is not None:
@@ -319,7 +326,7 @@ def _check_writable(folder: Path) -> None:
     tempfile.TemporaryFile(dir=folder).close()
 
 
-def _let_go(patience: Patience, run: wandb.Run | None = None, kill: bool = True) -> None:
+def _let_go(patience: Patience, run: wandb.Run | None = None, kill: bool = True, services: Sequence[int] = ()) -> None:
     """Takes W&B out of this process, so that neither its next start nor the interpreter's end waits for it.
 
     Args:
@@ -327,6 +334,7 @@ def _let_go(patience: Patience, run: wandb.Run | None = None, kill: bool = True)
         run: a run that could not be finished.
         kill: its service first, so that whatever waits for it fails at once, instead of when it
             has not ended in time. What it has written can still be synced.
+        services: process ids of services that may be dead by now, and their helpers not.
     """
 
     def forget() -> None:
@@ -335,28 +343,43 @@ def _let_go(patience: Patience, run: wandb.Run | None = None, kill: bool = True)
                 run.finish()  # takes it out of wandb.run
         wandb.teardown()  # takes W&B's exit hook out, which would wait for the service or print a traceback
 
+    services = [*services, *_services()]
     if kill:
-        _kill_services()
+        _kill_groups(services)
     with contextlib.suppress(Exception, SystemExit):
         patience.wait(forget, END)
-    _kill_services()
-
-
-def _kill_services() -> None:
-    for service in _services():
-        with contextlib.suppress(OSError):
-            os.kill(service, signal.SIGKILL)
+    _kill_groups(services)
 
 
 def _services() -> list[int]:
-    """Process ids of W&B's services that this process has started."""
+    """Process ids of W&B's services that this process has started; each leads a group with its helpers."""
+    ours = os.getpid()
+    return [process.pid for process in _wandb_processes() if process.name == "wandb-core" and process.parent == ours]
+
+
+def _kill_groups(services: Collection[int]) -> None:
+    for process in _wandb_processes():
+        if process.group in services:
+            with contextlib.suppress(OSError):
+                os.kill(process.pid, signal.SIGKILL)
+
+
+class _Process(NamedTuple):
+    pid: int
+    name: str
+    parent: int
+    group: int
+
+
+def _wandb_processes() -> list[_Process]:
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
             pid, _, rest = stat.read_text().partition(" (")
             name, _, fields = rest.rpartition(") ")
-            if name == "wandb-core" and int(fields.split()[1]) == os.getpid():
-                found.append(int(pid))
+            if name.startswith("wandb-"):
+                _, parent, group, *_ = fields.split()
+                found.append(_Process(int(pid), name, int(parent), int(group)))
     return found
 
 

@@ -25,7 +25,7 @@ def open_files(folder):
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_left(caplog, tmp_path):
+def nothing_is_left(request, caplog, tmp_path):
     start_fork_server()  # it stays, and so do its descriptors
     processes, names, files = own_processes(), shared_names(), open_files(tmp_path)
 
@@ -38,6 +38,8 @@ def nothing_is_left(caplog, tmp_path):
     assert_no_new_names(names)
     caplog.get_records("call").clear()  # an error among them holds its frames, and so all that they held
     more = open_files(tmp_path) - files
+    if "whole_runs" in request.fixturenames:  # which keeps runs, and their shared memory, for later tests
+        return
     # A new fork server, where a test has killed the old one, has a pipe of its own.
     assert not [name for name in more if not name.startswith("pipe:")], f"left open: {more}"
     assert len(more) <= 1, f"left open: {more}"

@@ -519,7 +519,8 @@ def hashes(path):
 
 def test_rows_23_and_41_two_processes_come_to_the_same_hash_interrupted_or_not(tmp_path):
     folder = Path(__file__).parent
-    paths = [str(path) for path in (folder, folder.parent, folder.parent.parent)]
+    root = folder.parent.parent
+    paths = [str(path) for path in (folder, folder.parent, root, root / "scripts")]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
     environment |= {"WANDB_MODE": "offline", "PYTHONPATH": os.pathsep.join(paths), "PYTHONHASHSEED": "7"}
     program = f"import conftest, test_resume; print(test_resume.hashes({str(tmp_path / 'theirs.ckpt')!r}))"

@@ -4,13 +4,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: train test lint types format bench
+.PHONY: train test test-faults lint types format bench
 
 train: $(INSTALLED)
 	$(BIN)/python scripts/train.py $(ARGS)
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --ignore=tests/faults $(ARGS)
+	$(BIN)/python -m pytest tests/faults -n 4
+
+# Four at a time: these tests mostly wait for other processes.
+test-faults: $(INSTALLED)
+	$(BIN)/python -m pytest tests/faults -n 4 $(ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -37,7 +37,7 @@ from a3c.rollouts.worker import CollectTask
 ROOT = Path(__file__).parent.parent.parent
 TRAIN = ROOT / "scripts" / "train.py"
 FAULTY = "a3c.faults:Faulty-v0"
-OURS = os.environ.setdefault(MARK, f"pytest-{os.getpid()}")  # before the fork server starts, which inherits it
+OURS = os.environ[MARK] = f"pytest-{os.getpid()}"  # before the fork server starts, which inherits it
 QUICK = [
     *("--stop_when_solved", "false", "--evaluation.every_env_steps", "1000000000", "--evaluation.episodes", "1"),
     *("--data.envs_per_worker", "2", "--trainer.log_every_n_steps", "1"),

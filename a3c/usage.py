@@ -48,7 +48,8 @@ def explain(message: str, parser: ArgumentParser) -> str:
         return f"{given}: no such key{_nearest(given, _keys(parser))}"
     keys = []
     while match := re.search(r'Parser key "([^"]+)":\s*', message):
-        keys.append(match[1])
+        if keys[-1:] != [match[1]]:  # of a file that cannot be read the same key is said twice
+            keys.append(match[1])
         message = message[match.end() :]
     key = ".".join(keys)
     if _base(key):

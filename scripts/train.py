@@ -21,7 +21,10 @@ def main() -> int:
     start_fork_server()
     from a3c.cli import main as train
 
-    return train(DEFAULT_CONFIG)
+    status = train(DEFAULT_CONFIG)
+    for number in (signal.SIGTERM, signal.SIGUSR1):  # a scheduler's, too late to mean anything
+        signal.signal(number, signal.SIG_IGN)
+    return status
 
 
 if __name__ == "__main__":  # workers import this file again: nothing heavy may stand above

@@ -280,7 +280,7 @@ def test_row_23_an_environment_that_cannot_say_its_state_starts_anew_with_one_wa
 @pytest.mark.parametrize(
     "change",
     [{"envs_per_worker": 2}, {"seed": 2}, {"terminal_reward": -1.0}, {"inject_lag": 1}, {"returns": NStep(4)}],
-    ids=str,
+    ids=lambda change: next(iter(change)),
 )
 def test_row_23_another_run_than_the_checkpoints_starts_its_environments_anew_and_says_so(tmp_path, caplog, change):
     case = {"returns": NStep(8)}

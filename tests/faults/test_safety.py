@@ -391,8 +391,18 @@ def test_row_36_a_run_name_that_is_no_plain_name_is_refused(here, capsys, name):
 
 def test_row_36_a_name_is_that_of_the_folder_and_of_the_wandb_run_and_used_once(here, capsys, monkeypatch):
     given = {}
-    monkeypatch.setattr("a3c.training_run.make_wandb_logger", lambda folder, **settings: given.update(settings) or None)
-    monkeypatch.setattr("a3c.training_run.TrainingRun.execute", lambda run: run._attach({}) or 0)
+
+    def make_logger(folder, **settings):
+        given.update(settings)
+        return SimpleNamespace(run_id=None)
+
+    def execute(run):
+        run._attach({})
+        run._lock.release()
+        return 0
+
+    monkeypatch.setattr("a3c.training_run.make_wandb_logger", make_logger)
+    monkeypatch.setattr("a3c.training_run.TrainingRun.execute", execute)
     for name in ("first-run_1.0", "7", "x" * 100):
         assert main(CONFIG, [*SMALL, "--run_name", name]) == 0
         assert given["name"] == name

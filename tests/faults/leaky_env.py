@@ -22,10 +22,8 @@ class LeakyEnv(FaultyEnv):
         return super().step(action)
 
     def _take(self):
-        if self._leak == "memory":
-            return bytearray(os.urandom(1)) * 20_000
-        if self._leak == "files":
-            return os.open("/dev/null", os.O_RDONLY)
+        if self._leak == "memory and files":
+            return bytearray(os.urandom(1)) * 20_000, os.open("/dev/null", os.O_RDONLY)
         import torch
 
         return shared_zeros(100_000, dtype=torch.uint8)

@@ -19,7 +19,7 @@ SECONDS = float(os.environ.get("A3C_CHAOS_SECONDS", "10"))
 PROVEN = 3.0  # seconds that a worker has lived before it is killed: a crash loop would end the run, rightly
 RUN = [
     *("--data.env", "chaos_env:Chaos-v0", "--data.workers", "3", "--data.max_env_steps", "1000000000000"),
-    *("--data.worker_timeout", "1", "--data.max_restarts", "100000", "--data.on_bad_values", "discard"),
+    *("--data.worker_timeout", "3", "--data.max_restarts", "100000", "--data.on_bad_values", "discard"),
 ]  # fmt: skip
 
 

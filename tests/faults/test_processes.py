@@ -25,7 +25,7 @@ def check_counters(summary):
     assert summary["dropped_env_steps"] == sum(summary["dropped_by_reason"].values())
 
 
-@pytest.mark.parametrize("mode", ["async", "hogwild"])
+@pytest.mark.parametrize("mode", ["hogwild"])  # the others' pool is tried in test_hangs.py
 def test_rows_1_and_10_a_run_goes_on_to_its_end_after_a_hang_and_says_so(tmp_path, mode):
     fault = faulty("hang_holding_gil", at_step=500, worker=1, once=str(tmp_path / "once"))
     with running(tmp_path, "--mode", mode, "--data.workers", 2, *BUDGET, *fault, *IMPATIENT) as run:
@@ -39,7 +39,7 @@ def test_rows_1_and_10_a_run_goes_on_to_its_end_after_a_hang_and_says_so(tmp_pat
         assert float(run.rows()[-1]["workers/deaths"] or 1) == 1
 
 
-@pytest.mark.parametrize("mode", ["async", "hogwild"])
+@pytest.mark.parametrize("mode", ["async"])
 def test_rows_5_and_8_a_crash_loop_ends_with_traceback_checkpoint_and_status_1(tmp_path, mode):
     limit = ["--data.max_restarts", 2]
     with running(tmp_path, "--mode", mode, *ENDLESS, *faulty("raise", at_step=500, worker=0), *limit) as run:
@@ -81,8 +81,7 @@ def test_row_11_sigterm_ends_a_run_whose_environments_will_not(tmp_path, kind):
         assert "last.ckpt" in run.checkpoints()
 
 
-@pytest.mark.parametrize("mode", ["async", "hogwild"])
-@pytest.mark.parametrize("kind", ["hang_holding_gil", "children"])
+@pytest.mark.parametrize(("mode", "kind"), [("async", "hang_holding_gil"), ("hogwild", "children")])
 def test_row_13_nothing_outlives_a_parent_that_was_killed(tmp_path, mode, kind):
     hung = tmp_path / "hung"
     fault = faulty(kind, at_step=500, once=None if kind == "children" else str(hung))

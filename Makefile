@@ -11,11 +11,11 @@ train: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest --ignore=tests/faults $(ARGS)
-	$(BIN)/python -m pytest tests/faults -n 4
+	$(BIN)/python -m pytest tests/faults -n 4 --dist worksteal
 
 # Four at a time: these tests mostly wait for other processes.
 test-faults: $(INSTALLED)
-	$(BIN)/python -m pytest tests/faults -n 4 $(ARGS)
+	$(BIN)/python -m pytest tests/faults -n 4 --dist worksteal $(ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

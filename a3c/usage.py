@@ -46,7 +46,7 @@ def explain(message: str, parser: ArgumentParser) -> str:
     if match := re.match(r"Group '([^']+)' does not accept option '([^']+)'", message):
         given = f"{match[1]}.{match[2]}"
         return f"{given}: no such key{_nearest(given, _keys(parser))}"
-    keys = []
+    keys: list[str] = []
     while match := re.search(r'Parser key "([^"]+)":\s*', message):
         if keys[-1:] != [match[1]]:  # of a file that cannot be read the same key is said twice
             keys.append(match[1])

@@ -1,6 +1,6 @@
 """Measures how quickly failures are noticed and mended: the table in docs/reliability.md.
 
-``python scripts/reliability.py`` takes three minutes; median and worst of the repetitions. All of it
+``python scripts/reliability.py`` takes six minutes; median and worst of the repetitions. All of it
 is of ``scripts/train.py`` as a whole, but for the death and the hang of a worker, which are timed
 on a worker pool in this process.
 """

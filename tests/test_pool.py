@@ -269,7 +269,7 @@ def test_whose_silence_is_seen_is_killed():
 def test_a_first_sign_of_life_may_take_as_long_as_imports_do():
     worker = SupervisedWorker.__new__(SupervisedWorker)
     worker._pulse, worker._given, worker.ready = Pulse.allocate(1)[0], set(), False
-    worker._beats = worker._beats_before = 0
+    worker._beats = worker._beats_before = worker._pulse.beats
     worker._silence, worker._looked = 5.0, time.monotonic()
     assert not worker.is_silent(1.0)
     worker._pulse.beat()

@@ -23,14 +23,19 @@ class EnvCheck:
         env: the environments, with a Box of observations.
         check_bounds: look whether observations lie within their space, which some environments of
             Gymnasium do not keep to.
+
+    Attributes:
+        shape: that an observation of all environments must have.
+        dtype: that it must have.
+        reward_shape: that their rewards must have.
     """
 
     def __init__(self, env: VectorEnv, check_bounds: bool = True) -> None:
         space = env.single_observation_space
         assert isinstance(space, spaces.Box), "other spaces have been refused"
         self._env = env
-        self._shape, self._dtype = (env.num_envs, *space.shape), space.dtype
-        self._reward_shape = (env.num_envs,)
+        self.shape, self.dtype = (env.num_envs, *space.shape), space.dtype
+        self.reward_shape = (env.num_envs,)
         self._is_float = np.issubdtype(space.dtype, np.floating)
         self._low, self._high = self._bounds(space, env.num_envs) if check_bounds else (None, None)
 
@@ -54,12 +59,12 @@ class EnvCheck:
         Raises:
             EnvironmentFaultError: another shape or dtype.
         """
-        if observation.shape != self._shape or observation.dtype != self._dtype:
+        if observation.shape != self.shape or observation.dtype != self.dtype:
             raise EnvironmentFaultError(
-                f"observations: got {observation.dtype} {observation.shape}, must be {self._dtype} {self._shape}"
+                f"observations: got {observation.dtype} {observation.shape}, must be {self.dtype} {self.shape}"
             )
-        if reward.shape != self._reward_shape:
-            raise EnvironmentFaultError(f"rewards: got shape {reward.shape}, must be {self._reward_shape}")
+        if reward.shape != self.reward_shape:
+            raise EnvironmentFaultError(f"rewards: got shape {reward.shape}, must be {self.reward_shape}")
 
     def spaces(self, observations: NDArray[Any]) -> None:
         """Refuses observations outside their space, and single environments' of another dtype.
@@ -71,22 +76,22 @@ class EnvCheck:
             EnvironmentFaultError: which environment, where, the value and its bounds.
         """
         flat = observations.reshape(len(observations), -1)  # a reduction over few long rows is quick
-        # NaN is no matter of bounds: fmin and fmax pass it over.
         for bound, outside in ((self._low, np.less), (self._high, np.greater)):
             if bound is None:
                 continue
-            extreme = (np.fmin if outside is np.less else np.fmax).reduce(flat, axis=0)
+            # Where there is NaN the extreme is NaN too, and not outside: it is no matter of bounds.
+            extreme = (np.minimum if outside is np.less else np.maximum).reduce(flat, axis=0)
             if outside(extreme, bound).any():
                 self._refuse_value(observations, int(outside(extreme, bound).argmax()), outside, bound)
         for column, single in enumerate(getattr(self._env.unwrapped, "_env_obs", ())):  # of Gymnasium's sync vector
-            dtype = getattr(single, "dtype", self._dtype)
-            if dtype != self._dtype:
-                raise EnvironmentFaultError(f"observations: environment {column} gave {dtype}, must be {self._dtype}")
+            dtype = getattr(single, "dtype", self.dtype)
+            if dtype != self.dtype:
+                raise EnvironmentFaultError(f"observations: environment {column} gave {dtype}, must be {self.dtype}")
 
     def _refuse_value(self, observations: NDArray[Any], place: int, outside: np.ufunc, bound: NDArray[Any]) -> None:
         values = observations.reshape(len(observations), -1)[:, place]
         step = int(outside(values, bound[place]).argmax())
-        column, index = divmod(place, int(np.prod(self._shape[1:], dtype=int)))
+        column, index = divmod(place, int(np.prod(self.shape[1:], dtype=int)))
         side = "at least" if outside is np.less else "at most"
         raise EnvironmentFaultError(
             f"observations: environment {column} gave {values[step]} for number {index} in step {step} of the "

@@ -172,7 +172,8 @@ class Collector:
     def _step_through(self, out: RolloutBatch) -> tuple[int, NDArray[np.float64]]:
         """Steps until `out` is full; gives the length and the environments' own rewards, [T, B]."""
         distribution, actor, step = self.network.distribution, self.network.actor, self.env.step
-        check, on_step = self._check.shapes, self._on_step
+        check, on_step = self._check, self._on_step
+        shape, dtype, reward_shape = check.shape, check.dtype, check.reward_shape
         observations, actions, rewards, terminated, truncated = (field.numpy() for field in out[:5])
         rows = self._rows(out.observations)
         parameters = [actor(self._write_observation(observations, rows, 0))]
@@ -184,7 +185,9 @@ class Collector:
                 parameters.append(actor(self._write_observation(observations, rows, t)))
             action = distribution(parameters[t]).sample(noise[t]).numpy()
             self._observation, reward, terminated[t], truncated[t], info = step(action)
-            check(self._observation, reward)
+            observation = self._observation
+            if observation.shape != shape or observation.dtype != dtype or reward.shape != reward_shape:
+                check.shapes(observation, reward)  # a call less in each step
             rewards[t], actions[t] = reward, action
             own_rewards[t] = info.get(OWN_REWARDS, reward)
             self._steps += 1

@@ -50,11 +50,11 @@ class Pulse:
         """
         self._cells[WRITTEN] = 0
         self._cells[SLOT] = slot
+        self._cells[BEATS] += 1
 
     def step(self, written: int) -> None:
         """Says that so many time steps stand in the slot; in the hot loop."""
         self._cells[WRITTEN] = written
-        self._cells[BEATS] += 1
 
     def end(self) -> None:
         """Says that the fragment is handed over: what happens now loses nothing of it."""
@@ -65,9 +65,9 @@ class Pulse:
         self._cells[EPISODES] += episodes
 
     @property
-    def beats(self) -> int:
-        """Signs of life so far."""
-        return self._cells[BEATS]
+    def beats(self) -> tuple[int, int]:
+        """What every sign of life changes."""
+        return self._cells[BEATS], self._cells[WRITTEN]
 
     @property
     def fragment(self) -> tuple[int, int] | None:

@@ -14,7 +14,7 @@ from harness import ROOT
 from processes import marked_environment, seconds_until_gone
 from soak import theil_sen
 
-SECONDS = os.environ.get("A3C_SOAK_SECONDS", "12")
+SECONDS = os.environ.get("A3C_SOAK_SECONDS", "9")
 SMALL = ["--data.envs_per_worker", "8", "--data.worker_timeout", "60"]
 
 

@@ -41,6 +41,7 @@ def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["train.py"])
     monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # what is imported rightly leaves no folder behind
     Path("evil.py").write_text(MINE)
     yield tmp_path
     sys.modules.pop("evil", None)

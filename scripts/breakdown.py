@@ -198,10 +198,7 @@ class _NoCheck:
     def shapes(self, observation: object, reward: object) -> None:
         """Passes."""
 
-    def spaces(self, observations: object) -> None:
-        """Passes."""
-
-    def not_finite(self, observations: object, rewards: object) -> None:
+    def values(self, observations: object, rewards: object) -> None:
         """Passes."""
 
 

@@ -31,8 +31,7 @@ def test_what_the_space_says_passes():
     check.shapes(np.ones((2, 2), np.float32), np.zeros(2))
     values = observations()
     values[:] = (-1, 2)  # on the bounds
-    check.spaces(values)
-    assert check.not_finite(values, REWARDS) is None
+    assert check.values(values, REWARDS) is None
 
 
 @pytest.mark.parametrize(
@@ -68,29 +67,31 @@ def test_an_observation_outside_its_space_is_refused_with_its_place(place, value
     values = observations()
     values[place] = value
     with pytest.raises(EnvironmentFaultError, match=words):
-        make_check().spaces(values)
-    make_check(check_bounds=False).spaces(values)
+        make_check().values(values, REWARDS)
+    assert make_check(check_bounds=False).values(values, REWARDS) is None
 
 
 def test_where_there_is_no_bound_everything_is_inside():
     values = observations()
-    values[1, 1, 1] = -1e30
-    make_check().spaces(values)
+    values[1, 1, 1] = -1e30  # the square of it overflows
+    assert make_check().values(values, REWARDS) is None
 
 
-def test_nan_is_no_matter_of_bounds():
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_not_finite_is_no_matter_of_bounds(value):
     values = observations()
-    values[1, 1, 0] = np.nan
-    make_check().spaces(values)
+    values[1, 1, 0] = value
+    values[2, 1, 0] = 5
+    assert make_check().values(values, REWARDS) is not None  # described, not refused
 
 
 def test_a_whole_number_is_bounded_by_its_space_not_by_its_dtype():
     values = np.zeros((4, 2, 2), np.uint8)
-    make_check(spaces.Box(0, 255, (2,), np.uint8)).spaces(values + 255)
+    make_check(spaces.Box(0, 255, (2,), np.uint8)).values(values + 255, REWARDS)
     small = make_check(spaces.Box(0, 9, (2,), np.uint8))
-    small.spaces(values + 9)
+    small.values(values + 9, REWARDS)
     with pytest.raises(EnvironmentFaultError, match="at most 9"):
-        small.spaces(values + 10)
+        small.values(values + 10, REWARDS)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -98,5 +99,5 @@ def test_a_whole_number_is_bounded_by_its_space_not_by_its_dtype():
 def test_a_number_that_is_not_finite_is_named(field, value):
     values, rewards = observations(), REWARDS.copy()
     {"observations": values, "rewards": rewards}[field][1, 1] = value
-    words = make_check().not_finite(values, rewards)
+    words = make_check().values(values, rewards)
     assert words == f"{field}: environment 1 gave {value} in step 1 of the fragment, must be finite"

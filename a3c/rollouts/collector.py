@@ -154,9 +154,7 @@ class Collector:
 
     def _look_at(self, fragment: RolloutBatch) -> str | None:
         """Says what is wrong with a fragment's values, if it is to be discarded for it."""
-        observations, rewards = fragment.observations.numpy(), fragment.rewards.numpy()
-        self._check.spaces(observations)
-        wrong = self._check.not_finite(observations, rewards)
+        wrong = self._check.values(fragment.observations.numpy(), fragment.rewards.numpy())
         if wrong is not None and not self._discard_bad_values:
             raise EnvironmentFaultError(wrong)
         return wrong

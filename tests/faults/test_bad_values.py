@@ -48,7 +48,7 @@ def test_row_28_a_wrong_shape_ends_the_run():
 
 @pytest.mark.parametrize("returns", [a3c.NStep(8), a3c.FullEpisode()])
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("kind", ["nan_observation", "nan_reward"])
+@pytest.mark.parametrize("kind", ["nan_observation", "inf_observation", "nan_reward"])
 def test_row_26_discarded_rollouts_are_counted_and_leave_no_trace(mode, kind, returns, tmp_path):
     once = str(tmp_path / "done")
     model, data, _ = fit_faulty(kind, mode, once, returns=returns, on_bad_values="discard")

@@ -39,6 +39,8 @@ class Chaos:
             self.seen = {pid: self.seen.get(pid, now) for pid in pids}
             proven = [pid for pid in pids if now - self.seen[pid] > PROVEN]
             act = self.choice.choice([self.kill, self.stop, self.halt_learner, self.wait, self.wait])
+            if proven and "SIGKILL" not in self.done:
+                act = self.kill  # one at least, however the dice fall
             with suppress(ProcessLookupError):  # it has just died by itself
                 act(proven)
             time.sleep(self.choice.uniform(0.05, 0.5))

@@ -164,6 +164,13 @@ def test_the_mark_stands_before_the_flag_is_read():
     assert marks == [1]
 
 
+def test_a_worker_that_died_inside_a_step_holds_nobody_up_once_it_is_written_off():
+    tally = released()
+    tally.enter_step(1, at_once)
+    tally.write_off(1, 0)
+    assert tally.hold(timeout=0.0) == []
+
+
 def test_while_processes_are_held_nothing_is_counted():
     tally, stop = Tally(WORKERS), shared_zeros(1, dtype=tally_room.torch.int64)
     with processes(step_until_told, [(tally, worker, stop) for worker in range(WORKERS)]):

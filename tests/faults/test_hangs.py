@@ -149,3 +149,12 @@ def test_row_14_what_an_environment_has_started_ends_with_its_worker(end, tmp_pa
         else:
             run.pool.close()
         wait_until(lambda: not any(exists(pid) for pid in started), 2, "an end of the children")
+
+
+def test_row_14_what_an_environment_has_started_can_be_ended_by_it(tmp_path):
+    with Collection("children", at_step=3, worker=0, once=str(tmp_path / "once")) as run:
+        run.until_rollouts(2)
+        for pid in children(2):
+            os.kill(pid, signal.SIGTERM)  # ignored signals stay ignored in a program that is started
+            wait_until(lambda pid=pid: state_of(pid) == "Z", 2, "an end of the child")
+        assert not run.deaths

@@ -124,6 +124,7 @@ def test_row_6_an_environment_that_cannot_begin_fails_the_start_with_its_traceba
     with pytest.raises(WorkerError, match=r"(?s)Traceback.*faults\.py.*ZeroDivisionError: the pole went"):
         run.pool.start()
     assert run.pool.pids == []
+    assert not run.deaths[0].restarted  # in the first set-up: a second try would end like it
 
 
 def test_row_7_the_text_of_an_exception_that_does_not_pickle_arrives():

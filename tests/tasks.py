@@ -1,5 +1,7 @@
 """Tasks for worker processes: this module is imported there, so it imports nothing heavy."""
 
+import multiprocessing
+import os
 import signal
 import sys
 import time
@@ -39,3 +41,25 @@ class AnnounceLate:
             time.sleep(self.seconds)
             context.announce(slot, Fragment(1, [], False))
             context.pulse.end()
+
+
+def die_twice(context):
+    """Dies in the middle of a fragment; the next one before its first; the third one stays."""
+    context.ready()
+    slot = context.next_slot()
+    if context.restarts == 0:
+        context.pulse.begin(slot)
+        context.slots[slot].mask[0] = True
+        context.pulse.step(3)
+    if context.restarts < 2:
+        os._exit(7)
+    context.next_slot()
+
+
+def report_child(context):
+    """Has a process of its own, and reports how that ended."""
+    context.ready()
+    child = multiprocessing.get_context("fork").Process(target=os._exit, args=(7,))
+    child.start()
+    child.join()
+    context.report(child.exitcode, True)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import make_spec
-from tasks import AnnounceLate, never_ready, report_imports, sleep_for_ever
+from tasks import AnnounceLate, die_twice, never_ready, report_child, report_imports, sleep_for_ever
 
 from a3c.batch import BatchShape
 from a3c.rollouts.pool import RestartPolicy, WorkerError, WorkerPool
@@ -177,6 +177,27 @@ def test_an_environment_that_cannot_be_made_fails_the_start_and_leaves_nothing()
     with pytest.raises(WorkerError, match="no such simulator here"):
         pool.start()
     assert pool.pids == []
+
+
+def test_what_one_worker_left_unfinished_is_not_lost_again_with_the_next():
+    deaths = []
+    pool = make_pool(1, task=die_twice, policy=RestartPolicy(restart=True), on_death=deaths.append)
+    pool.start()
+    try:
+        while len(deaths) < 2:
+            pool.get(0.1)
+        assert [death.env_steps for death in deaths] == [6, 0]  # 3 steps of 2 environments
+    finally:
+        pool.close()
+
+
+def test_a_worker_may_have_processes_of_its_own():
+    pool = make_pool(1, slots=0, task=report_child)
+    pool.start()
+    try:
+        assert get(pool) == 7
+    finally:
+        pool.close()
 
 
 def test_a_worker_that_does_not_stop_is_killed():

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from a3c.batch import BatchShape, RolloutBatch, empty_batch
 from a3c.envs import EnvError, EnvSpec
+from a3c.rollouts.arguments import check_choice, check_counts, check_lags, check_seconds
 from a3c.rollouts.collector import CollectorSpec
 from a3c.rollouts.dataset import RolloutDataset, RolloutSource
 from a3c.rollouts.inline import InlineSource
@@ -101,33 +102,26 @@ class RolloutDataModule(LightningDataModule):
         seed: int = 1,
     ) -> None:
         super().__init__()
-        _check_choice("mode", mode, tuple(WORKERS))
-        counts = {
-            "workers": workers,
-            "envs_per_worker": envs_per_worker,
-            "rollouts_per_update": rollouts_per_update,
-            "fragment_steps": fragment_steps,
-            "max_env_steps": max_env_steps,
-            "max_episodes_per_worker": max_episodes_per_worker,
-            "max_episode_steps": max_episode_steps,
-        }
-        for name, value in counts.items():
-            if value is not None and value < 1:
-                raise ValueError(f"{name}: got {value}, must be at least 1")
+        check_choice("mode", mode, WORKERS)
+        check_choice("on_worker_failure", on_worker_failure, ("restart", "raise"))
+        check_choice("on_bad_values", on_bad_values, ("raise", "discard"))
+        check_counts(
+            1,
+            workers=workers,
+            envs_per_worker=envs_per_worker,
+            rollouts_per_update=rollouts_per_update,
+            fragment_steps=fragment_steps,
+            max_env_steps=max_env_steps,
+            max_episodes_per_worker=max_episodes_per_worker,
+            max_episode_steps=max_episode_steps,
+        )
         if max_env_steps is None and max_episodes_per_worker is None:
             raise ValueError("max_env_steps: got none, must be at least 1 unless max_episodes_per_worker is given")
-        if seed < 0:
-            raise ValueError(f"seed: got {seed}, must be at least 0")
+        check_counts(0, seed=seed, max_restarts=max_restarts)
+        check_lags(mode, max_lag, inject_lag)
+        check_seconds(worker_timeout=worker_timeout, restart_window=restart_window)
         if terminal_reward is not None and not math.isfinite(terminal_reward):
             raise ValueError(f"terminal_reward: got {terminal_reward}, must be finite")
-        _check_lags(mode, max_lag, inject_lag)
-        _check_choice("on_worker_failure", on_worker_failure, ("restart", "raise"))
-        _check_choice("on_bad_values", on_bad_values, ("raise", "discard"))
-        for name, seconds in (("worker_timeout", worker_timeout), ("restart_window", restart_window)):
-            if not (seconds > 0 and math.isfinite(seconds)):
-                raise ValueError(f"{name}: got {seconds}, must be above 0 and finite")
-        if max_restarts < 0:
-            raise ValueError(f"max_restarts: got {max_restarts}, must be at least 0")
         self.env = EnvSpec(env, dict(env_kwargs or {}), max_episode_steps, terminal_reward)
         self.mode = mode
         self.workers = WORKERS[mode] if workers is None or mode == "sync" else workers
@@ -224,12 +218,7 @@ class RolloutDataModule(LightningDataModule):
         if checkpoint is None or self.mode != "sync":
             return None
         carried: dict[str, Any] = checkpoint.get("collection", {"origin": {"mode": "async or hogwild"}})
-        differing = [name for name, ours in self._origin.items() if carried["origin"].get(name, ours) != ours]
-        if differing:
-            theirs = ", ".join(f"{name} {carried['origin'][name]}" for name in differing)
-            reason = f"the checkpoint is of a run with {theirs}"
-        else:
-            reason = carried["source"].get("lost") or carried["dataset"].get("lost")
+        reason = _why_not_from(carried, self._origin)
         if reason is None:
             return carried
         log.warning(
@@ -464,24 +453,14 @@ def _is_segmented(module: Any) -> bool:
     return module.returns.horizon is None or module.returns.end_at_episode
 
 
-def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name}: got {value!r}, must be one of {', '.join(allowed)}")
-
-
-def _check_lags(mode: str, max_lag: int | None, inject_lag: int | None) -> None:
-    for name, value in (("max_lag", max_lag), ("inject_lag", inject_lag)):
-        if value is not None and value < 0:
-            raise ValueError(f"{name}: got {value}, must be at least 0")
-    if inject_lag is None:
-        return
-    if mode == "hogwild":
-        raise ValueError(
-            f"inject_lag: got {inject_lag} in mode hogwild, must be none there: a worker learns from its own "
-            "rollouts at once; take async or sync"
-        )
-    if max_lag is not None and max_lag < inject_lag:
-        raise ValueError(f"max_lag: got {max_lag}, must be at least inject_lag, {inject_lag}: nothing is trained on")
+def _why_not_from(carried: dict[str, Any], origin: dict[str, Any]) -> str | None:
+    """Says why a run of this origin cannot go on with the environments of a checkpoint; None if it can."""
+    differing = [name for name, ours in origin.items() if carried["origin"].get(name, ours) != ours]
+    if differing:
+        theirs = ", ".join(f"{name} {carried['origin'][name]}" for name in differing)
+        return f"the checkpoint is of a run with {theirs}"
+    lost: str | None = carried["source"].get("lost") or carried["dataset"].get("lost")
+    return lost
 
 
 def _as_it_is(batch: Any) -> Any:

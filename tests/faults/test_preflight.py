@@ -13,6 +13,7 @@ from helpers import fit, make_network, make_spec
 
 from a3c import A3C, FullEpisode, MLPActorCritic, NStep, RolloutDataModule
 from a3c.batch import BatchShape
+from a3c.cli import main
 from a3c.rollouts import preflight
 from a3c.rollouts.forkserver import start_fork_server
 from a3c.rollouts.memory import SharedBlock
@@ -23,6 +24,7 @@ from a3c.rollouts.worker import CollectTask
 from a3c.shared_optimizer import SharedOptimizer
 
 ROOT = Path(__file__).parent.parent.parent
+CONFIG = ROOT / "configs" / "cartpole.yaml"
 PLENTY = {
     "shared_memory": 10**9,
     "memory": 10**10,
@@ -218,50 +220,35 @@ def test_row_37_in_a_notebook_the_fit_is_refused_before_a_worker_starts(monkeypa
     assert not started
 
 
-def train(tmp_path, *flags, descriptors=None):
-    def limit():
-        if descriptors is not None:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
-
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
-    return subprocess.run(
-        [
-            sys.executable,
-            "-W",
-            "ignore",
-            str(ROOT / "scripts" / "train.py"),
-            "--run_dir",
-            str(tmp_path / "run"),
-            *flags,
-        ],
+def test_row_37_the_program_ends_with_status_2_one_line_and_no_folder(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", str(ROOT / "scripts" / "train.py"), "--data.workers", "8", "--run_dir", "run"],
         cwd=tmp_path,
-        env={**environment, "WANDB_MODE": "offline", "PYTHONPATH": str(ROOT)},
+        env=environment(),
         capture_output=True,
         text=True,
         timeout=100,
         check=False,
-        preexec_fn=limit,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40)),
     )
-
-
-@pytest.mark.parametrize(
-    ("flags", "descriptors", "message"),
-    [
-        (
-            ["--data.workers", "8"],
-            40,
-            r"data\.workers: got 8, which take \d+ file descriptors, and 40 are allowed \(ulimit -n\); must be fewer",
-        ),
-        (
-            ["--data.envs_per_worker", "1000000000"],
-            None,
-            r"data\.envs_per_worker: got 1000000000, whose rollouts take [\d,]+ bytes of shared memory, and [\d,]+ are "
-            r"free in /dev/shm; must be fewer",
-        ),
-    ],
-)
-def test_row_37_the_program_ends_with_status_2_one_line_and_no_folder(tmp_path, flags, descriptors, message):
-    done = train(tmp_path, *flags, descriptors=descriptors)
     assert done.returncode == 2, done.stderr
+    message = r"data\.workers: got 8, which take \d+ file descriptors, and 40 are allowed \(ulimit -n\); must be fewer"
     assert re.fullmatch(rf"train\.py: error: {message}\n", done.stderr)
+    assert not (tmp_path / "run").exists()
+
+
+def environment():
+    own = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
+    return {**own, "WANDB_MODE": "offline", "PYTHONPATH": str(ROOT)}
+
+
+def test_row_37_the_command_line_says_how_many_bytes_are_needed(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    assert main(CONFIG, ["--data.envs_per_worker", "1000000000", "--run_dir", "run"]) == 2
+    message = (
+        r"data\.envs_per_worker: got 1000000000, whose rollouts take [\d,]+ bytes of shared memory, and [\d,]+ are "
+        r"free in /dev/shm; must be fewer"
+    )
+    assert re.fullmatch(rf"train\.py: error: {message}\n", capsys.readouterr().err)
     assert not (tmp_path / "run").exists()

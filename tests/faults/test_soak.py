@@ -50,7 +50,7 @@ def test_row_47_memory_files_and_shared_memory_are_flat(tmp_path, mode):
 def test_row_47_leaks_are_found(tmp_path):
     leak = '{"leak": "%s", "every": 200}'
     flags = ["--data.env", "leaky_env:Leaky-v0", "--data.env_kwargs", leak % "memory and files"]
-    status, verdicts = soak(tmp_path, "--seconds", "5", "--", *SMALL, *flags)
+    status, verdicts = soak(tmp_path, "--mode", "sync", "--seconds", "5", "--", *SMALL, *flags)
     assert status == 1
     assert verdicts["memory"] == verdicts["files"] == "GROWS"
     assert verdicts["processes"] == "flat"

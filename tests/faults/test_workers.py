@@ -160,8 +160,8 @@ def test_row_9_all_workers_and_their_fork_server_may_be_killed_at_once(order):
         assert server != os.getpid()
         for pid in (*run.pool.pids, server)[::order]:
             os.kill(pid, signal.SIGKILL)
-        run.until_replaced(0, seconds=15)  # the server imports anew
-        run.until_replaced(1, seconds=15)
+        run.until_replaced(0, seconds=60)  # the server imports anew
+        run.until_replaced(1, seconds=60)
         assert not exists(server)
 
 

@@ -41,14 +41,13 @@ class EnvCheck:
         self._low, self._high = self._bounds(space, env.num_envs) if check_bounds else (None, None)
 
     def _bounds(self, space: spaces.Box, columns: int) -> tuple[NDArray[Any] | None, NDArray[Any] | None]:
-        """Gives the bounds of B observations in a row, [B·n]; None where no value could be outside."""
-        least, most = -np.inf, np.inf
-        if not self._is_float:
-            info: Any = np.iinfo(space.dtype)
-            least, most = info.min, info.max
-        low = None if (space.low <= least).all() else np.tile(space.low.ravel(), columns)
-        high = None if (space.high >= most).all() else np.tile(space.high.ravel(), columns)
-        return low, high
+        """Gives the bounds of B observations in a row, [B·n]; None if no finite value could be outside."""
+        info: Any = np.finfo(space.dtype) if self._is_float else np.iinfo(space.dtype)
+        if (space.low <= info.min).all() and (space.high >= info.max).all():
+            return None, None
+        # Of a side without a bound the largest number is one: what lies beyond it is infinite.
+        low, high = np.maximum(space.low, info.min), np.minimum(space.high, info.max)
+        return np.tile(low.ravel(), columns), np.tile(high.ravel(), columns)
 
     def shapes(self, observation: NDArray[Any], reward: NDArray[Any]) -> None:
         """Refuses what would be broadcast or converted in silence on its way into the shared memory.
@@ -86,20 +85,30 @@ class EnvCheck:
             dtype = getattr(single, "dtype", self.dtype)
             if dtype != self.dtype:
                 raise EnvironmentFaultError(f"observations: environment {column} gave {dtype}, must be {self.dtype}")
-        wrong = _not_finite("observations", observations) if self._is_float else None
-        wrong = wrong or _not_finite("rewards", rewards)
-        if wrong is None:
-            self._refuse_outside(observations)
-        return wrong
+        wrong = None
+        if not self._is_inside(observations):
+            wrong = _not_finite("observations", observations)
+            if wrong is None:
+                self._refuse_outside(observations)
+        return wrong or _not_finite("rewards", rewards)
+
+    def _is_inside(self, observations: NDArray[Any]) -> bool:
+        """Whether all are finite and within their bounds."""
+        if self._low is None or self._high is None:
+            return not self._is_float or _seems_finite(observations)
+        flat = observations.reshape(len(observations), -1)  # a reduction over few long rows is quick
+        lowest, highest = np.minimum.reduce(flat, axis=0), np.maximum.reduce(flat, axis=0)
+        inside = (lowest >= self._low) & (highest <= self._high)  # NaN is not
+        return bool(np.logical_and.reduce(inside))
 
     def _refuse_outside(self, observations: NDArray[Any]) -> None:
-        flat = observations.reshape(len(observations), -1)  # a reduction over few long rows is quick
-        for bound, reduction, outside in ((self._low, np.minimum, np.less), (self._high, np.maximum, np.greater)):
-            if bound is None:
-                continue
-            beyond = outside(reduction.reduce(flat, axis=0), bound)
+        flat = observations.reshape(len(observations), -1)
+        for bound, outside in ((self._low, np.less), (self._high, np.greater)):
+            if bound is None:  # then it was a number too large for a look at all at once
+                return
+            beyond = outside(flat, bound)
             if beyond.any():
-                self._refuse_value(observations, int(beyond.argmax()), outside, bound)
+                self._refuse_value(observations, int(beyond.any(axis=0).argmax()), outside, bound)
 
     def _refuse_value(self, observations: NDArray[Any], place: int, outside: np.ufunc, bound: NDArray[Any]) -> None:
         values = observations.reshape(len(observations), -1)[:, place]
@@ -112,9 +121,14 @@ class EnvCheck:
         )
 
 
+def _seems_finite(values: NDArray[Any]) -> bool:
+    """Whether all numbers are finite; of very large ones it says that they are not."""
+    return math.isfinite(np.vdot(values, values))  # in a quarter of the time of a look at each
+
+
 def _not_finite(name: str, values: NDArray[Any]) -> str | None:
     """Says where the first number is that is not finite, [T, B, *shape]; None if there is none."""
-    if math.isfinite(np.vdot(values, values)):  # a quarter of the time of a look at each number; large ones overflow
+    if _seems_finite(values):
         return None
     finite = np.isfinite(values)
     if finite.all():

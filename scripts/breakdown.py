@@ -148,8 +148,8 @@ def guards(repetitions: int) -> Iterator[Record]:
         admit, clip = UpdateGuard(limit, 0).admit, partial(_clip, limit)
         updates = partial(update, admit), partial(update, clip)
         yield compare("learner", f"an update, max_grad_norm {limit}", *updates, repetitions)
-        rollouts = (partial(_in_turn, *both) for both in zip(fragments, updates, strict=True))
-        yield compare("both", f"a rollout, max_grad_norm {limit}", *rollouts, repetitions)
+        guarded, bare = (partial(_in_turn, *both) for both in zip(fragments, updates, strict=True))
+        yield compare("both", f"a rollout, max_grad_norm {limit}", guarded, bare, repetitions)
 
 
 def _in_turn(*calls: Callable[[], object]) -> None:

@@ -75,6 +75,7 @@ def test_where_there_is_no_bound_everything_is_inside():
     values = observations()
     values[1, 1, 1] = -1e30  # the square of it overflows
     assert make_check().values(values, REWARDS) is None
+    assert make_check(check_bounds=False).values(values, REWARDS) is None
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -83,6 +84,12 @@ def test_what_is_not_finite_is_no_matter_of_bounds(value):
     values[1, 1, 0] = value
     values[2, 1, 0] = 5
     assert make_check().values(values, REWARDS) is not None  # described, not refused
+
+
+def test_infinity_is_found_where_there_is_no_bound():
+    values = observations()
+    values[1, 1, 1] = -np.inf
+    assert make_check().values(values, REWARDS).startswith("observations: environment 1 gave -inf in step 1 ")
 
 
 def test_a_whole_number_is_bounded_by_its_space_not_by_its_dtype():

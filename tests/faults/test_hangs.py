@@ -90,14 +90,16 @@ def test_row_11_an_environment_that_will_not_end_is_killed_after_a_grace(kind):
         assert not any(exists(pid) for pid in pids)
 
 
-def test_row_11_a_worker_outlives_a_sigterm_that_was_meant_for_the_parent():
+def test_row_11_workers_and_their_fork_server_outlive_a_sigterm_that_was_meant_for_the_parent():
     with Collection("slow", at_step=0, seconds=0.01) as run:
         run.until_rollouts(1)
-        for pid in run.pool.pids:
+        server = own_processes()[run.pool.pids[0]].parent
+        for pid in (server, *run.pool.pids):
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
                 os.kill(pid, number)
         run.until_rollouts(5)
         assert not run.deaths
+        assert state_of(server) != "Z"
 
 
 def test_row_12_a_stopped_worker_is_killed_and_reaped_before_another_takes_its_place(caplog):

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 from helpers import fit
+from lightning.pytorch import Trainer
 
 import a3c.training_run
 from a3c import NStep, checkpoints
 from a3c.callbacks import BudgetBar, Checkpoints, Interruption
-from a3c.callbacks.interruption import SIGNALS, requeue
+from a3c.callbacks.interruption import SAME_SECONDS, SIGNALS, requeue
 from a3c.checkpoints import LAST, PREVIOUS, newest_valid
 from a3c.cli import main
 from a3c.evaluation import Evaluator
@@ -175,6 +176,24 @@ def test_row_15_an_update_is_never_broken_off(tmp_path, monkeypatch):
     assert finished == [3]
     assert model.updates == 4
     assert checkpoints.load(tmp_path / LAST)["a3c"]["updates"] == 4
+
+
+def test_row_15_one_ctrl_c_that_arrives_twice_is_one(monkeypatch, capfd):
+    left = []
+    monkeypatch.setattr(Interruption, "_leave", staticmethod(lambda: left.append(True)))
+    interruption = Interruption()
+    interruption.install()
+    try:
+        interruption.on_train_start(Trainer(logger=False, enable_checkpointing=False, accelerator="cpu"), None)
+        send(signal.SIGINT)
+        send(signal.SIGINT)  # from a wrapper that passes it on
+        assert not left
+        time.sleep(SAME_SECONDS)
+        send(signal.SIGINT)
+        assert left
+    finally:
+        interruption.restore()
+    assert capfd.readouterr().err.count("SIGINT") == 1
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 138)])

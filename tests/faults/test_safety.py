@@ -5,10 +5,7 @@ import os
 import pickle
 import re
 import shutil
-import subprocess
 import sys
-import time
-import zipfile
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -442,57 +439,6 @@ def test_row_36_a_link_to_nothing_is_not_filled(here, capsys):
 def test_row_36_an_environments_id_leads_no_run_elsewhere(here, env, folder):
     run = SimpleNamespace(data=SimpleNamespace(env=EnvSpec(env), mode="sync"), estimator="NStep")
     assert str(TrainingRun._shelf.fget(run)) == f"{folder}/NStep-sync"
-
-
-# ---------------------------------------------------------------- row 35: the API key
-
-KEY = "0a1b2c3d4e5f60718293a4b5c6d7e8f9" + "deadbeef"
-
-
-def command_lines(home):
-    """Command lines of all processes with a HOME; sessions and parents of their own some have."""
-    for path in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            if f"HOME={home}\0".encode() in (path / "environ").read_bytes():
-                yield (path / "cmdline").read_bytes()
-
-
-def test_row_35_the_api_key_is_in_no_file_and_no_command_line(tmp_path):
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
-    environment.update(WANDB_API_KEY=KEY, WANDB_MODE="offline", HOME=str(tmp_path))
-    command = [sys.executable, str(ROOT / "scripts" / "train.py"), "--mode", "async", "--run_dir", "run"]
-    command += ["--data.max_env_steps", "10000", "--data.envs_per_worker", "8", "--stop_when_solved", "false"]
-    with (tmp_path / "output").open("wb") as output:
-        process = subprocess.Popen(
-            command, cwd=tmp_path, env=environment, stdout=output, stderr=output, start_new_session=True
-        )
-    seen = set()
-    try:
-        deadline = time.monotonic() + 100
-        while process.poll() is None and time.monotonic() < deadline:
-            seen.update(command_lines(tmp_path))
-            time.sleep(0.02)
-        assert process.wait(1) == 0, (tmp_path / "output").read_text()
-    finally:
-        process.kill()
-        process.wait()
-    for part in (b"scripts/train.py", b"multiprocessing.forkserver", b"wandb"):
-        assert any(part in line for line in seen), seen
-    assert not [line for line in seen if KEY.encode() in line]
-    files = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert any(path.suffix == ".wandb" for path in files)
-    assert any(path.suffix == ".ckpt" for path in files)
-    assert not [path for path in files if holds_key(path)]
-
-
-def holds_key(path):
-    """Whether a file holds the key, in the clear or in an archive's compressed members."""
-    if KEY.encode() in path.read_bytes():
-        return True
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(KEY.encode() in archive.read(name) for name in archive.namelist())
 
 
 # ---------------------------------------------------------------- rows 29 and 32: what is not supported

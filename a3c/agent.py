@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -22,6 +22,9 @@ from a3c.envs import EnvSpec
 from a3c.evaluation import Evaluation, Evaluator
 from a3c.networks import ActorCritic
 
+if TYPE_CHECKING:
+    from a3c.video import Recording
+
 
 class CheckpointError(ValueError):
     """A file that is no checkpoint of this project, or one that cannot be rebuilt here."""
@@ -34,12 +37,27 @@ class Agent:
         network: the policy.
         env: its environment.
         folder: the run folder, if it has one.
+        checkpoint: the file that it was loaded from, if any.
+        discount: γ that its critic was trained with.
+        reward_scale: factor on rewards that the critic's values are in units of; None if they have
+            no fixed units.
     """
 
-    def __init__(self, network: ActorCritic, env: EnvSpec, folder: Path | None = None) -> None:
+    def __init__(
+        self,
+        network: ActorCritic,
+        env: EnvSpec,
+        folder: Path | None = None,
+        checkpoint: Path | None = None,
+        discount: float = 0.99,
+        reward_scale: float | None = 1.0,
+    ) -> None:
         self.network = network
         self.env = env
         self.folder = folder
+        self.checkpoint = checkpoint
+        self.discount = discount
+        self.reward_scale = reward_scale
 
     @torch.inference_mode()
     def act(self, observation: ArrayLike, greedy: bool = True) -> NDArray[np.int64] | int:
@@ -80,6 +98,48 @@ class Agent:
             return evaluation
         finally:
             evaluator.close()
+
+    def record(self, path: str | PathLike[str], seed: int = 0, greedy: bool = True) -> Recording:
+        """Records one episode as a video, of which it shows at most 1000 steps.
+
+        Args:
+            path: the mp4, in a folder that exists.
+            seed: of the environment and, if sampled, of the actions.
+            greedy: take the most probable action; False samples.
+
+        Raises:
+            EnvError: the environment cannot be made, or cannot draw itself.
+            OSError: the file cannot be written.
+        """
+        from a3c.video import Recorder
+
+        recorder = Recorder(self.env, greedy)
+        try:
+            recording = recorder(self.network, seed, Path(path))
+            assert recording is not None, "nothing stops it"
+            return recording
+        finally:
+            recorder.close()
+
+    def plot_beliefs(self, seed: int = 0, greedy: bool = True) -> Figure:
+        """Draws what the network believes along one episode: values against what came, and its policy.
+
+        Args:
+            seed: of the environment and, if sampled, of the actions.
+            greedy: take the most probable action; False samples.
+        """
+        from a3c.beliefs import draw, observe
+
+        env = self.env.make(1)
+        try:
+            beliefs = observe(env, self.network, self.discount, self.reward_scale, seed, greedy)
+        finally:
+            env.close()
+        how = "greedy" if greedy else "sampled"
+        end = "terminated" if beliefs.terminated else "cut"
+        steps = len(beliefs.actions)
+        title = f"{self.env.id} · {how} · seed {seed} · return {beliefs.episode_return:.6g} · {end} after {steps} steps"
+        return draw(beliefs, title)
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -137,11 +197,20 @@ def load(path: str | PathLike[str], which: Literal["last", "best"] = "last", all
         network.load_state_dict(weights)
         env = build(described["env"], EnvSpec)
         _check_env_module(env, allow)
+        discount, reward_scale = described["settings"]["discount"], _units(described)
     except (KeyError, TypeError, ValueError, AttributeError, ImportError, RuntimeError) as error:
         raise CheckpointError(f"{file}: cannot be rebuilt here: {error}") from error
     network.eval()
     folder = file.parent.parent
-    return Agent(network, env, folder if (folder / "metrics.csv").exists() else None)
+    run_folder = folder if (folder / "metrics.csv").exists() else None
+    return Agent(network, env, run_folder, file, discount, reward_scale)
+
+
+def _units(described: dict[str, Any]) -> float | None:
+    """Gives the factor between rewards and values; None where every column's targets have one of their own."""
+    if described["returns"]["class_path"].rpartition(".")[2] == "L2Normalised":
+        return None
+    return float(described["settings"]["reward_scale"])
 
 
 def _check_env_module(env: EnvSpec, allow: tuple[str, ...]) -> None:

@@ -89,6 +89,12 @@ class TrainCLI(LightningCLI):
             default=True,
             help="end the run when a greedy evaluation, and a second one, reach the environment's reward threshold",
         )
+        parser.add_argument(
+            "--video_every",
+            type=int | None,
+            default=None,
+            help="record a greedy episode every so many env steps, and one at the end (default: none)",
+        )
         parser.add_lightning_class_args(GreedyEvaluation, "evaluation")
         parser.add_class_arguments(Checkpoints, "checkpoint", skip={"folder", "evaluation"}, instantiate=False)
         parser.link_arguments("mode", "data.mode")

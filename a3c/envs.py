@@ -67,8 +67,12 @@ class EnvSpec:
     max_episode_steps: int | None = None
     terminal_reward: float | None = None
 
-    def make(self, num_envs: int) -> VectorEnv:
+    def make(self, num_envs: int, render_mode: str | None = None) -> VectorEnv:
         """Makes `num_envs` environments as one; several are native where there is a native version.
+
+        Args:
+            num_envs: how many, ≥ 1.
+            render_mode: how they draw themselves, one of their own `render_modes`; None for not at all.
 
         Raises:
             EnvError: the id is unknown, or the environment is not supported.
@@ -76,6 +80,8 @@ class EnvSpec:
         kwargs = dict(self.kwargs)
         if self.max_episode_steps is not None:
             kwargs["max_episode_steps"] = self.max_episode_steps
+        if render_mode is not None:
+            kwargs["render_mode"] = render_mode
         registered = self._registered()
         try:
             mode = "sync" if num_envs == 1 else None  # for one, native arrays cost more than they save

@@ -7,6 +7,7 @@ import fcntl
 import io
 import logging
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,6 +17,7 @@ from a3c.checkpoints import present
 LOG = "log.txt"
 METRICS = "metrics.csv"
 CHECKPOINTS = "checkpoints"
+VIDEOS = "videos"
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +106,7 @@ def rewind(folder: Path, env_steps: float) -> None:
     """Makes a folder what it was when a checkpoint was saved, so that env steps never run backwards.
 
     Lines of metrics.csv beyond the checkpoint are cut, and said; so is a line that was torn when the
-    run was killed. The old summary goes: that of a run that goes on is not written yet.
+    run was killed. Videos beyond it are removed. The old summary goes: that of a run that goes on is not written yet.
 
     Args:
         folder: the run folder.
@@ -112,6 +114,7 @@ def rewind(folder: Path, env_steps: float) -> None:
     """
     for name in ("summary.json", f".{METRICS}.tmp"):
         (folder / name).unlink(missing_ok=True)
+    _remove_videos(folder / VIDEOS, env_steps)
     path = folder / METRICS
     if not path.exists():
         return
@@ -131,6 +134,16 @@ def rewind(folder: Path, env_steps: float) -> None:
         log.warning("%s: %d torn line(s) at its end cut", path, torn)
     if beyond > 0:
         log.warning("%s: %d line(s) beyond the checkpoint cut", path, beyond)
+
+
+def _remove_videos(folder: Path, env_steps: float) -> None:
+    """Removes videos beyond a checkpoint, and one that was left unfinished."""
+    videos = {path: re.fullmatch(r"env_steps-(\d+)\.mp4", path.name) for path in folder.glob("*.mp4")}
+    beyond = [path for path, match in videos.items() if match and int(match[1]) > env_steps]
+    for path in [*beyond, *folder.glob(".*.tmp.mp4")]:
+        path.unlink(missing_ok=True)
+    if beyond:
+        log.warning("%s: %d video(s) beyond the checkpoint removed", folder, len(beyond))
 
 
 def _env_steps(row: list[str], header: list[str]) -> float:

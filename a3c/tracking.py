@@ -118,6 +118,19 @@ class RunTracker(WandbLogger):
         row = {key: _histogram(value) if isinstance(value, Mapping) else value for key, value in metrics.items()}
         if step is not None:
             row["trainer/global_step"] = step
+        self._queue(row)
+
+    def log_media(self, media: Mapping[str, Any], env_steps: int) -> None:
+        """Queues pictures or videos, as W&B's own objects; never waits, and never raises for W&B's sake.
+
+        Args:
+            media: by key.
+            env_steps: where they stand on the x-axis.
+        """
+        if not (self._failed.is_set() or self._finished):
+            self._queue({**media, "env_steps": float(env_steps)})
+
+    def _queue(self, row: dict[str, Any]) -> None:
         try:
             self._rows.put_nowait(row)
         except queue.Full:

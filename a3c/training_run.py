@@ -20,7 +20,7 @@ from rich.table import Table
 
 from a3c.agent import read_checkpoint
 from a3c.blueprint import describe
-from a3c.callbacks import BudgetBar, Checkpoints, GreedyEvaluation, Interruption, RunReport
+from a3c.callbacks import BudgetBar, Checkpoints, GreedyEvaluation, GreedyVideo, Interruption, RunReport
 from a3c.callbacks.checkpoints import CheckpointSaveError
 from a3c.callbacks.interruption import Interrupted, requeue
 from a3c.checkpoints import BEST, DamagedCheckpointError, load, present, tidy
@@ -32,7 +32,7 @@ from a3c.resumption import Start, changes, check_same, find_start
 from a3c.rollouts.datamodule import RolloutDataModule
 from a3c.rollouts.pool import WorkerError
 from a3c.rollouts.watch import HangError
-from a3c.run_folder import CHECKPOINTS, METRICS, FolderInUseError, FolderLock, logging_to, rewind, save_config
+from a3c.run_folder import CHECKPOINTS, METRICS, VIDEOS, FolderInUseError, FolderLock, logging_to, rewind, save_config
 from a3c.tracking import RunTracker, make_wandb_logger
 from a3c.usage import UsageError
 
@@ -79,6 +79,7 @@ class TrainingRun:
             self.module.check_run(self.data.max_env_steps, self.data.learners)
         except ValueError as error:
             raise UsageError(f"model.{error}") from error
+        self.video = _make_video(cli.config["video_every"], self.data)
         self._described: dict[str, Any] = {}  # what the checkpoint says of its run
         self._tracker: RunTracker | None = None
         self.start = self._find_start()
@@ -88,6 +89,8 @@ class TrainingRun:
         except FolderInUseError as error:
             raise UsageError(f"run_dir: {error}") from error
         self.checkpoints.folder = self.folder / CHECKPOINTS
+        if self.video is not None:
+            self.video.folder = self.folder / VIDEOS
         self.interruption = Interruption()
         self.report = RunReport(self.folder, self.evaluation, self.start.checkpoint)
 
@@ -250,6 +253,8 @@ class TrainingRun:
         self.trainer.loggers = [MetricsFile(self.folder / METRICS), self._tracker]
         callbacks: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]
         callbacks.insert(0, self.interruption)
+        if self.video is not None:
+            callbacks.append(self.video)
         callbacks += [self.checkpoints, self.report, BudgetBar()]
 
     def _print_summary(self) -> None:
@@ -274,6 +279,18 @@ class TrainingRun:
         if offline:
             self._console.print(f"in the terminal: wandb leet {offline[-1]}", soft_wrap=True)
             self._console.print(f"to your account: wandb sync {' '.join(offline)}", soft_wrap=True)
+
+
+def _make_video(every_env_steps: int | None, data: RolloutDataModule) -> GreedyVideo | None:
+    """Makes the callback that records videos, if any are wanted, and has the environment draw a picture first."""
+    if every_env_steps is None:
+        return None
+    try:
+        video = GreedyVideo(Path(VIDEOS), every_env_steps)  # its folder follows, once there is one
+        video.check(data.env, data.policy.timeout or math.inf)
+    except ValueError as error:
+        raise UsageError(f"video_every: {str(error).removeprefix('env: ')}") from error
+    return video
 
 
 def _check_name(name: str | None, folder: str | None) -> None:

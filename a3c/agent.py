@@ -136,7 +136,7 @@ class Agent:
         finally:
             env.close()
         how = "greedy" if greedy else "sampled"
-        end = "terminated" if beliefs.terminated else "cut"
+        end = "terminated" if beliefs.terminated else "cut off"
         steps = len(beliefs.actions)
         title = f"{self.env.id} · {how} · seed {seed} · return {beliefs.episode_return:.6g} · {end} after {steps} steps"
         return draw(beliefs, title)

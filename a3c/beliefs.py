@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from a3c.networks.actor_critic import ActorCritic
 from a3c.playback import begin, play
-from a3c.plots import BLUE, RED
 from a3c.returns import discounted_sum
 
 MAX_STEPS = 10_000  # of an episode that nothing else ends
-COLOURS = (BLUE, RED, "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb")  # Tol's bright scheme
+CAME, BELIEVED = "#777777", "#aa3377"  # of the lines; actions have other colours
+COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#bbbbbb")  # the rest of Tol's bright scheme
 MOST_NAMED = 20  # actions in a legend
 
 
@@ -29,7 +29,7 @@ class Beliefs(NamedTuple):
         values: the critic's value of each state, in its own units, [T].
         returns_to_go: discounted rewards from each state on, as a learner is given them, unscaled,
             [T]. Where the episode is cut they end in the critic's value of the last state, as in
-            training; that value is in units of reward if `reward_scale` is known.
+            training; without it where that value is in other units.
         probabilities: π(a|s) of every action, [T, A].
         actions: the actions taken, [T].
         episode_return: in the environment's own rewards, undiscounted.
@@ -75,7 +75,7 @@ def observe(
     rewards = torch.tensor([[moment.reward] for moment in moments], dtype=torch.float64)
     discounts = torch.full_like(rewards, discount)
     discounts[-1] *= not last.terminated
-    bootstrap_value = torch.tensor([value_after / (reward_scale or 1.0)], dtype=torch.float64)
+    bootstrap_value = torch.tensor([value_after / reward_scale if reward_scale else 0.0], dtype=torch.float64)
     return Beliefs(
         np.array([moment.value for moment in moments]),
         discounted_sum(rewards, discounts, bootstrap_value)[:, 0].numpy(),
@@ -108,18 +108,18 @@ def draw(beliefs: Beliefs, title: str) -> Figure:
 def _draw_values(axes: Axes, beliefs: Beliefs) -> None:
     steps = np.arange(len(beliefs.values))
     came = "what came: discounted rewards to the end"
-    if not beliefs.terminated:
-        came += ", then the value of the state it was cut in"
-    lines = axes.plot(steps, beliefs.returns_to_go, color=BLUE, linewidth=1.6, label=came)
+    if not beliefs.terminated and beliefs.reward_scale is not None:
+        came += ", then the last state's value"
+    lines = axes.plot(steps, beliefs.returns_to_go, color=CAME, linewidth=2, label=came)
     axes.set_ylabel("discounted return to go")
     if beliefs.reward_scale is None:
         own, values, label = axes.twinx(), beliefs.values, "value V(s), in units of its own (right axis)"
         own.set_ylabel("V(s)")
     else:
         own, values, label = axes, beliefs.values / beliefs.reward_scale, "value V(s), in units of reward"
-    lines += own.plot(steps, values, color=RED, linewidth=1.6, label=label)
+    lines += own.plot(steps, values, color=BELIEVED, linewidth=1.4, label=label)
     axes.grid(alpha=0.25)
-    axes.legend(handles=lines, loc="best", frameon=False)
+    axes.legend(handles=lines, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, borderaxespad=0.2)
 
 
 def _draw_policy(axes: Axes, beliefs: Beliefs) -> None:
@@ -137,7 +137,7 @@ def _draw_policy(axes: Axes, beliefs: Beliefs) -> None:
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1, 1.08], ["0", "0.25", "0.5", "0.75", "1", "taken"])
     axes.set_ylabel("probability of each action")
     if actions <= MOST_NAMED:
-        axes.figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=10, frameon=False)
+        axes.figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=7, frameon=False)
 
 
 def _colours(actions: int) -> list[str]:

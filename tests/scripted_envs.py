@@ -104,9 +104,37 @@ class Elusive(Wander):
         return {"walk": self}
 
 
+class Drawn(Countdown):
+    """Draws itself, of odd height and width, in a grey that grows with the steps."""
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}
+
+    def __init__(self, lengths=(5,), truncate=False, render_mode=None):
+        super().__init__(lengths, truncate)
+        self.render_mode = render_mode
+
+    def render(self):
+        return np.full((33, 147, 3), 20 * self.step_count, np.uint8)
+
+
+class DrawnWander(Wander):
+    """Draws itself, and from the process's generators too."""
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}
+
+    def __init__(self, render_mode=None):
+        super().__init__()
+        self.render_mode = render_mode
+
+    def render(self):
+        return np.random.randint(0, 255, (32, 64, 3), np.uint8)
+
+
 gymnasium.register("Countdown-v0", Countdown)
 gymnasium.register("Wander-v0", Wander, max_episode_steps=13)
 gymnasium.register("Normalised-v0", lambda: NormalizeReward(NormalizeObservation(Wander())), max_episode_steps=13)
 gymnasium.register("Elusive-v0", Elusive)
 gymnasium.register("Limited-v0", Countdown, max_episode_steps=50)
 gymnasium.register("Broken-v0", Broken)
+gymnasium.register("Drawn-v0", Drawn)
+gymnasium.register("DrawnWander-v0", DrawnWander, max_episode_steps=13)

@@ -21,6 +21,7 @@ MAIN_PROCESS = {
     "a3c.tracking",
     "a3c.plots",
     "a3c.agent",
+    "a3c.beliefs",
     "a3c.usage",
     "a3c.screening",
     "a3c.rollouts.datamodule",

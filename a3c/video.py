@@ -94,9 +94,9 @@ class Recorder:
         was_training = network.training
         network.eval()
         try:
-            writer: Any
             options: dict[str, Any] = {"fps": self._fps, "macro_block_size": 2, "ffmpeg_log_level": "error"}
-            with imageio.get_writer(temporary, format="FFMPEG", **options) as writer:
+            writer: Any = imageio.get_writer(temporary, format="FFMPEG", **options)
+            with closing(writer):  # its own `with` leaves ffmpeg running after an exception
                 recording = self._play(network, seed, writer.append_data, should_stop)
             if recording is not None:
                 os.replace(temporary, path)

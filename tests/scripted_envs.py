@@ -3,6 +3,7 @@
 import os
 import random
 import signal
+from typing import ClassVar
 
 import gymnasium
 import numpy as np
@@ -107,7 +108,7 @@ class Elusive(Wander):
 class Drawn(Countdown):
     """Draws itself, of odd height and width, in a grey that grows with the steps."""
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}
+    metadata: ClassVar = {"render_modes": ["rgb_array"], "render_fps": 10}
 
     def __init__(self, lengths=(5,), truncate=False, render_mode=None):
         super().__init__(lengths, truncate)
@@ -120,7 +121,7 @@ class Drawn(Countdown):
 class DrawnWander(Wander):
     """Draws itself, and from the process's generators too."""
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}
+    metadata: ClassVar = {"render_modes": ["rgb_array"], "render_fps": 10}
 
     def __init__(self, render_mode=None):
         super().__init__()

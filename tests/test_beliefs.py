@@ -63,7 +63,13 @@ def beliefs_of(actions=2, reward_scale=0.1, terminated=True):
     steps = 6
     probabilities = np.full((steps, actions), 1 / actions, np.float32)
     return Beliefs(
-        np.arange(steps) / 10, np.arange(steps) + 1.0, probabilities, np.arange(steps) % actions, 1, reward_scale, terminated
+        np.arange(steps) / 10,
+        np.arange(steps) + 1.0,
+        probabilities,
+        np.arange(steps) % actions,
+        1,
+        reward_scale,
+        terminated,
     )
 
 

@@ -74,11 +74,18 @@ def whole_number(least: int, most: float = float("inf")) -> Callable[[str], int]
     return read
 
 
+def new_file(text: str) -> Path:
+    """Reads the name of a file that is to be written."""
+    if Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"got {text!r}, must be a file, and is a folder")
+    return Path(text)
+
+
 def picture(text: str) -> Path:
     """Reads the name of a picture's file."""
     if Path(text).suffix not in PICTURES:
         raise argparse.ArgumentTypeError(f"got {text!r}, must end in one of {', '.join(PICTURES)}")
-    return Path(text)
+    return new_file(text)
 
 
 def make_parser() -> OneLineParser:
@@ -90,7 +97,7 @@ def make_parser() -> OneLineParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("path", type=Path, metavar="PATH", help="run folder, or checkpoint file")
+    add("path", metavar="PATH", help="run folder, or checkpoint file")
     add("--episodes", type=whole_number(1), default=100, metavar="N", help="episodes to play (default: 100)")
     add("--seed", type=whole_number(0, 2**32 - 1), default=0, help="of environments and actions (default: 0)")
     policy = parser.add_mutually_exclusive_group()
@@ -98,7 +105,7 @@ def make_parser() -> OneLineParser:
     policy.add_argument("--sampled", action="store_true", help="draw actions from the policy, as in training")
     add("--which", choices=("last", "best"), default="last", help="checkpoint of a run folder (default: last)")
     add("--json", action="store_true", help="print JSON, and nothing else, to stdout")
-    add("--output", type=Path, metavar="FILE", help="write the JSON to a file")
+    add("--output", type=new_file, metavar="FILE", help="write the JSON to a file")
     add("--video", type=Path, metavar="DIR", help="write mp4 and GIF of episodes, of 1000 steps each at most")
     add("--video_episodes", type=whole_number(1), default=1, metavar="N", help="for --video and --render (default: 1)")
     add("--render", action="store_true", help="play episodes in a window")
@@ -128,17 +135,16 @@ def record(agent: Agent, folder: Path, seeds: Sequence[int], greedy: bool) -> li
     return videos
 
 
-def evaluate(options: argparse.Namespace) -> dict[str, Any]:
+def evaluate(agent: Agent, options: argparse.Namespace) -> dict[str, Any]:
     """Does what the command line asks for, and gives what the JSON says.
 
     Raises:
-        ValueError: the checkpoint, the environment or a file name cannot be used.
-        OSError: something cannot be read or written.
+        EnvError: the environment cannot be made or drawn, or gives returns that are not finite.
+        OSError: something cannot be written.
     """
-    from a3c import load
+    from a3c.envs import EnvError
     from a3c.scores import score
 
-    agent = load(options.path, options.which, options.allow)
     greedy = not options.sampled
     seeds = range(options.seed, options.seed + options.video_episodes)
     for folder in (options.video, *(file.parent for file in (options.output, options.beliefs) if file)):
@@ -153,7 +159,11 @@ def evaluate(options: argparse.Namespace) -> dict[str, Any]:
     if options.beliefs:
         agent.plot_beliefs(options.seed, greedy).savefig(options.beliefs, dpi=120)
     evaluation = agent.evaluate(options.episodes, options.seed, greedy)
-    scores, threshold = score(evaluation, options.seed), agent.env.reward_threshold
+    try:
+        scores = score(evaluation, options.seed)
+    except ValueError as error:
+        raise EnvError(f"env: {agent.env.id}: {error}") from error
+    threshold = agent.env.reward_threshold
     return {
         "schema": SCHEMA,
         "checkpoint": str(agent.checkpoint),
@@ -209,6 +219,12 @@ def print_table(result: dict[str, Any]) -> None:
             console.print(f"{kind + ':':<12}{file}", soft_wrap=True, highlight=False, markup=False)
 
 
+def refuse(error: Exception) -> int:
+    """Says in one line why nothing comes of it; gives the exit status."""
+    sys.stderr.write(f"evaluate.py: error: {str(error).splitlines()[0]}\n")
+    return USAGE_ERROR
+
+
 def main(args: Sequence[str] | None = None) -> int:
     """Evaluates; gives the exit status: 0, 2 for what cannot be used, 130 after Ctrl-C."""
     options = make_parser().parse_args(args)
@@ -217,14 +233,20 @@ def main(args: Sequence[str] | None = None) -> int:
     os.environ.setdefault("SDL_NO_SIGNAL_HANDLERS", "1")  # a window's would swallow SIGTERM
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))  # where --allow may find modules of your own
+    from a3c import load
+    from a3c.envs import EnvError
+
     try:
-        result = evaluate(options)
+        agent = load(options.path, options.which, options.allow)
+    except (ValueError, OSError) as error:
+        return refuse(error)
+    try:
+        result = evaluate(agent, options)
         text = json.dumps(result, indent=2, allow_nan=False)
         if options.output is not None:
             options.output.write_text(text + "\n")
-    except (ValueError, OSError) as error:
-        sys.stderr.write(f"evaluate.py: error: {str(error).splitlines()[0]}\n")
-        return USAGE_ERROR
+    except (EnvError, OSError) as error:
+        return refuse(error)
     except KeyboardInterrupt:
         return INTERRUPTED
     if options.json:

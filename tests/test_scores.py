@@ -29,10 +29,10 @@ def test_the_interval_of_many_episodes_is_that_of_the_normal_approximation():
 
 
 def test_the_interval_leans_the_way_the_returns_do():
-    # A percentile or normal interval is about symmetric; the corrected one reaches further to the long tail.
+    # The percentiles of the resampled means lean by a factor of 1.25 here; corrected, by 1.9.
     scores = score(evaluation(*[500] * 95, 300, 200, 100, 50, 10))
     low, high = scores.interval
-    assert scores.mean - low > 1.2 * (high - scores.mean) > 0
+    assert scores.mean - low > 1.6 * (high - scores.mean) > 0
 
 
 def test_the_interval_depends_on_the_seed_alone():

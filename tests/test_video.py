@@ -30,7 +30,7 @@ def pictures(path):
     return iio.imread(path, plugin="FFMPEG")
 
 
-def test_a_video_has_a_picture_of_the_first_state_and_one_after_each_step(tmp_path):
+def test_a_video_has_a_picture_of_the_first_state_and_one_after_each_step(tmp_path, caplog):
     recording = record(tmp_path / "one.mp4")
     assert recording == Recording(Episode(1 + 2 + 3 + 4 + 5, 5), whole=True)
     frames = pictures(tmp_path / "one.mp4")
@@ -38,6 +38,7 @@ def test_a_video_has_a_picture_of_the_first_state_and_one_after_each_step(tmp_pa
     assert frames[:, 20:, 80:].mean(axis=(1, 2, 3)) == pytest.approx([0, 20, 40, 60, 80, 100], abs=4)
     assert iio.immeta(tmp_path / "one.mp4", plugin="FFMPEG")["fps"] == 10
     assert list(tmp_path.iterdir()) == [tmp_path / "one.mp4"]
+    assert caplog.text == ""  # as imageio would speak of a size that it changes
 
 
 def test_a_video_of_a_real_environment_plays_its_episode(tmp_path):
@@ -74,6 +75,13 @@ def test_a_recording_that_is_stopped_or_fails_leaves_no_file_and_the_network_as_
         record(tmp_path / "one.mp4", network=network, should_stop=lambda: 1 / 0)
     assert list(tmp_path.iterdir()) == []
     assert network.training
+
+
+def test_an_episode_is_played_with_the_network_in_evaluation_mode(tmp_path):
+    modes, network = [], make_network().train()
+    network.register_forward_hook(lambda module, *args: modes.append(module.training))
+    record(tmp_path / "one.mp4", network=network)
+    assert modes == [False] * 5
 
 
 def test_one_recorder_records_one_episode_after_another(tmp_path):

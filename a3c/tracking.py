@@ -2,81 +2,35 @@
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import logging
 import os
 import queue
 import re
-import signal
 import ssl
 import tempfile
 import threading
-import time
 import urllib.error
 import urllib.request
 from argparse import Namespace
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
 import wandb
 from lightning.pytorch.loggers import WandbLogger
 
+from a3c.wandb_service import END, PATIENCE, Patience, let_go, service_ids
+
 PROJECT = "a3c"
-# What a run waits for W&B in vain, in seconds: in all; for its server to answer, a start online, its service's end.
-PATIENCE = 8.5
+# What a run waits for W&B in vain, in seconds: for its server to answer, a start online.
 LOOK = 2.5
 START = 4.5
-END = 1.5
-LEAST = 0.5  # granted to every wait, also when patience is used up; 10 s remain the bound
 BACKLOG = 2000  # rows that may wait for W&B
 
 _log = logging.getLogger(__name__)
-_T = TypeVar("_T")
-
-
-class Patience:
-    """Seconds that a run waits for W&B in vain, in all; a wait that was rewarded costs nothing."""
-
-    def __init__(self, seconds: float = PATIENCE) -> None:
-        self._left = seconds
-
-    def wait(self, what: Callable[[], _T], at_most: float | None = None, spare: float = 0.0) -> _T:
-        """Gives what a function of W&B's gives, called in a thread that can be left behind.
-
-        W&B waits without end in many places: for a service that was stopped, for an upload.
-
-        Args:
-            what: the function.
-            at_most: bound on this wait, in seconds; without it, all that is left.
-            spare: seconds that are kept for later waits.
-
-        Raises:
-            TimeoutError: it has not come back; the thread is still at it.
-            Exception: whatever the function raises.
-        """
-        limit = max(LEAST, min(self._left - spare, at_most if at_most is not None else self._left))
-        given: list[_T] = []
-        raised: list[BaseException] = []
-
-        def call() -> None:
-            try:
-                given.append(what())
-            except BaseException as error:  # SystemExit too: wandb.teardown raises it
-                raised.append(error)
-
-        # A daemon, so that the interpreter does not wait for it at the end.
-        thread = threading.Thread(target=call, name="a3c-wandb-wait", daemon=True)
-        started = time.monotonic()
-        thread.start()
-        thread.join(limit)
-        if given:
-            return given[0]
-        self._left = max(0.0, self._left - (time.monotonic() - started))
-        raise raised[0] if raised else TimeoutError(f"no answer within {limit:.1f} s")
 
 
 class RunTracker(WandbLogger):
@@ -96,7 +50,7 @@ class RunTracker(WandbLogger):
         self._run = run
         self._record = Path(run.dir).parent
         self._patience = patience
-        self._services = _services()  # of a service that was killed the helpers are left, in its process group
+        self._services = service_ids()  # of a service that was killed the helpers are left, in its process group
         self._failed = threading.Event()
         self._finished = False
         self._rows: queue.Queue[dict[str, Any] | None] = queue.Queue(BACKLOG)
@@ -160,7 +114,7 @@ class RunTracker(WandbLogger):
             if self.run_id is not None:
                 # A service that answers, even if only that its server does not, first writes down what it has.
                 kill = self._failed.is_set() and not came_back.is_set()
-                _let_go(self._patience, self._run if self._failed.is_set() else None, kill, self._services)
+                let_go(self._patience, self._run if self._failed.is_set() else None, kill, self._services)
 
     def _send_rows(self) -> None:
         while (row := self._rows.get()) is not None:
@@ -241,7 +195,7 @@ def make_wandb_logger(
     try:
         run = _start_somehow(start, folder, patience)
     except BaseException:  # a Ctrl-C while it starts: the interpreter's end must not wait for it
-        _let_go(patience)
+        let_go(patience)
         raise
     return RunTracker(run, patience, folder)
 
@@ -260,14 +214,14 @@ def _start_somehow(start: Callable[[str], wandb.Run], folder: Path, patience: Pa
             return patience.wait(lambda: start(mode), START)
         except Exception as error:
             _log.warning("W&B did not start online; the run is kept offline, for wandb sync: %s", _plain(error))
-            _let_go(patience)
+            let_go(patience)
             mode = "offline"
     if mode == "offline":
         try:
             return patience.wait(lambda: start(mode), spare=1.0)
         except Exception as error:
             _log.warning("W&B is left out of this run, it did not start: %s", _plain(error))
-            _let_go(patience)
+            let_go(patience)
     return start("disabled")  # local, and without a service
 
 
@@ -324,63 +278,6 @@ def _check_writable(folder: Path) -> None:
     """Raises OSError where W&B would fail, or silently write to the system's temporary folder."""
     folder.mkdir(exist_ok=True)
     tempfile.TemporaryFile(dir=folder).close()
-
-
-def _let_go(patience: Patience, run: wandb.Run | None = None, kill: bool = True, services: Sequence[int] = ()) -> None:
-    """Takes W&B out of this process, so that neither its next start nor the interpreter's end waits for it.
-
-    Args:
-        patience: what the run still waits for W&B.
-        run: a run that could not be finished.
-        kill: its service first, so that whatever waits for it fails at once, instead of when it
-            has not ended in time. What it has written can still be synced.
-        services: process ids of services that may be dead by now, and their helpers not.
-    """
-
-    def forget() -> None:
-        if run is not None:
-            with contextlib.suppress(Exception):
-                run.finish()  # takes it out of wandb.run
-        wandb.teardown()  # takes W&B's exit hook out, which would wait for the service or print a traceback
-
-    services = [*services, *_services()]
-    if kill:
-        _kill_groups(services)
-    with contextlib.suppress(Exception, SystemExit):
-        patience.wait(forget, END)
-    _kill_groups(services)
-
-
-def _services() -> list[int]:
-    """Process ids of W&B's services that this process has started; each leads a group with its helpers."""
-    ours = os.getpid()
-    return [process.pid for process in _wandb_processes() if process.name == "wandb-core" and process.parent == ours]
-
-
-def _kill_groups(services: Collection[int]) -> None:
-    for process in _wandb_processes():
-        if process.group in services:
-            with contextlib.suppress(OSError):
-                os.kill(process.pid, signal.SIGKILL)
-
-
-class _Process(NamedTuple):
-    pid: int
-    name: str
-    parent: int
-    group: int
-
-
-def _wandb_processes() -> list[_Process]:
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            pid, _, rest = stat.read_text().partition(" (")
-            name, _, fields = rest.rpartition(") ")
-            if name.startswith("wandb-"):
-                _, parent, group, *_ = fields.split()
-                found.append(_Process(int(pid), name, int(parent), int(group)))
-    return found
 
 
 def _plain(error: BaseException) -> str:

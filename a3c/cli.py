@@ -13,7 +13,7 @@ from typing import Any, Literal, NoReturn
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from a3c.callbacks import Checkpoints, GreedyEvaluation
+from a3c.callbacks import Checkpoints, GreedyEvaluation, ProbePlan
 from a3c.module import A3C
 from a3c.rollouts.datamodule import RolloutDataModule
 from a3c.screening import NotAllowedError, Screened, screen
@@ -88,6 +88,12 @@ class TrainCLI(LightningCLI):
             type=bool,
             default=True,
             help="end the run when a greedy evaluation, and a second one, reach the environment's reward threshold",
+        )
+        parser.add_argument(
+            "--probe",
+            type=bool | ProbePlan,
+            default=False,
+            help="compare return estimators on the batches that one of them trains with: true, or how",
         )
         parser.add_lightning_class_args(GreedyEvaluation, "evaluation")
         parser.add_class_arguments(Checkpoints, "checkpoint", skip={"folder", "evaluation"}, instantiate=False)

@@ -20,7 +20,7 @@ from rich.table import Table
 
 from a3c.agent import read_checkpoint
 from a3c.blueprint import describe
-from a3c.callbacks import BudgetBar, Checkpoints, GreedyEvaluation, Interruption, RunReport
+from a3c.callbacks import BudgetBar, Checkpoints, EstimatorProbe, GreedyEvaluation, Interruption, ProbePlan, RunReport
 from a3c.callbacks.checkpoints import CheckpointSaveError
 from a3c.callbacks.interruption import Interrupted, requeue
 from a3c.checkpoints import BEST, DamagedCheckpointError, load, present, tidy
@@ -79,6 +79,7 @@ class TrainingRun:
             self.module.check_run(self.data.max_env_steps, self.data.learners)
         except ValueError as error:
             raise UsageError(f"model.{error}") from error
+        self.probe = _make_probe(cli.config_init["probe"], self.data.mode)
         self._described: dict[str, Any] = {}  # what the checkpoint says of its run
         self._tracker: RunTracker | None = None
         self.start = self._find_start()
@@ -250,6 +251,7 @@ class TrainingRun:
         self.trainer.loggers = [MetricsFile(self.folder / METRICS), self._tracker]
         callbacks: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]
         callbacks.insert(0, self.interruption)
+        callbacks += [] if self.probe is None else [self.probe]
         callbacks += [self.checkpoints, self.report, BudgetBar()]
 
     def _print_summary(self) -> None:
@@ -274,6 +276,18 @@ class TrainingRun:
         if offline:
             self._console.print(f"in the terminal: wandb leet {offline[-1]}", soft_wrap=True)
             self._console.print(f"to your account: wandb sync {' '.join(offline)}", soft_wrap=True)
+
+
+def _make_probe(wanted: ProbePlan | bool, mode: str) -> EstimatorProbe | None:
+    """Makes the probe that is asked for, and refuses one that would see no batches."""
+    if not wanted:
+        return None
+    if mode == "hogwild":
+        raise UsageError(
+            "probe: got true in mode hogwild, must be false there: workers learn by themselves, and the Trainer sees "
+            "no batches"
+        )
+    return EstimatorProbe(wanted if isinstance(wanted, ProbePlan) else None)
 
 
 def _check_name(name: str | None, folder: str | None) -> None:

@@ -108,7 +108,8 @@ def compare(estimation: Estimation, targets: Mapping[str, Targets], network: nn.
 
 def cosine(first: Tensor, second: Tensor) -> Tensor:
     """Gives the cosine of the angle between two vectors; NaN if one is zero."""
-    return torch.dot(first, second) / (first.norm() * second.norm())
+    angle: Tensor = torch.dot(first, second) / (first.norm() * second.norm())
+    return angle
 
 
 def correlation(first: Tensor, second: Tensor) -> Tensor:

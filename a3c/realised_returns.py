@@ -76,23 +76,43 @@ class _Waiting:
         return Resolved(self.errors / self.resolved, self.resolved / self.real)  # 0/0 is NaN
 
 
-class _Heads:
-    """The beginnings of a fragment's columns, up to the first episode's end in each.
+class _Stretch:
+    """Consecutive fragments of the same environments, of which copies are kept.
 
     Attributes:
-        rewards: discounted rewards, [B].
-        weights: product of the discounts, 0 where the episode terminated, [B].
-        truncated: a time limit ended the episode, [B].
+        env_ids: of the columns, [B].
+        first: segment ids of the first fragment, [B].
+        fragments: number of them.
     """
 
-    def __init__(self, batch: RolloutBatch, discount: float, reward_scale: float) -> None:
-        ended = batch.terminated | batch.truncated
-        belongs = batch.mask & (ended.cumsum(0) - ended.long() == 0)
-        powers = discount ** torch.arange(batch.length, dtype=torch.float64)
-        self.rewards = reward_scale * (batch.rewards.where(belongs, 0) * powers[:, None]).sum(0)
-        terminated = (batch.terminated & belongs).any(0)
-        self.weights = (discount ** belongs.sum(0).double()).masked_fill(terminated, 0)
-        self.truncated = (batch.truncated & belongs).any(0)
+    def __init__(self, batch: RolloutBatch) -> None:
+        self.env_ids, self.first = batch.env_ids.clone(), batch.segment_ids.clone()
+        self.fragments = 0
+        self._parts: list[tuple[Tensor, ...]] = []
+
+    def goes_on_with(self, batch: RolloutBatch) -> bool:
+        """Says whether a batch holds the next fragments of just these environments."""
+        return torch.equal(batch.env_ids, self.env_ids) and torch.equal(batch.segment_ids - self.fragments, self.first)
+
+    def add(self, batch: RolloutBatch, reward_scale: float = 1.0) -> None:
+        self.fragments += 1
+        ends_and_mask = (batch.terminated.clone(), batch.truncated.clone(), batch.mask.clone())
+        self._parts.append((batch.rewards * reward_scale, *ends_and_mask))
+
+    def heads(self, discount: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Sums each column up to its first episode's end.
+
+        Returns:
+            The discounted rewards, the product of the discounts, which is 0 where the episode
+            terminated, and whether a time limit ended it, [B] each.
+        """
+        rewards, terminated, truncated, mask = map(torch.cat, zip(*self._parts, strict=True))
+        ended = (terminated | truncated).long()
+        belongs = mask & (ended.cumsum(0) == ended)
+        steps = belongs.cumsum(0)
+        sums = (rewards.where(belongs, 0) * discount ** (steps - 1).double()).sum(0)
+        weights = (discount ** steps[-1].double()).masked_fill((terminated & belongs).any(0), 0)
+        return sums, weights, (truncated & belongs).any(0)
 
 
 class RealisedReturns:
@@ -100,37 +120,42 @@ class RealisedReturns:
 
     Sums wait, not steps: all steps at a column's end wait for the same episode, so memory is a few
     numbers for each column and set of targets, of at most `MOST_WAITING` batches. The oldest batch is
-    given up when another one comes; its steps that wait stay unresolved.
+    given up when another one comes; its steps that wait stay unresolved. The fragments that follow are
+    held back and worked off many at a time, since each time costs as much as a small network's update.
 
     Args:
         discount: γ, in [0, 1].
-        reward_scale: factor on the rewards of the fragments that come in; returns are in scaled units.
         lineage: environment ids that are equal modulo this number are lives of one environment:
             when a later one appears, the episodes of the one before are lost.
+        hold: time steps of fragments that are held back, ≥ 0.
     """
 
-    def __init__(self, discount: float, reward_scale: float, lineage: int) -> None:
-        self._discount, self._reward_scale, self._lineage = discount, reward_scale, lineage
+    def __init__(self, discount: float, lineage: int, hold: int = 512) -> None:
+        self._discount, self._lineage, self._hold = discount, lineage, hold
         self._waiting: dict[int, _Waiting] = {}
-        self._columns: _Columns | None = None
+        self._columns: _Columns | None = None  # None before the first batch
         self._count = 0  # batches so far
+        self._stretches: list[_Stretch] = []
+        self._held = 0  # time steps in them
 
     def __len__(self) -> int:
         """Number of batches that wait."""
         return len(self._waiting)
 
     def begin(self, batch: RolloutBatch, discounts: Tensor, value_targets: Tensor) -> list[Resolved]:
-        """Takes in a batch and its targets. `follow` comes next, with the same batch.
+        """Takes in a batch whose targets are to be compared; it also follows those before it.
 
         Args:
-            batch: transitions with at least one real step, [T, B]; rewards are scaled.
+            batch: transitions with at least one real step, [T, B]; rewards in the targets' units.
             discounts: γ, or 0 where the episode terminated, [T, B].
             value_targets: L sets of targets, [L, T, B].
 
         Returns:
-            What is given up to make room.
+            The batches that need not wait any longer, or may not, oldest first.
         """
-        given_up = [self._give_up(next(iter(self._waiting)))] if len(self) == MOST_WAITING else []
+        done = self.follow(batch) + self._work_off()
+        if len(self) == MOST_WAITING:
+            done.append(self._give_up(next(iter(self._waiting))))
         cuts = trace_cuts(batch)
         discounts = discounts.double()
         factors = discounts.masked_fill(cuts, 0)
@@ -160,44 +185,66 @@ class RealisedReturns:
             columns = _Columns(*map(torch.cat, zip(self._columns, columns, strict=True)))
         self._columns = columns
         self._count += 1
-        return given_up
+        own = _Stretch(batch)  # where it holds several fragments of one environment
+        own.add(batch)
+        self._advance(own)
+        return done + self._take_complete()
 
-    def follow(self, batch: RolloutBatch) -> list[Resolved]:
+    def follow(self, batch: RolloutBatch, reward_scale: float = 1.0) -> list[Resolved]:
         """Takes in the next fragments of the run's environments, in their order.
 
         Args:
-            batch: as it was collected, rewards unscaled, [T, B].
+            batch: transitions, [T, B].
+            reward_scale: factor that brings their rewards to the targets' units.
 
         Returns:
             The batches that need not wait any longer, oldest first.
         """
         if not self._waiting:
             return []
-        heads = None
+        stretch = next((each for each in self._stretches if each.goes_on_with(batch)), None)
+        if stretch is None:
+            stretch = _Stretch(batch)
+            self._stretches.append(stretch)
+        stretch.add(batch, reward_scale)
+        self._held += batch.length
+        return self._work_off() if self._held > self._hold else []
+
+    def close(self) -> list[Resolved]:
+        """Gives up what still waits once all that has come is worked off, oldest first."""
+        return self._work_off() + [self._give_up(number) for number in list(self._waiting)]
+
+    def _work_off(self) -> list[Resolved]:
+        stretches, self._stretches, self._held = self._stretches, [], 0
+        for stretch in stretches:
+            self._advance(stretch)
+        return self._take_complete()
+
+    def _advance(self, stretch: _Stretch) -> None:
+        """Goes on with the columns that wait for a stretch; again, where some then wait for another of its columns."""
+        heads: tuple[Tensor, Tensor, Tensor] | None = None
         while (columns := self._columns) is not None and len(columns.env_ids):
-            next_ = (columns.env_ids[:, None] == batch.env_ids) & (columns.segment_ids[:, None] == batch.segment_ids)
-            rows, places = next_.nonzero(as_tuple=True)
+            env_ids, segment_ids = columns.env_ids[:, None], columns.segment_ids[:, None]
+            rows, places = ((env_ids == stretch.env_ids) & (segment_ids == stretch.first)).nonzero(as_tuple=True)
             if not len(rows):
-                self._settle(columns._replace(lost=self._broken(columns, batch)))
+                self._settle(columns._replace(lost=self._broken(columns, stretch)))
                 break
-            heads = heads or _Heads(batch, self._discount, self._reward_scale)
-            columns.rests[rows] += columns.weights[rows] * heads.rewards[places]
-            columns.weights[rows] *= heads.weights[places]
-            columns.segment_ids[rows] += 1
-            columns.lost[rows] = heads.truncated[places] & (columns.weights[rows] > NEGLIGIBLE)
+            rewards, weights, truncated = heads = heads or stretch.heads(self._discount)
+            columns.rests[rows] += columns.weights[rows] * rewards[places]
+            columns.weights[rows] *= weights[places]
+            columns.segment_ids[rows] += stretch.fragments
+            columns.lost[rows] = truncated[places] & (columns.weights[rows] > NEGLIGIBLE)
             self._settle(columns)
+
+    def _take_complete(self) -> list[Resolved]:
         waiting = set() if self._columns is None else set(self._columns.batches.tolist())
         return [self._waiting.pop(number).result() for number in list(self._waiting) if number not in waiting]
 
-    def close(self) -> list[Resolved]:
-        """Gives up what still waits, oldest first."""
-        return [self._give_up(number) for number in list(self._waiting)]
-
-    def _broken(self, columns: _Columns, batch: RolloutBatch) -> Tensor:
-        """Says of which columns a later segment has come, or a later life, without the one that is waited for, [N]."""
-        env_ids, ours = batch.env_ids, columns.env_ids[:, None]
+    def _broken(self, columns: _Columns, stretch: _Stretch) -> Tensor:
+        """Says of which columns a later segment, or a later life, has come without the one that is waited for, [N]."""
+        env_ids, ours = stretch.env_ids, columns.env_ids[:, None]
         same = ours % self._lineage == env_ids % self._lineage
-        later = (env_ids > ours) | ((env_ids == ours) & (batch.segment_ids > columns.segment_ids[:, None]))
+        later = (env_ids > ours) | ((env_ids == ours) & (stretch.first > columns.segment_ids[:, None]))
         return (same & later).any(1)
 
     def _settle(self, columns: _Columns) -> None:

@@ -16,11 +16,11 @@ HALF = 0.5
 def begin(returns, batch, targets=None, discount=HALF):
     """Takes in a batch whose targets are all 0, or these [T, B]; gives what is resolved at once."""
     targets = torch.zeros_like(batch.rewards) if targets is None else targets
-    return returns.begin(batch, discounts_of(batch, discount), targets[None]) + returns.follow(batch)
+    return returns.begin(batch, discounts_of(batch, discount), targets[None])
 
 
-def realised(discount=HALF, scale=1.0):
-    return RealisedReturns(discount, scale, LINEAGE)
+def realised(discount=HALF, hold=0):
+    return RealisedReturns(discount, LINEAGE, hold)
 
 
 def test_an_episode_within_the_batch_is_resolved_at_once():
@@ -31,11 +31,11 @@ def test_an_episode_within_the_batch_is_resolved_at_once():
 
 
 def test_fragments_of_an_episode_are_put_together():
-    returns = realised(scale=10.0)
+    returns = realised()
     first = make_batch([10, 20])  # as they come to an estimator: scaled
     assert begin(returns, first, torch.tensor([[1.0], [2.0]])) == []
-    assert returns.follow(make_batch([3.0], segment_ids=[1])) == []
-    ((bias, share),) = returns.follow(make_batch([4, 100], terminated=[1, 0], mask=[1, 0], segment_ids=[2]))
+    assert returns.follow(make_batch([3.0], segment_ids=[1]), 10.0) == []
+    ((bias, share),) = returns.follow(make_batch([4, 100], terminated=[1, 0], mask=[1, 0], segment_ids=[2]), 10.0)
     # G1 = 20 + (30 + 40/2)/2 = 45, G0 = 10 + 45/2 = 32.5; targets 1 and 2.
     assert bias.tolist() == [pytest.approx((1 - 32.5 + 2 - 45) / 2)]
     assert share == 1
@@ -105,7 +105,9 @@ def test_of_too_many_batches_that_wait_the_oldest_is_given_up():
     assert len(returns) == 0
 
 
-def test_the_bias_is_that_of_a_literal_reference():
+@pytest.mark.parametrize("hold", [0, 10, 1000])
+@pytest.mark.parametrize("every", [1, 4])
+def test_the_bias_is_that_of_a_literal_reference(every, hold):
     """Three environments in fragments of 4 steps, with ends of both kinds anywhere."""
     discount, length, count, envs = 0.9, 4, 15, 3  # 0.9 to the 60th is more than 0.001
     generator = torch.Generator().manual_seed(5)
@@ -129,11 +131,14 @@ def test_the_bias_is_that_of_a_literal_reference():
             weight *= discount
         return None
 
-    returns, found = realised(discount), []
+    returns, found = realised(discount, hold), []
     for segment in range(count):
         rows = slice(segment * length, (segment + 1) * length)
         fields = {"terminated": terminated[rows], "truncated": truncated[rows], "mask": mask[rows]}
         batch = make_batch(rewards[rows], **fields, segment_ids=[segment] * envs)
+        if segment % every:
+            found += returns.follow(batch)
+            continue
         values = torch.full((length + 1, envs), 0.5)
         targets = [
             estimator(batch, values, batch.rewards, discounts_of(batch, discount)).value_targets
@@ -141,10 +146,9 @@ def test_the_bias_is_that_of_a_literal_reference():
         ]
         found += returns.begin(batch, discounts_of(batch, discount), torch.stack(targets))
         found += [(segment, targets)]
-        found += returns.follow(batch)
     results = [entry for entry in found if hasattr(entry, "bias")] + returns.close()
     inputs = dict(entry for entry in found if not hasattr(entry, "bias"))
-    assert len(results) == len(inputs) == count
+    assert len(results) == len(inputs) == -(-count // every)
 
     expected = []
     for segment, targets in inputs.items():

@@ -36,7 +36,7 @@ class ProbePlan:
         ValueError: a value outside its range, or no label of an estimator.
     """
 
-    every_updates: int = 20
+    every_updates: int = 50
     estimators: list[str] | str | None = None
 
     def __post_init__(self) -> None:
@@ -109,8 +109,7 @@ class EstimatorProbe(Callback):
         trained = pl_module.returns
         wanted = default_estimators(trained) if self.plan.estimators is None else self.plan.parsed()
         self._trained, self._estimators = label_of(trained), named(wanted, trained)
-        objective = pl_module.objective
-        self._returns = RealisedReturns(objective.discount, objective.reward_scale, LINEAGE)
+        self._returns = RealisedReturns(pl_module.objective.discount, LINEAGE)
         self._probed_at, self._history = None, defaultdict(list)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: RolloutBatch, batch_idx: int) -> None:
@@ -137,11 +136,12 @@ class EstimatorProbe(Callback):
         self, trainer: Trainer, pl_module: Any, outputs: Any, batch: RolloutBatch, batch_idx: int
     ) -> None:
         assert self._returns is not None, "setup comes first"
-        pl_module.observer = None
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        if not data.warming_up:
-            self._resolved += self._returns.follow(batch)
-        self._log(pl_module)
+        if pl_module.observer is None and not data.warming_up:
+            self._resolved += self._returns.follow(batch, pl_module.objective.reward_scale)
+        pl_module.observer = None
+        if self._row or self._resolved:
+            self._log(pl_module)
 
     def _log(self, module: Any) -> None:
         """Logs what was measured now, and what has been resolved by now."""

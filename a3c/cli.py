@@ -17,6 +17,7 @@ from a3c.callbacks import Checkpoints, GreedyEvaluation, ProbePlan
 from a3c.module import A3C
 from a3c.rollouts.datamodule import RolloutDataModule
 from a3c.screening import NotAllowedError, Screened, screen
+from a3c.tracking import WandbExtras
 from a3c.training_run import TrainingRun
 from a3c.usage import UsageError, explain, locate
 
@@ -97,6 +98,7 @@ class TrainCLI(LightningCLI):
         )
         parser.add_lightning_class_args(GreedyEvaluation, "evaluation")
         parser.add_class_arguments(Checkpoints, "checkpoint", skip={"folder", "evaluation"}, instantiate=False)
+        parser.add_class_arguments(WandbExtras, "wandb")
         parser.link_arguments("mode", "data.mode")
         parser.link_arguments("seed_everything", "data.seed", compute_fn=_as_seed)
         parser.link_arguments("stop_when_solved", "evaluation.stop_when_solved")

@@ -20,10 +20,20 @@ from rich.table import Table
 
 from a3c.agent import read_checkpoint
 from a3c.blueprint import describe
-from a3c.callbacks import BudgetBar, Checkpoints, EstimatorProbe, GreedyEvaluation, Interruption, ProbePlan, RunReport
+from a3c.callbacks import (
+    BudgetBar,
+    Checkpoints,
+    DivergenceAlert,
+    EstimatorProbe,
+    GreedyEvaluation,
+    Histograms,
+    Interruption,
+    ProbePlan,
+    RunReport,
+)
 from a3c.callbacks.checkpoints import CheckpointSaveError
 from a3c.callbacks.interruption import Interrupted, requeue
-from a3c.checkpoints import BEST, DamagedCheckpointError, load, present, tidy
+from a3c.checkpoints import BEST, LAST, DamagedCheckpointError, load, present, tidy
 from a3c.envs import EnvError
 from a3c.guards import TrainingDivergedError
 from a3c.loggers import MetricsFile
@@ -33,12 +43,18 @@ from a3c.rollouts.datamodule import RolloutDataModule
 from a3c.rollouts.pool import WorkerError
 from a3c.rollouts.watch import HangError
 from a3c.run_folder import CHECKPOINTS, METRICS, FolderInUseError, FolderLock, logging_to, rewind, save_config
-from a3c.tracking import RunTracker, make_wandb_logger
+from a3c.tracking import RunTracker, WandbExtras, make_wandb_logger
 from a3c.usage import UsageError
 
 FAILED = 1
 # Their message says it all.
 PLAIN_ERRORS = (WorkerError, EnvError, HangError, CheckpointSaveError, TrainingDivergedError)
+
+# Of the summary, what an artifact says of its checkpoints.
+IN_ARTIFACT = (
+    *("env", "estimator", "mode", "seed", "env_steps", "updates"),
+    *("train_return_mean", "eval_return_mean", "best_eval_return_mean"),
+)
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +96,12 @@ class TrainingRun:
         except ValueError as error:
             raise UsageError(f"model.{error}") from error
         self.probe = _make_probe(cli.config_init["probe"], self.data.mode)
+        self.extras: WandbExtras = cli.config_init["wandb"]
+        if self.extras.histograms_every is not None and self.data.mode == "hogwild":
+            raise UsageError(
+                f"wandb.histograms_every: got {self.extras.histograms_every} in mode hogwild, must be null there: "
+                "workers take the gradients, and the Trainer sees none"
+            )
         self._described: dict[str, Any] = {}  # what the checkpoint says of its run
         self._tracker: RunTracker | None = None
         self.start = self._find_start()
@@ -206,12 +228,25 @@ class TrainingRun:
         last_line = f"failed after {self.data.progress.env_steps:,} env steps; {saved}"
         log.info("%s\n%s", text, last_line)
         sys.stderr.write(f"error: {text.rstrip()}\nerror: {last_line}\n")
+        if self._tracker is not None:
+            self._tracker.alert("the run failed", f"{text.rstrip().splitlines()[-1]}\n{last_line}")
 
     def _finish(self, status: int) -> None:
         """Stops the workers, and W&B."""
         self.data.close()
         if self._tracker is not None:
+            if self.extras.artifacts:
+                self._keep_checkpoints(self._tracker)
             self._tracker.finish(self._status(status), self.report.summary)
+
+    def _keep_checkpoints(self, tracker: RunTracker) -> None:
+        files = {Path(name).stem: self.checkpoints.folder / name for name in (LAST, BEST)}
+        files = {alias: file for alias, file in files.items() if file.is_file()}
+        metadata = {key: self.report.summary.get(key) for key in IN_ARTIFACT}
+        for alias, file in files.items():
+            with suppress(ValueError):  # a damaged one is kept as it is
+                metadata[f"{alias}_env_steps"] = read_checkpoint(file)[0].get("env_steps")
+        tracker.log_checkpoints(files, metadata)
 
     def _go_on_in_folder(self) -> None:
         """Makes the folder what it was when the checkpoint was saved."""
@@ -252,6 +287,8 @@ class TrainingRun:
         callbacks: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]
         callbacks.insert(0, self.interruption)
         callbacks += [] if self.probe is None else [self.probe]
+        callbacks += [DivergenceAlert(self._tracker.alert)]
+        callbacks += [] if self.extras.histograms_every is None else [Histograms(self.extras.histograms_every)]
         callbacks += [self.checkpoints, self.report, BudgetBar()]
 
     def _print_summary(self) -> None:

@@ -1,23 +1,32 @@
-"""How long a run waits for W&B, and how W&B is taken out of the process when it does not come back."""
+"""Whether W&B can be reached, how long a run waits for it, and how it is taken out of the process after that."""
 
 from __future__ import annotations
 
 import contextlib
+import http.client
+import logging
 import os
 import signal
+import ssl
+import tempfile
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
+from urllib.parse import urlsplit
 
 import wandb
 
-# What a run waits for W&B in vain, in seconds: in all; for its service's end.
+# What a run waits for W&B in vain, in seconds: in all; for its server to answer; for its service's end.
 PATIENCE = 8.5
+LOOK = 2.5
 END = 1.5
 LEAST = 0.5  # granted to every wait, also when patience is used up; 10 s remain the bound
 
+_log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 
@@ -60,6 +69,61 @@ class Patience:
             return given[0]
         self._left = max(0.0, self._left - (time.monotonic() - started))
         raise raised[0] if raised else TimeoutError(f"no answer within {limit:.1f} s")
+
+
+def choose_mode(patience: Patience) -> str:
+    """Decides, before W&B is started, how it runs: WANDB_MODE, else online if logged in, else offline.
+
+    It never asks: a prompt would stop a run that nobody watches. And online only if the server
+    answers: a start that waits for it takes minutes, and then fails.
+    """
+    chosen = {"dryrun": "offline", "run": "online"}.get(wanted := os.environ.get("WANDB_MODE", ""), wanted)
+    if chosen in ("offline", "disabled"):
+        return chosen
+    host: str | None = "its server"
+
+    def logged_in() -> bool:
+        if not wandb.login(prompt=False, verify=False):
+            return False
+        nonlocal host
+        settings = wandb.setup().settings
+        host = urlsplit(settings.base_url).hostname
+        if not _answers(settings.base_url, settings.http_proxy, settings.https_proxy):
+            raise ConnectionError
+        return True
+
+    try:
+        if patience.wait(logged_in, LOOK):
+            return chosen or "online"
+        if chosen:
+            _log.warning("W&B: WANDB_MODE is %s, but nobody is logged in; the run is kept offline", chosen)
+    except Exception:
+        _log.warning("W&B: %s does not answer; the run is kept offline, for wandb sync", host)
+    return "offline"
+
+
+def _answers(url: str, http_proxy: str | None, https_proxy: str | None) -> bool:
+    """Tells whether an HTTP server answers; a gateway that says that nothing is behind it does not count."""
+    parts = urlsplit(url)
+    url = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    own = {scheme: proxy for scheme, proxy in (("http", http_proxy), ("https", https_proxy)) if proxy}
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({**urllib.request.getproxies(), **own}))
+    try:
+        opener.open(url, timeout=LOOK).close()
+    except urllib.error.HTTPError as error:
+        error.close()
+        return error.code not in (502, 503, 504)
+    except urllib.error.URLError as error:
+        return isinstance(error.reason, ssl.SSLError)  # somebody is there; W&B has certificates of its own
+    except (OSError, http.client.HTTPException, ValueError):
+        return False
+    return True
+
+
+def check_writable(folder: Path) -> None:
+    """Raises OSError where W&B would fail, or silently write to the system's temporary folder."""
+    folder.mkdir(exist_ok=True)
+    tempfile.TemporaryFile(dir=folder).close()
 
 
 def let_go(patience: Patience, run: wandb.Run | None = None, kill: bool = True, services: Sequence[int] = ()) -> None:

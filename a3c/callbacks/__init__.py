@@ -1,10 +1,22 @@
 """What watches a run: evaluation, checkpoints, interruption, estimator probe, progress bar, report."""
 
 from a3c.callbacks.checkpoints import Checkpoints
+from a3c.callbacks.divergence import DivergenceAlert
 from a3c.callbacks.evaluation import GreedyEvaluation
+from a3c.callbacks.histograms import Histograms
 from a3c.callbacks.interruption import Interruption
 from a3c.callbacks.probe import EstimatorProbe, ProbePlan
 from a3c.callbacks.progress import BudgetBar
 from a3c.callbacks.report import RunReport
 
-__all__ = ["BudgetBar", "Checkpoints", "EstimatorProbe", "GreedyEvaluation", "Interruption", "ProbePlan", "RunReport"]
+__all__ = [
+    "BudgetBar",
+    "Checkpoints",
+    "DivergenceAlert",
+    "EstimatorProbe",
+    "GreedyEvaluation",
+    "Histograms",
+    "Interruption",
+    "ProbePlan",
+    "RunReport",
+]

@@ -229,7 +229,7 @@ class TrainingRun:
         log.info("%s\n%s", text, last_line)
         sys.stderr.write(f"error: {text.rstrip()}\nerror: {last_line}\n")
         if self._tracker is not None:
-            self._tracker.alert("the run failed", f"{text.rstrip().splitlines()[-1]}\n{last_line}")
+            self._tracker.alert("the run failed", f"{last_line}\n{type(error).__name__}: {error}")
 
     def _finish(self, status: int) -> None:
         """Stops the workers, and W&B."""

@@ -153,9 +153,7 @@ class RealisedReturns:
         Returns:
             The batches that need not wait any longer, or may not, oldest first.
         """
-        done = self.follow(batch) + self._work_off()
-        if len(self) == MOST_WAITING:
-            done.append(self._give_up(next(iter(self._waiting))))
+        done = self._work_off()
         cuts = trace_cuts(batch)
         discounts = discounts.double()
         factors = discounts.masked_fill(cuts, 0)
@@ -185,10 +183,13 @@ class RealisedReturns:
             columns = _Columns(*map(torch.cat, zip(self._columns, columns, strict=True)))
         self._columns = columns
         self._count += 1
-        own = _Stretch(batch)  # where it holds several fragments of one environment
+        own = _Stretch(batch)  # which its own columns may wait for too, where it holds two of one environment
         own.add(batch)
         self._advance(own)
-        return done + self._take_complete()
+        done += self._take_complete()
+        if len(self) > MOST_WAITING:
+            done.append(self._give_up(next(iter(self._waiting))))
+        return done
 
     def follow(self, batch: RolloutBatch, reward_scale: float = 1.0) -> list[Resolved]:
         """Takes in the next fragments of the run's environments, in their order.

@@ -6,6 +6,7 @@ import pytest
 import torch
 from builders import TableNetwork, make_batch
 from helpers import COUNTDOWN, fit, make_network
+from torch.optim import SGD
 
 from a3c import A3C, GAE, EstimatorProbe, FullEpisode, L2Normalised, MLPActorCritic, NStep, ProbePlan, Targets, VTrace
 from a3c.callbacks.probe import joined
@@ -284,6 +285,20 @@ def test_full_episodes_are_unbiased_where_every_episode_is_whole(monkeypatch):
     assert biases == pytest.approx([0] * len(biases), abs=1e-6)
     assert set(logged.all("probe/resolved")) == {1}
     assert any(abs(bias) > 0.01 for bias in logged.all("probe/NStep:n_steps=1/bias"))
+
+
+def test_the_bias_is_in_units_of_scaled_rewards_also_where_episodes_go_on(monkeypatch):
+    logged = Logged(monkeypatch)
+    network = make_network()
+    torch.nn.init.zeros_(network.critic_head.weight)  # and without a learning rate V stays 0
+    model = A3C(network, NStep(4), lambda params: SGD(params, lr=0.0), discount=0.5, reward_scale=0.1)
+    data = {"env": COUNTDOWN, "env_kwargs": {"lengths": [6]}, "envs_per_worker": 1, "max_env_steps": 40}
+    fit(model=model, callbacks=[EstimatorProbe(ProbePlan(3))], **data)
+    returns = [6.0]
+    for reward in (5, 4, 3, 2, 1):
+        returns.insert(0, reward + returns[0] / 2)
+    errors = [reward - full for reward, full in zip((1, 2, 3, 4), returns, strict=False)]  # of the first fragment
+    assert logged.all("probe/NStep:n_steps=1/bias")[0] == pytest.approx(0.1 * sum(errors) / 4)
 
 
 def test_the_warm_up_of_injected_lag_is_not_probed(monkeypatch):

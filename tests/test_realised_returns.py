@@ -114,7 +114,7 @@ def test_the_bias_is_that_of_a_literal_reference(every, hold):
     rewards = torch.rand(length * count, envs, generator=generator)
     draws = torch.rand(length * count, envs, generator=generator)
     mask = torch.ones_like(draws, dtype=torch.bool)
-    terminated, truncated = draws < 0.15, draws > 0.95
+    terminated, truncated = draws < 0.04, draws > 0.98
     for t in range(1, len(draws)):  # the step after an end is the reset
         mask[t] = ~(terminated | truncated)[t - 1]
         terminated[t] &= mask[t]

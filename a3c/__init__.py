@@ -29,6 +29,8 @@ _ROOMS = {
     "A3C": "a3c.module",
     "GreedyEvaluation": "a3c.callbacks",
     "BudgetBar": "a3c.callbacks",
+    "EstimatorProbe": "a3c.callbacks",
+    "ProbePlan": "a3c.callbacks",
     "Agent": "a3c.agent",
     "load": "a3c.agent",
 }

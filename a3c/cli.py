@@ -13,10 +13,11 @@ from typing import Any, Literal, NoReturn
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from a3c.callbacks import Checkpoints, GreedyEvaluation
+from a3c.callbacks import Checkpoints, GreedyEvaluation, ProbePlan
 from a3c.module import A3C
 from a3c.rollouts.datamodule import RolloutDataModule
 from a3c.screening import NotAllowedError, Screened, screen
+from a3c.tracking import WandbExtras
 from a3c.training_run import TrainingRun
 from a3c.usage import UsageError, explain, locate
 
@@ -95,8 +96,15 @@ class TrainCLI(LightningCLI):
             default=None,
             help="record a greedy episode every so many env steps, and one at the end (default: none)",
         )
+        parser.add_argument(
+            "--probe",
+            type=bool | ProbePlan,
+            default=False,
+            help="compare return estimators on the batches that one of them trains with: true, or how",
+        )
         parser.add_lightning_class_args(GreedyEvaluation, "evaluation")
         parser.add_class_arguments(Checkpoints, "checkpoint", skip={"folder", "evaluation"}, instantiate=False)
+        parser.add_class_arguments(WandbExtras, "wandb")
         parser.link_arguments("mode", "data.mode")
         parser.link_arguments("seed_everything", "data.seed", compute_fn=_as_seed)
         parser.link_arguments("stop_when_solved", "evaluation.stop_when_solved")

@@ -21,7 +21,7 @@ from a3c.guards import TrainingDivergedError, UpdateGuard
 from a3c.hogwild import SharedLearning
 from a3c.metrics import LagRecord, MetricSums, column_lags, mean_lag
 from a3c.networks.actor_critic import ActorCritic
-from a3c.objective import Objective
+from a3c.objective import Objective, Observer
 from a3c.returns import ReturnEstimator
 from a3c.rollouts.collector import CollectorSpec
 from a3c.rollouts.reports import UpdateReport
@@ -65,6 +65,10 @@ class A3C(LightningModule):
             paper; False gives each its own, as in the book. Elsewhere there is one anyway.
         max_skipped_updates: an update whose loss or gradient is not finite is skipped; more than so
             many in a row, ≥ 0, end the run.
+
+    Attributes:
+        observer: shown what the next losses are made from, where the Trainer makes the updates; it may
+            not change anything.
 
     Raises:
         ValueError: a value outside its range.
@@ -119,6 +123,7 @@ class A3C(LightningModule):
         self.shared_optimizer = shared_optimizer
         self.max_skipped_updates = max_skipped_updates
         self.weights: SharedWeights | LiveWeights | None = None  # set by the data module when a fit begins
+        self.observer: Observer | None = None
         self.updates = 0
         self.lags = LagRecord()
         self.latest: dict[str, Any] = {}  # what was logged last, for the progress bar
@@ -194,7 +199,7 @@ class A3C(LightningModule):
         steps = int(batch.mask.sum())
         env_steps = self._data.progress.env_steps - steps  # those before this update
         self._rates.set_learning_rates(self.trainer.optimizers[0], env_steps)
-        loss, metrics = self.objective(self.network, batch, self._rates.entropy_at(env_steps))
+        loss, metrics = self.objective(self.network, batch, self._rates.entropy_at(env_steps), self.observer)
         sums, lags = self._sums, Counter[int]()
         if self.weights is not None:
             lags = column_lags(self.weights.version, batch.policy_versions)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,6 +18,52 @@ from a3c.returns import ReturnEstimator, Targets
 VALUE_LOSSES = ("squared_error", "huber")
 MAX_LOG_RATIO = 50.0  # beyond it the mean of the ratios would overflow
 RATIO_TOLERANCE = 1e-3  # above 1: the same policy, worked out in another batch, differs by rounding
+
+
+class Estimation(NamedTuple):
+    """What an estimator is asked in the middle of an objective, and what it gave.
+
+    Attributes:
+        batch: transitions, [T, B]; rewards are multiplied by `reward_scale`.
+        values: the critic's values of all observations, without gradient, [T+1, B].
+        log_probs: log π(a|s) of the taken actions, with their gradient, [T, B].
+        discounts: γ, or 0 where the episode terminated, [T, B].
+        targets: of the estimator that trains.
+    """
+
+    batch: RolloutBatch
+    values: Tensor
+    log_probs: Tensor
+    discounts: Tensor
+    targets: Targets
+
+    def ask(self, estimator: ReturnEstimator) -> Targets:
+        """Gives what another estimator makes of the same batch.
+
+        Raises:
+            ValueError: its targets are not [T, B].
+        """
+        return estimate(estimator, self.batch, self.values, self.log_probs, self.discounts)
+
+
+Observer = Callable[[Estimation], None]
+
+
+@torch.no_grad()
+def estimate(
+    estimator: ReturnEstimator, batch: RolloutBatch, values: Tensor, log_probs: Tensor, discounts: Tensor
+) -> Targets:
+    """Gives an estimator's advantages and value targets, without gradient, once their shapes are checked.
+
+    Raises:
+        ValueError: they are not [T, B].
+    """
+    targets = Targets(*estimator(batch, values, log_probs, discounts))
+    for name, target in zip(targets._fields, targets, strict=True):
+        if target.shape != batch.rewards.shape:  # it would broadcast in silence
+            got, expected = tuple(target.shape), tuple(batch.rewards.shape)
+            raise ValueError(f"{type(estimator).__name__} gives {name} {got}, must be [T, B] = {expected}")
+    return targets
 
 
 @dataclass(frozen=True)
@@ -61,7 +109,11 @@ class Objective:
             raise ValueError(f"reduction: got {self.reduction!r}, must be one of {', '.join(REDUCTIONS)}")
 
     def __call__(
-        self, network: ActorCritic, batch: RolloutBatch, entropy_coefficient: float | None = None
+        self,
+        network: ActorCritic,
+        batch: RolloutBatch,
+        entropy_coefficient: float | None = None,
+        observe: Observer | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Gives the loss of a batch and what went into it.
 
@@ -69,6 +121,7 @@ class Objective:
             network: the network whose parameters receive the gradient.
             batch: transitions, [T, B].
             entropy_coefficient: the one in force now, where it is scheduled.
+            observe: shown what the loss is made from, while its graph is there; changes nothing.
 
         Returns:
             The scalar to minimise, and detached scalars by metric key; the loss terms among them
@@ -89,12 +142,7 @@ class Objective:
             entropies = policy.entropy()
 
         discounts = self.discount * (~batch.terminated).to(values.dtype)
-        with torch.no_grad():
-            targets = Targets(*self.returns(batch, values, log_probs, discounts))
-        for name, target in zip(targets._fields, targets, strict=True):
-            if target.shape != batch.rewards.shape:  # it would broadcast in silence
-                got, expected = tuple(target.shape), tuple(batch.rewards.shape)
-                raise ValueError(f"{type(self.returns).__name__} gives {name} {got}, must be [T, B] = {expected}")
+        targets = estimate(self.returns, batch, values, log_probs, discounts)
 
         reduce = MaskedReduction(batch.mask, self.reduction)
         policy_term = policy_gradient_loss(log_probs, targets.advantages, reduce)
@@ -118,6 +166,8 @@ class Objective:
                 "advantage/mean": mean(targets.advantages),
                 **off_policy_metrics(log_probs.detach(), batch, mean),
             }
+        if observe is not None:
+            observe(Estimation(batch, values.detach(), log_probs, discounts, targets))
         return loss, metrics
 
 

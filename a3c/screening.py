@@ -232,7 +232,11 @@ class _Screening:
             _check_env(text, self._allow)
         elif name == "run_dir" or name.startswith("trainer."):
             _check_place(text, name)
-        if not _is_plain(key) and "." in text and is_import_path(text):
+        if name == "probe.estimators":  # labels, within which import paths stand
+            for path in re.findall(r"\w+(?:\.\w+)+", text):
+                if is_import_path(path):
+                    self._check_import(path, name)
+        elif not _is_plain(key) and "." in text and is_import_path(text):
             self._check_import(text, name)
 
     def _check_import(self, text: str, name: str) -> None:

@@ -2,88 +2,67 @@
 
 from __future__ import annotations
 
-import contextlib
-import http.client
 import logging
 import os
 import queue
 import re
-import signal
-import ssl
-import tempfile
+import shutil
 import threading
-import time
-import urllib.error
-import urllib.request
 from argparse import Namespace
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
-from urllib.parse import urlsplit
+from typing import Any, NamedTuple
 
 import numpy as np
 import wandb
 from lightning.pytorch.loggers import WandbLogger
 
+from a3c.wandb_service import END, PATIENCE, Patience, check_writable, choose_mode, let_go, service_ids
+
 PROJECT = "a3c"
-# What a run waits for W&B in vain, in seconds: in all; for its server to answer, a start online, its service's end.
-PATIENCE = 8.5
-LOOK = 2.5
-START = 4.5
-END = 1.5
-LEAST = 0.5  # granted to every wait, also when patience is used up; 10 s remain the bound
-BACKLOG = 2000  # rows that may wait for W&B
+START = 4.5  # seconds that a run waits for a start online
+BACKLOG = 2000  # jobs that may wait for W&B
+MOST_ALERTS = 5  # of one run
+TITLE, TEXT = 63, 1000  # characters of an alert
 
 _log = logging.getLogger(__name__)
-_T = TypeVar("_T")
 
 
-class Patience:
-    """Seconds that a run waits for W&B in vain, in all; a wait that was rewarded costs nothing."""
+@dataclass(frozen=True)
+class WandbExtras:
+    """What W&B gets on demand.
 
-    def __init__(self, seconds: float = PATIENCE) -> None:
-        self._left = seconds
+    Attributes:
+        histograms_every: updates from one set of histograms of weights and gradients to the next, ≥ 1;
+            null for none.
+        artifacts: keep last.ckpt and best.ckpt as an artifact at the end of the run.
 
-    def wait(self, what: Callable[[], _T], at_most: float | None = None, spare: float = 0.0) -> _T:
-        """Gives what a function of W&B's gives, called in a thread that can be left behind.
+    Raises:
+        ValueError: histograms_every < 1.
+    """
 
-        W&B waits without end in many places: for a service that was stopped, for an upload.
+    histograms_every: int | None = None
+    artifacts: bool = False
 
-        Args:
-            what: the function.
-            at_most: bound on this wait, in seconds; without it, all that is left.
-            spare: seconds that are kept for later waits.
+    def __post_init__(self) -> None:
+        if self.histograms_every is not None and self.histograms_every < 1:
+            raise ValueError(f"histograms_every: got {self.histograms_every}, must be at least 1, or null")
 
-        Raises:
-            TimeoutError: it has not come back; the thread is still at it.
-            Exception: whatever the function raises.
-        """
-        limit = max(LEAST, min(self._left - spare, at_most if at_most is not None else self._left))
-        given: list[_T] = []
-        raised: list[BaseException] = []
 
-        def call() -> None:
-            try:
-                given.append(what())
-            except BaseException as error:  # SystemExit too: wandb.teardown raises it
-                raised.append(error)
+class _Job(NamedTuple):
+    """What W&B is to be told; it can be left out, with a warning, if it has a name."""
 
-        # A daemon, so that the interpreter does not wait for it at the end.
-        thread = threading.Thread(target=call, name="a3c-wandb-wait", daemon=True)
-        started = time.monotonic()
-        thread.start()
-        thread.join(limit)
-        if given:
-            return given[0]
-        self._left = max(0.0, self._left - (time.monotonic() - started))
-        raise raised[0] if raised else TimeoutError(f"no answer within {limit:.1f} s")
+    call: Callable[[], object]
+    name: str | None = None
 
 
 class RunTracker(WandbLogger):
     """Lightning's W&B logger, which no failure of W&B's can stop, and which logs counts as histograms.
 
-    Rows go to W&B from a thread of their own, in order. The first thing that fails closes the
-    tracker: one warning, then silence; metrics.csv goes on.
+    All that goes to W&B does so from a thread of its own, in order. The first row that fails closes the
+    tracker: one warning, then silence; metrics.csv goes on. Media, alerts and checkpoints that fail cost
+    a warning and nothing else.
 
     Args:
         run: the W&B run; a disabled one if there is no W&B.
@@ -96,11 +75,12 @@ class RunTracker(WandbLogger):
         self._run = run
         self._record = Path(run.dir).parent
         self._patience = patience
-        self._services = _services()  # of a service that was killed the helpers are left, in its process group
+        self._services = service_ids()  # of a service that was killed the helpers are left, in its process group
         self._failed = threading.Event()
         self._finished = False
-        self._rows: queue.Queue[dict[str, Any] | None] = queue.Queue(BACKLOG)
-        self._thread = threading.Thread(target=self._send_rows, name="a3c-wandb", daemon=True)
+        self._alerts = 0
+        self._jobs: queue.Queue[_Job | None] = queue.Queue(BACKLOG)
+        self._thread = threading.Thread(target=self._work, name="a3c-wandb", daemon=True)
         self._thread.start()
 
     @property
@@ -113,26 +93,60 @@ class RunTracker(WandbLogger):
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Queues a row; never waits, and never raises for W&B's sake."""
-        if self._failed.is_set() or self._finished:
-            return
         row = {key: _histogram(value) if isinstance(value, Mapping) else value for key, value in metrics.items()}
         if step is not None:
             row["trainer/global_step"] = step
-        self._queue(row)
+        self._queue(_Job(lambda: self._run.log(row)))
 
-    def log_media(self, media: Mapping[str, Any], env_steps: int) -> None:
-        """Queues pictures or videos, as W&B's own objects; never waits, and never raises for W&B's sake.
+    def log_media(self, rows: Mapping[str, Any], env_steps: int) -> None:
+        """Queues images, videos, tables or histograms; never waits, and never raises for W&B's sake.
+
+        A file that one is made of must stay where it is until the run ends.
 
         Args:
-            media: by key.
+            rows: `wandb.Image`, `wandb.Video`, `wandb.Table`, `wandb.Histogram` and the like, by key.
             env_steps: where they stand on the x-axis.
         """
-        if not (self._failed.is_set() or self._finished):
-            self._queue({**media, "env_steps": float(env_steps)})
+        row = {**rows, "env_steps": float(env_steps)}
+        self._queue(_Job(lambda: self._run.log(row), ", ".join(rows)))
 
-    def _queue(self, row: dict[str, Any]) -> None:
+    def alert(self, title: str, text: str) -> None:
+        """Queues an alert, which W&B sends by mail or to a chat; the first `MOST_ALERTS` of a run only."""
+        if self._alerts < MOST_ALERTS:
+            self._alerts += 1
+            title, text = (_without_secrets(part)[:most] for part, most in ((title, TITLE), (text, TEXT)))
+            self._queue(_Job(lambda: self._run.alert(title, text, "ERROR"), f"the alert {title!r}"))
+
+    def log_checkpoints(self, files: Mapping[str, Path], metadata: Mapping[str, Any]) -> None:
+        """Queues checkpoints as one artifact; never waits, and never raises for W&B's sake.
+
+        The record keeps a link to each file as it is now, so that `wandb sync` finds it whatever is saved later.
+
+        Args:
+            files: by alias.
+            metadata: what the artifact says of them.
+        """
+
+        def send() -> None:
+            artifact = wandb.Artifact(f"checkpoints-{self._run.id}", "model", metadata=dict(metadata))
+            for file in files.values():
+                kept = self._record / "checkpoints" / file.name
+                kept.parent.mkdir(exist_ok=True)
+                try:
+                    os.link(file, kept)
+                except OSError:  # a file system without links
+                    shutil.copyfile(file, kept)
+                artifact.add_file(str(kept), policy="immutable")  # else W&B copies it into the home folder
+            self._run.log_artifact(artifact, aliases=list(files))
+
+        if files and self.run_id is not None:
+            self._queue(_Job(send, "the checkpoints"))
+
+    def _queue(self, job: _Job) -> None:
+        if self._failed.is_set() or self._finished:
+            return
         try:
-            self._rows.put_nowait(row)
+            self._jobs.put_nowait(job)
         except queue.Full:
             self._fail(TimeoutError(f"{BACKLOG} rows wait for its service"))
 
@@ -153,7 +167,7 @@ class RunTracker(WandbLogger):
 
         def close() -> None:
             try:
-                self._rows.put(None)
+                self._jobs.put(None)
                 self._thread.join()
                 if not self._failed.is_set():  # by one of the last rows
                     self._run.summary.update(dict(summary))
@@ -173,16 +187,19 @@ class RunTracker(WandbLogger):
             if self.run_id is not None:
                 # A service that answers, even if only that its server does not, first writes down what it has.
                 kill = self._failed.is_set() and not came_back.is_set()
-                _let_go(self._patience, self._run if self._failed.is_set() else None, kill, self._services)
+                let_go(self._patience, self._run if self._failed.is_set() else None, kill, self._services)
 
-    def _send_rows(self) -> None:
-        while (row := self._rows.get()) is not None:
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
             if self._failed.is_set():
                 continue  # so that whoever waits for room in the queue gets it
             try:
-                self._run.log(row)
+                job.call()
             except Exception as error:
-                self._fail(error)
+                if job.name is None:
+                    self._fail(error)
+                else:  # if it was W&B's service that failed, the next row will say so
+                    _log.warning("W&B does not get %s: %s", job.name, _plain(error))
 
     def _fail(self, error: BaseException) -> None:
         if not self._failed.is_set():  # two threads may both get here, at worst with two warnings
@@ -254,17 +271,17 @@ def make_wandb_logger(
     try:
         run = _start_somehow(start, folder, patience)
     except BaseException:  # a Ctrl-C while it starts: the interpreter's end must not wait for it
-        _let_go(patience)
+        let_go(patience)
         raise
     return RunTracker(run, patience, folder)
 
 
 def _start_somehow(start: Callable[[str], wandb.Run], folder: Path, patience: Patience) -> wandb.Run:
     """Starts the run online, or offline, or disabled: the first of them that works."""
-    mode = _choose_mode(patience)
+    mode = choose_mode(patience)
     if mode != "disabled":
         try:
-            _check_writable(folder / "wandb")
+            check_writable(folder / "wandb")
         except OSError as error:
             _log.warning("W&B is left out of this run: its folder cannot be written to: %s", _plain(error))
             mode = "disabled"
@@ -273,132 +290,23 @@ def _start_somehow(start: Callable[[str], wandb.Run], folder: Path, patience: Pa
             return patience.wait(lambda: start(mode), START)
         except Exception as error:
             _log.warning("W&B did not start online; the run is kept offline, for wandb sync: %s", _plain(error))
-            _let_go(patience)
+            let_go(patience)
             mode = "offline"
     if mode == "offline":
         try:
             return patience.wait(lambda: start(mode), spare=1.0)
         except Exception as error:
             _log.warning("W&B is left out of this run, it did not start: %s", _plain(error))
-            _let_go(patience)
+            let_go(patience)
     return start("disabled")  # local, and without a service
-
-
-def _choose_mode(patience: Patience) -> str:
-    """Decides, before W&B is started, how it runs: WANDB_MODE, else online if logged in, else offline.
-
-    It never asks: a prompt would stop a run that nobody watches. And online only if the server
-    answers: a start that waits for it takes minutes, and then fails.
-    """
-    chosen = {"dryrun": "offline", "run": "online"}.get(wanted := os.environ.get("WANDB_MODE", ""), wanted)
-    if chosen in ("offline", "disabled"):
-        return chosen
-    host: str | None = "its server"
-
-    def logged_in() -> bool:
-        if not wandb.login(prompt=False, verify=False):
-            return False
-        nonlocal host
-        settings = wandb.setup().settings
-        host = urlsplit(settings.base_url).hostname
-        if not _answers(settings.base_url, settings.http_proxy, settings.https_proxy):
-            raise ConnectionError
-        return True
-
-    try:
-        if patience.wait(logged_in, LOOK):
-            return chosen or "online"
-        if chosen:
-            _log.warning("W&B: WANDB_MODE is %s, but nobody is logged in; the run is kept offline", chosen)
-    except Exception:
-        _log.warning("W&B: %s does not answer; the run is kept offline, for wandb sync", host)
-    return "offline"
-
-
-def _answers(url: str, http_proxy: str | None, https_proxy: str | None) -> bool:
-    """Tells whether an HTTP server answers; a gateway that says that nothing is behind it does not count."""
-    parts = urlsplit(url)
-    url = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
-    own = {scheme: proxy for scheme, proxy in (("http", http_proxy), ("https", https_proxy)) if proxy}
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({**urllib.request.getproxies(), **own}))
-    try:
-        opener.open(url, timeout=LOOK).close()
-    except urllib.error.HTTPError as error:
-        error.close()
-        return error.code not in (502, 503, 504)
-    except urllib.error.URLError as error:
-        return isinstance(error.reason, ssl.SSLError)  # somebody is there; W&B has certificates of its own
-    except (OSError, http.client.HTTPException, ValueError):
-        return False
-    return True
-
-
-def _check_writable(folder: Path) -> None:
-    """Raises OSError where W&B would fail, or silently write to the system's temporary folder."""
-    folder.mkdir(exist_ok=True)
-    tempfile.TemporaryFile(dir=folder).close()
-
-
-def _let_go(patience: Patience, run: wandb.Run | None = None, kill: bool = True, services: Sequence[int] = ()) -> None:
-    """Takes W&B out of this process, so that neither its next start nor the interpreter's end waits for it.
-
-    Args:
-        patience: what the run still waits for W&B.
-        run: a run that could not be finished.
-        kill: its service first, so that whatever waits for it fails at once, instead of when it
-            has not ended in time. What it has written can still be synced.
-        services: process ids of services that may be dead by now, and their helpers not.
-    """
-
-    def forget() -> None:
-        if run is not None:
-            with contextlib.suppress(Exception):
-                run.finish()  # takes it out of wandb.run
-        wandb.teardown()  # takes W&B's exit hook out, which would wait for the service or print a traceback
-
-    services = [*services, *_services()]
-    if kill:
-        _kill_groups(services)
-    with contextlib.suppress(Exception, SystemExit):
-        patience.wait(forget, END)
-    _kill_groups(services)
-
-
-def _services() -> list[int]:
-    """Process ids of W&B's services that this process has started; each leads a group with its helpers."""
-    ours = os.getpid()
-    return [process.pid for process in _wandb_processes() if process.name == "wandb-core" and process.parent == ours]
-
-
-def _kill_groups(services: Collection[int]) -> None:
-    for process in _wandb_processes():
-        if process.group in services:
-            with contextlib.suppress(OSError):
-                os.kill(process.pid, signal.SIGKILL)
-
-
-class _Process(NamedTuple):
-    pid: int
-    name: str
-    parent: int
-    group: int
-
-
-def _wandb_processes() -> list[_Process]:
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            pid, _, rest = stat.read_text().partition(" (")
-            name, _, fields = rest.rpartition(") ")
-            if name.startswith("wandb-"):
-                _, parent, group, *_ = fields.split()
-                found.append(_Process(int(pid), name, int(parent), int(group)))
-    return found
 
 
 def _plain(error: BaseException) -> str:
     """The error's kind and first line, without key or credentials."""
-    text = f"{type(error).__name__}: {error}".splitlines()[0]
+    return _without_secrets(f"{type(error).__name__}: {error}".splitlines()[0])
+
+
+def _without_secrets(text: str) -> str:
     key = os.environ.get("WANDB_API_KEY")
     if key:
         text = text.replace(key, "(key)")

@@ -20,10 +20,21 @@ from rich.table import Table
 
 from a3c.agent import read_checkpoint
 from a3c.blueprint import describe
-from a3c.callbacks import BudgetBar, Checkpoints, GreedyEvaluation, GreedyVideo, Interruption, RunReport
+from a3c.callbacks import (
+    BudgetBar,
+    Checkpoints,
+    DivergenceAlert,
+    EstimatorProbe,
+    GreedyEvaluation,
+    GreedyVideo,
+    Histograms,
+    Interruption,
+    ProbePlan,
+    RunReport,
+)
 from a3c.callbacks.checkpoints import CheckpointSaveError
 from a3c.callbacks.interruption import Interrupted, requeue
-from a3c.checkpoints import BEST, DamagedCheckpointError, load, present, tidy
+from a3c.checkpoints import BEST, LAST, DamagedCheckpointError, load, present, tidy
 from a3c.envs import EnvError
 from a3c.guards import TrainingDivergedError
 from a3c.loggers import MetricsFile
@@ -33,12 +44,18 @@ from a3c.rollouts.datamodule import RolloutDataModule
 from a3c.rollouts.pool import WorkerError
 from a3c.rollouts.watch import HangError
 from a3c.run_folder import CHECKPOINTS, METRICS, VIDEOS, FolderInUseError, FolderLock, logging_to, rewind, save_config
-from a3c.tracking import RunTracker, make_wandb_logger
+from a3c.tracking import RunTracker, WandbExtras, make_wandb_logger
 from a3c.usage import UsageError
 
 FAILED = 1
 # Their message says it all.
 PLAIN_ERRORS = (WorkerError, EnvError, HangError, CheckpointSaveError, TrainingDivergedError)
+
+# Of the summary, what an artifact says of its checkpoints.
+IN_ARTIFACT = (
+    *("env", "estimator", "mode", "seed", "env_steps", "updates"),
+    *("train_return_mean", "eval_return_mean", "best_eval_return_mean"),
+)
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +97,13 @@ class TrainingRun:
         except ValueError as error:
             raise UsageError(f"model.{error}") from error
         self.video = _make_video(cli.config["video_every"], self.data)
+        self.probe = _make_probe(cli.config_init["probe"], self.data.mode)
+        self.extras: WandbExtras = cli.config_init["wandb"]
+        if self.extras.histograms_every is not None and self.data.mode == "hogwild":
+            raise UsageError(
+                f"wandb.histograms_every: got {self.extras.histograms_every} in mode hogwild, must be null there: "
+                "workers take the gradients, and the Trainer sees none"
+            )
         self._described: dict[str, Any] = {}  # what the checkpoint says of its run
         self._tracker: RunTracker | None = None
         self.start = self._find_start()
@@ -208,12 +232,25 @@ class TrainingRun:
         last_line = f"failed after {self.data.progress.env_steps:,} env steps; {saved}"
         log.info("%s\n%s", text, last_line)
         sys.stderr.write(f"error: {text.rstrip()}\nerror: {last_line}\n")
+        if self._tracker is not None:
+            self._tracker.alert("the run failed", f"{last_line}\n{type(error).__name__}: {error}")
 
     def _finish(self, status: int) -> None:
         """Stops the workers, and W&B."""
         self.data.close()
         if self._tracker is not None:
+            if self.extras.artifacts:
+                self._keep_checkpoints(self._tracker)
             self._tracker.finish(self._status(status), self.report.summary)
+
+    def _keep_checkpoints(self, tracker: RunTracker) -> None:
+        files = {Path(name).stem: self.checkpoints.folder / name for name in (LAST, BEST)}
+        files = {alias: file for alias, file in files.items() if file.is_file()}
+        metadata = {key: self.report.summary.get(key) for key in IN_ARTIFACT}
+        for alias, file in files.items():
+            with suppress(ValueError):  # a damaged one is kept as it is
+                metadata[f"{alias}_env_steps"] = read_checkpoint(file)[0].get("env_steps")
+        tracker.log_checkpoints(files, metadata)
 
     def _go_on_in_folder(self) -> None:
         """Makes the folder what it was when the checkpoint was saved."""
@@ -255,6 +292,9 @@ class TrainingRun:
         callbacks.insert(0, self.interruption)
         if self.video is not None:
             callbacks.append(self.video)
+        callbacks += [] if self.probe is None else [self.probe]
+        callbacks += [DivergenceAlert(self._tracker.alert)]
+        callbacks += [] if self.extras.histograms_every is None else [Histograms(self.extras.histograms_every)]
         callbacks += [self.checkpoints, self.report, BudgetBar()]
 
     def _print_summary(self) -> None:
@@ -291,6 +331,18 @@ def _make_video(every_env_steps: int | None, data: RolloutDataModule) -> GreedyV
     except ValueError as error:
         raise UsageError(f"video_every: {str(error).removeprefix('env: ')}") from error
     return video
+
+
+def _make_probe(wanted: ProbePlan | bool, mode: str) -> EstimatorProbe | None:
+    """Makes the probe that is asked for, and refuses one that would see no batches."""
+    if not wanted:
+        return None
+    if mode == "hogwild":
+        raise UsageError(
+            "probe: got true in mode hogwild, must be false there: workers learn by themselves, and the Trainer sees "
+            "no batches"
+        )
+    return EstimatorProbe(wanted if isinstance(wanted, ProbePlan) else None)
 
 
 def _check_name(name: str | None, folder: str | None) -> None:

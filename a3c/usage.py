@@ -12,6 +12,7 @@ import torch
 from jsonargparse import ArgumentParser
 from torch.optim.lr_scheduler import LRScheduler
 
+from a3c.callbacks import ProbePlan
 from a3c.networks import ActorCritic
 from a3c.returns import ReturnEstimator
 from a3c.schedules import Schedule
@@ -27,6 +28,9 @@ CLASSES: dict[str, type] = {
     "model.entropy_schedule.scheduler": LRScheduler,
 }
 
+# Keys that take true, false or settings, and what holds the settings.
+SETTINGS: dict[str, type] = {"probe": ProbePlan}
+
 
 class UsageError(ValueError):
     """A flag or value that cannot be used; nothing has been started."""
@@ -39,7 +43,7 @@ def explain(message: str, parser: ArgumentParser) -> str:
         message: what jsonargparse says; it nests the message of a class within that of its key.
         parser: whose flags may have been meant.
     """
-    message = " ".join(message.split())
+    message = _of_the_settings(" ".join(message.split()))
     if match := re.match(r"unrecognized arguments: (\S+)", message):
         given = match[1].split("=")[0]
         return f"{given}: no such flag{_nearest(given, _flags(parser))}"
@@ -58,6 +62,8 @@ def explain(message: str, parser: ArgumentParser) -> str:
         name = f"{key}.{match[1]}".lstrip(".")
         if _base(key):
             names = _parameters(_base(key))
+        elif key in SETTINGS:
+            names = set(inspect.signature(SETTINGS[key]).parameters)
         else:
             names = {option if "." in match[1] else option.split(".")[-1] for option in _keys(parser)}
         return f"{name}: no such key{_nearest(match[1], names)}"
@@ -71,7 +77,7 @@ def locate(message: str, keys: Iterable[str]) -> str:
         message: "n_steps: got 0, must be at least 1".
         keys: all keys of the configuration.
     """
-    name, colon, rest = _of_the_object(" ".join(message.split())).partition(":")
+    name, colon, rest = _of_the_object(_of_the_settings(" ".join(message.split()))).partition(":")
     for key in keys:
         head, _, _ = f".{key}.".partition(f".{name}.")
         if colon and head != f".{key}.":
@@ -84,6 +90,15 @@ def _of_the_object(message: str) -> str:
     pattern = r"Does not validate against any of the Union subtypes Subtypes: \[.*?\] Errors: - "
     rest, wrapped = re.subn(pattern, "", message)
     return re.sub(r" - Expected a <class 'NoneType'>.*$", "", rest) if wrapped else message
+
+
+def _of_the_settings(message: str) -> str:
+    """Leaves out, of what is said of a key that takes true, false or settings, that they are no bool."""
+    pattern = (
+        r"Does not validate (?:(?!Does not).)*? Errors: - Expected a <class 'bool'> - (?!Expected a dot import path)"
+    )
+    rest, wrapped = re.subn(rf"{pattern}(?:Problem with given class_path '\S+': )?", "", message)
+    return re.sub(r" Given value type: .*$", "", rest) if wrapped else message
 
 
 def _explain_value(key: str, details: str) -> str:
@@ -119,6 +134,7 @@ def _type_name(types: str) -> str:
     types = re.sub(r"typing\.Literal\[(.*?)\]", r"one of \1", types)
     types = re.sub(r"<class '(?:[\w.]*\.)?(\w+)'>", r"\1", types).replace("NoneType", "null")
     words = {"int": "a whole number", "float": "a finite number", "bool": "true or false", "str": "text"}
+    words |= {settings.__name__: "settings" for settings in SETTINGS.values()}
     return (
         " or ".join(words.get(part.strip(), part.strip()) for part in types.split(", "))
         if "one of" not in types
@@ -134,7 +150,11 @@ def _nearest(given: str, names: Iterable[str]) -> str:
 
 def _flags(parser: ArgumentParser) -> list[str]:
     flags = [option for action in parser._actions for option in action.option_strings]
-    return flags + [f"--{key}.{name}" for key, base in CLASSES.items() for name in _parameters(base)]
+    return (
+        flags
+        + [f"--{key}.{name}" for key, base in CLASSES.items() for name in _parameters(base)]
+        + [f"--{key}.{name}" for key, settings in SETTINGS.items() for name in inspect.signature(settings).parameters]
+    )
 
 
 def _keys(parser: ArgumentParser) -> list[str]:

@@ -479,6 +479,26 @@ REFUSED = [
         "--model.lr_schedule Linear --data.max_env_steps null --data.max_episodes_per_worker 3",
         "model.lr_schedule.env_steps: got none, must be at least 1 in a run without max_env_steps",
     ),
+    ("--probe maybe", "probe: got maybe, must be true or false or settings"),
+    ("--probe.evry_updates 3", "probe.evry_updates: no such key; nearest: every_updates"),
+    ("--probe.every_updates 0", "probe.every_updates: got 0, must be at least 1$"),
+    ("--probe.every_updates x", "probe.every_updates: got x, must be a whole number$"),
+    ("--probe.estimators [GEA]", "probe.estimators: 'GEA': got estimator 'GEA', must be one of .*; nearest: GAE$"),
+    ("--probe.estimators NStep:n_steps=0", "probe.estimators: 'NStep:n_steps=0': n_steps: got 0, must be at least 1$"),
+    (
+        "--mode hogwild --probe true",
+        "probe: got true in mode hogwild, must be false there: workers learn by themselves",
+    ),
+    (
+        "--config probe.yaml",
+        "probe.yaml: probe.estimators: got 'nowhere.Mine', must be a class of a3c, .* --allow nowhere",
+    ),
+    ("--wandb.histograms_every 0", "wandb.histograms_every: got 0, must be at least 1, or null$"),
+    ("--wandb.artefacts true", "--wandb.artefacts: no such flag; nearest: --wandb.artifacts"),
+    (
+        "--mode hogwild --wandb.histograms_every 5",
+        "wandb.histograms_every: got 5 in mode hogwild, must be null there: workers take the gradients",
+    ),
     ("--seed_everything -3", "seed_everything: got -3, must be a whole number from 0"),
     ("--evaluation.episodes 0", "evaluation.episodes: got 0, must be at least 1"),
     ("--ckpt_path nowhere.ckpt", "ckpt_path: got 'nowhere.ckpt', must be a checkpoint file that exists"),
@@ -498,6 +518,7 @@ def test_a_command_line_that_cannot_be_used_is_refused_in_one_line(here, capsys,
     Path("used/something").touch()
     Path("binary.yaml").write_bytes(bytes(range(128, 200)))
     Path("bad.yaml").write_text("data: {worker: 3}\n")
+    Path("probe.yaml").write_text("probe: {estimators: ['L2Normalised:estimator=(nowhere.Mine:bonus=0.5)']}\n")
     assert main(CONFIG, arguments.split()) == 2
     error = capsys.readouterr().err
     assert re.match(f"train.py: error: {message}", error), error

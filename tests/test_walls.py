@@ -19,6 +19,7 @@ MAIN_PROCESS = {
     "a3c.training_run",
     "a3c.loggers",
     "a3c.tracking",
+    "a3c.wandb_service",
     "a3c.plots",
     "a3c.agent",
     "a3c.beliefs",

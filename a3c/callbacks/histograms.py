@@ -1,0 +1,47 @@
+"""Histograms of weights and gradients, for W&B alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import wandb
+from lightning.pytorch import Callback, Trainer
+from torch import Tensor
+from torch.optim import Optimizer
+
+BINS = 64
+
+
+class Histograms(Callback):
+    """Sends ``weights/NAME`` and ``gradients/NAME`` for every parameter, by its name in the network.
+
+    Gradients are those of the whole loss before they are clipped, weights those that they belong to, before
+    the step. Numbers that are not finite are left out. Nothing of it goes to metrics.csv.
+
+    Args:
+        every_updates: updates from one set to the next, ≥ 1.
+    """
+
+    def __init__(self, every_updates: int) -> None:
+        self.every_updates = every_updates
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: Any, optimizer: Optimizer) -> None:
+        if pl_module.updates % self.every_updates:
+            return
+        rows = {}
+        for name, parameter in pl_module.network.named_parameters():
+            for kind, numbers in (("weights", parameter), ("gradients", parameter.grad)):
+                histogram = None if numbers is None else _histogram(numbers)
+                if histogram is not None:
+                    rows[f"{kind}/{name}"] = histogram
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        for logger in trainer.loggers:
+            if hasattr(logger, "log_media"):
+                logger.log_media(rows, data.progress.env_steps)
+
+
+def _histogram(numbers: Tensor) -> wandb.Histogram | None:
+    """Gives the histogram of the finite ones among some numbers; None if there are none."""
+    finite = numbers.detach()[numbers.detach().isfinite()]
+    return wandb.Histogram(np_histogram=np.histogram(finite.cpu().numpy(), bins=BINS)) if len(finite) else None

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from a3c.comparison.variants import Variant, label_with, short_names, word_of
 from a3c.comparison.wandb_records import read_record, records_in
 from a3c.labels import OWN, label_of
+from a3c.returns import ReturnEstimator
 from a3c.run_folder import METRICS
 from a3c.usage import UsageError
 
@@ -141,7 +142,7 @@ def read_run(folder: Path) -> Run:
 def name_by_settings(runs: Sequence[Run]) -> list[Run]:
     """Adds, to the labels of runs, the settings in which they differ within an environment."""
     varying: dict[str, None] = {}
-    for env in {run.env for run in runs}:
+    for env in dict.fromkeys(run.env for run in runs):
         ours = [run for run in runs if run.env == env]
         for key in dict.fromkeys(key for run in ours for key in run.settings):
             values = {word_of(run.settings[key]) for run in ours if key in run.settings}
@@ -170,7 +171,7 @@ def _read_metrics(path: Path) -> tuple[list[dict[str, str]], list[str]]:
     """Reads whole lines; after one that is torn nothing is believed."""
     if not path.exists():
         return [], [f"has no {METRICS}"]
-    text = path.read_text(errors="replace")
+    text = path.read_bytes().decode(errors="replace")  # as it is: half a line end is a tear too
     whole = text[: text.rfind("\n") + 1]
     rows: list[dict[str, str]] = []
     torn = whole != text
@@ -225,19 +226,21 @@ def _flat(config: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:
 
 def _label(described: Mapping[str, Any]) -> str:
     """Gives the label of a described estimator; a class that is not ours is not imported for it."""
-    path, arguments = str(described["class_path"]), dict(described.get("init_args") or {})
-    module, _, name = path.rpartition(".")
-    inner = {
-        key: _label(value) for key, value in arguments.items() if isinstance(value, dict) and "class_path" in value
-    }
-    if module in ("a3c", "a3c.returns") and name in OWN and not inner:
-        return label_of(OWN[name](**arguments))
-    parts = [
-        f"{key}={(f'({inner[key]})' if ':' in inner[key] else inner[key]) if key in inner else word_of(value)}"
-        for key, value in arguments.items()
-    ]
-    name = name if module in ("a3c", "a3c.returns") else path
-    return f"{name}:{','.join(parts)}" if parts else name
+    ours = _built(described)
+    if isinstance(ours, ReturnEstimator):
+        return label_of(ours)
+    parts = [f"{key}={word_of(value)}" for key, value in (described.get("init_args") or {}).items()]
+    return f"{described['class_path']}:{','.join(parts)}" if parts else str(described["class_path"])
+
+
+def _built(value: Any) -> Any:
+    """Builds our own estimators from their description; all else stays as it is."""
+    if not isinstance(value, dict) or "class_path" not in value:
+        return value
+    module, _, name = str(value["class_path"]).rpartition(".")
+    if module not in ("a3c", "a3c.returns") or name not in OWN:
+        return value
+    return OWN[name](**{key: _built(item) for key, item in (value.get("init_args") or {}).items()})
 
 
 def _evaluations(rows: Sequence[Mapping[str, Any]]) -> Evaluations:

@@ -17,8 +17,9 @@ METHOD = (
     "A difference holds if Yuen's test of the trimmed means (25 %; with several environments Stouffer's combination) "
     "has a p-value of at most 0.05 after Holm's adjustment for the number of pairs of its group, and both intervals "
     "lie on one side of no difference. A group is all estimators within a mode, or all modes of an estimator; each "
-    "group, and each score, is adjusted by itself. The intervals themselves are not adjusted, and with few runs they are too narrow: alone "
-    "they would call a difference in a tenth to a third of comparisons of three equal variants with 10 to 3 runs each. "
+    "group, and each score, is adjusted by itself. The intervals themselves are not adjusted, and with few runs they "
+    "are too narrow: alone they would call a difference in a tenth (10 runs each) to a third (3 runs each) of "
+    "comparisons of three equal variants. "
     "What cannot be told from few runs may still be there.",
     "Curves are linear between evaluations, on a grid of 101 points from the first evaluation that all runs of the "
     "variant have to the last one. Evaluations are greedy, and training's clock stands still meanwhile.",

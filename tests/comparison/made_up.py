@@ -6,8 +6,8 @@ import json
 import numpy as np
 import yaml
 
-from a3c.labels import parse
 from a3c.blueprint import describe
+from a3c.labels import parse
 
 
 def make_run(
@@ -26,7 +26,7 @@ def make_run(
         probes: (label, measure) of probed estimators, whose value is `final` in every fifth row.
         more: settings by dotted key, instead of the usual ones.
     """
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     config = {
         "seed_everything": seed,
         "mode": mode,
@@ -63,7 +63,7 @@ def returns_of(label):
     return {**described, "class_path": described["class_path"].replace("a3c.returns.", "a3c.")}
 
 
-def make_grid(folder, finals, mode="async", env="CartPole-v1", **more):
+def make_runs(folder, finals, mode="async", env="CartPole-v1", **more):
     """Writes a run for each final return, by label; seeds count from 1."""
     for label, returns in finals.items():
         for seed, final in enumerate(returns, 1):

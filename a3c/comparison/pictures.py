@@ -170,7 +170,7 @@ def probe(comparison: Comparison, env: str, measure: str) -> Figure:
     figure, panels = _figure(
         math.ceil(len(variants) / columns), columns, 4.6, 3.0, legend_rows=_rows(probed), panels=len(variants)
     )
-    styles = styles_of(probed)
+    styles = styles_of([*comparison.labels, *(label for label in probed if label not in comparison.labels)])
     for panel, variant in zip(panels, variants, strict=True):
         for label, series in _probed(comparison, env, variant, measure):
             marked: Style = {**styles[label], "marker": "."} if len(series.values) < 30 else styles[label]
@@ -242,8 +242,9 @@ def _legend(figure: Figure, entries: list[tuple[str, Style]]) -> None:
 
 def _share_heights(panels: list[Axes]) -> None:
     lows, highs = zip(*(panel.get_ylim() for panel in panels), strict=True)
+    padding = 0.03 * (max(highs) - min(lows))
     for panel in panels:
-        panel.set_ylim(min(lows), max(highs))
+        panel.set_ylim(min(lows) - padding, max(highs) + padding)
 
 
 def _name_axis(panel: Axes, axis: str) -> None:

@@ -31,10 +31,14 @@ def sentences(comparison: Comparison, score: Score) -> Iterator[str]:
     if len(comparison.variants) < 2:
         return
     if comparison.fewest < LEAST_RUNS:
-        yield f"Fewer than {LEAST_RUNS} runs in a cell: no interval can be given, and no difference be told."
-        return
+        few = [each for each in comparison.variants if min(map(len, score.of(each))) < LEAST_RUNS]
+        yield (
+            f"Fewer than {LEAST_RUNS} runs of {', '.join(map(str, few))}: no interval can be given, and no difference "
+            "be told."
+        )
     for verdict in sorted(score.verdicts, key=lambda verdict: not verdict.holds):
-        yield _sentence(verdict, score)
+        if verdict.difference.has_interval:
+            yield _sentence(verdict, score)
 
 
 def _sentence(verdict: Verdict, score: Score) -> str:

@@ -119,7 +119,7 @@ def test_runs_that_fail_are_named_and_the_others_reported(tmp_path, log, monkeyp
     assert {row["seed"] for row in rows_of(tmp_path / "out")} == {"1", "3"}
     report = (tmp_path / "out" / "report.md").read_text()
     assert "failed with status 1: ValueError: it went wrong" in report
-    assert "Fewer than 3 runs in a cell" in report
+    assert "Fewer than 3 runs of NStep · async, GAE · async" in report
     monkeypatch.delenv("QUICK_TRAIN")
     assert compare(*GRID, "--output", tmp_path / "out") == 0
     assert len(started(log)) == 2

@@ -22,7 +22,7 @@ CLEAR = {"NStep": [300, 304, 308, 302, 306], "GAE:lambda_=0.9": [340, 344, 348, 
 class Page(HTMLParser):
     """Collects an HTML file's pictures and text, and sees that every element is closed."""
 
-    VOID = {"img", "meta"}
+    VOID = ("img", "meta")
 
     def __init__(self, text):
         super().__init__()
@@ -81,7 +81,7 @@ def test_with_fewer_than_three_seeds_no_interval_is_given(tmp_path):
     make_runs(tmp_path, {"NStep": [300, 301, 302], "GAE": [400, 401]})
     comparison = compare(find_runs([tmp_path]))
     (line,) = sentences(comparison, comparison.final)
-    assert line.startswith("Fewer than 3 runs in a cell: no interval can be given")
+    assert line.startswith("Fewer than 3 runs of GAE · async: no interval can be given")
     assert not comparison.final.estimates[comparison.variants[0]].has_interval or not (
         comparison.final.estimates[comparison.variants[1]].has_interval
     )
@@ -91,6 +91,14 @@ def test_with_fewer_than_three_seeds_no_interval_is_given(tmp_path):
     assert len(panel.collections) == 1  # one band
     page = write_report(comparison, tmp_path, "few").read_text()
     assert "no interval" in page
+
+
+def test_a_cell_with_few_runs_takes_nothing_from_the_others(tmp_path):
+    make_runs(tmp_path, {**CLEAR, "VTrace": [400, 401]})
+    comparison = compare(find_runs([tmp_path]))
+    few, told = sentences(comparison, comparison.final)
+    assert few.startswith("Fewer than 3 runs of VTrace · async")
+    assert told.endswith(": holds.")
 
 
 def test_the_html_is_whole_and_needs_no_other_file(report):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import math
 import re
 from collections.abc import Iterator
 from importlib import import_module
@@ -53,8 +54,16 @@ def label_of(estimator: ReturnEstimator) -> str:
             inner = label_of(value)
             parts.append(f"{parameter.name}={f'({inner})' if ':' in inner else inner}")
         elif value != parameter.default:
-            parts.append(f"{parameter.name}={yaml.safe_dump(value, default_flow_style=True).split(chr(10))[0]}")
+            parts.append(f"{parameter.name}={text_of(value)}")
     return f"{name}:{','.join(parts)}" if parts else name
+
+
+def text_of(value: Any) -> str:
+    """Gives a plain value as it is typed, YAML on one line; of any other, what it calls itself."""
+    try:
+        return yaml.safe_dump(value, default_flow_style=True, width=math.inf).split("\n")[0]
+    except yaml.YAMLError:
+        return str(value)
 
 
 def flags(label: str, key: str = "--model.returns") -> list[str]:

@@ -25,6 +25,7 @@ START = 4.5  # seconds that a run waits for a start online
 BACKLOG = 2000  # jobs that may wait for W&B
 MOST_ALERTS = 5  # of one run
 TITLE, TEXT = 63, 1000  # characters of an alert
+LONGEST_TAG = 64  # characters
 
 _log = logging.getLogger(__name__)
 
@@ -225,13 +226,16 @@ def make_wandb_logger(
 ) -> RunTracker:
     """Starts a W&B run whose x-axis is env steps, and gives its Lightning logger.
 
+    Its group is ENV/ESTIMATOR and its job type ESTIMATOR · MODE, unless WANDB_RUN_GROUP and
+    WANDB_JOB_TYPE say otherwise; the tags of WANDB_TAGS come after its own.
+
     Online if W&B is logged in and answers, else offline, and where neither starts, not at all; each
     step down is one warning.
 
     Args:
         folder: the run folder; W&B writes into its wandb/.
         env: environment id.
-        estimator: name of the return estimator.
+        estimator: label of the return estimator.
         mode: update mode.
         seed: the run's seed.
         config: the whole configuration.
@@ -249,9 +253,10 @@ def make_wandb_logger(
             project=os.environ.get("WANDB_PROJECT", PROJECT),
             dir=folder.absolute(),  # W&B's service may have been started in another working folder
             mode=wandb_mode,  # type: ignore[arg-type]
-            group=f"{env}/{estimator}",
+            group=os.environ.get("WANDB_RUN_GROUP") or f"{env}/{estimator}",
+            job_type=os.environ.get("WANDB_JOB_TYPE") or f"{estimator} · {mode}",
             name=name or f"{estimator}-{mode}-s{seed}",
-            tags=[env, estimator, mode],
+            tags=_tags([env, estimator, mode, *os.environ.get("WANDB_TAGS", "").split(",")]),
             config=dict(config),
             id=run_id,
             resume="allow" if run_id else None,
@@ -274,6 +279,11 @@ def make_wandb_logger(
         let_go(patience)
         raise
     return RunTracker(run, patience, folder)
+
+
+def _tags(words: Sequence[str]) -> list[str]:
+    """Gives tags as W&B takes them: each once, none empty or longer than it allows."""
+    return list(dict.fromkeys(word.strip()[:LONGEST_TAG] for word in words if word.strip()))
 
 
 def _start_somehow(start: Callable[[str], wandb.Run], folder: Path, patience: Patience) -> wandb.Run:

@@ -37,6 +37,7 @@ from a3c.callbacks.interruption import Interrupted, requeue
 from a3c.checkpoints import BEST, LAST, DamagedCheckpointError, load, present, tidy
 from a3c.envs import EnvError
 from a3c.guards import TrainingDivergedError
+from a3c.labels import label_of
 from a3c.loggers import MetricsFile
 from a3c.module import A3C
 from a3c.resumption import Start, changes, check_same, find_start
@@ -279,7 +280,7 @@ class TrainingRun:
         self._tracker = make_wandb_logger(
             self.folder,
             env=self.data.env.id,
-            estimator=self.estimator,
+            estimator=label_of(self.module.returns),
             mode=self.data.mode,
             seed=self.data.seed,
             config=config,

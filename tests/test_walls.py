@@ -68,8 +68,24 @@ def test_collection_knows_nothing_of_learning():
 
 def test_only_the_rooms_of_the_main_process_see_lightning_or_wandb():
     for room, found in rooms():
-        if room not in MAIN_PROCESS and not room.startswith("a3c.callbacks"):
+        if room not in MAIN_PROCESS and not room.startswith(("a3c.callbacks", "a3c.comparison")):
             assert not tops(found) & HEAVY, room
+
+
+def test_only_its_own_rooms_see_a_comparison_and_only_its_statistics_see_scipy():
+    for room, found in rooms():
+        if not room.startswith("a3c.comparison"):
+            assert not any(name.startswith("a3c.comparison") for name in found), room
+        if room != "a3c.comparison.statistics":
+            assert "scipy" not in tops(found), room
+        else:
+            assert "scipy" in tops(found)
+
+
+def test_a_comparison_reads_its_runs_without_lightning_or_wandb():
+    code = "import sys, a3c.comparison.command; print(*(m for m in sys.modules if '.' not in m))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not set(loaded) & {"lightning", "wandb", "matplotlib"}
 
 
 def test_the_learner_knows_no_gymnasium():

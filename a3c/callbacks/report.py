@@ -11,6 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from a3c.blueprint import describe
 from a3c.callbacks.evaluation import GreedyEvaluation
+from a3c.labels import label_of
 from a3c.plots import episode_length_curve, learning_curve
 
 
@@ -64,6 +65,7 @@ class RunReport(Callback):
         return {
             "env": data.env.id,
             "estimator": type(module.returns).__name__,
+            "estimator_label": label_of(module.returns),
             "estimator_arguments": describe(module.returns)["init_args"],
             "mode": data.mode,
             "seed": data.seed,

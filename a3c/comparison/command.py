@@ -1,0 +1,148 @@
+"""The command line of a comparison: runs a grid, or reads runs that are there, and writes the report."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from jsonargparse import ArgumentParser, Namespace
+from rich.console import Console
+
+from a3c.comparison.analysis import compare
+from a3c.comparison.grid import BUDGET, ENV, INTERVAL, MODE, RETURNS, SEED, STOP, make_grid
+from a3c.comparison.grid_run import GridRun, default_jobs, report
+from a3c.comparison.ledger import Ledger
+from a3c.comparison.records import find_runs
+from a3c.comparison.schedule import USAGE_ERROR
+from a3c.comparison.sweep import read_sweep
+from a3c.usage import UsageError, explain
+
+EVALUATIONS = 30  # of a run, where nobody says how far apart
+# What a grid is made of where neither a flag nor a sweep says so.
+DEFAULTS: dict[str, list[Any]] = {
+    RETURNS: ["FullEpisode", "NStep", "GAE", "VTrace"],
+    MODE: ["async"],
+    ENV: ["CartPole-v1"],
+    SEED: [1, 2, 3, 4, 5],
+    BUDGET: [300_000],
+}
+FLAGS = {"returns": RETURNS, "modes": MODE, "env": ENV, "max_env_steps": BUDGET, "evaluate_every": INTERVAL}
+
+
+class OneLineParser(ArgumentParser):
+    """Raises one line that says what is wrong, instead of printing the usage."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        raise UsageError(explain(message, self)) from ex
+
+
+def make_parser() -> OneLineParser:
+    """Gives the parser of the command line."""
+    parser = OneLineParser(
+        prog="compare.py",
+        description="Which return estimator is better here, and is the difference real? Runs every estimator in every "
+        "mode with every seed on equal budgets of env steps, or reads runs that are there, and writes a report. "
+        "Flags of train.py that every run shall get come last, after --.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--output", type=Path, metavar="DIR", help="the comparison's folder; the same command goes on in it")
+    add("--returns", type=str, nargs="+", metavar="LABEL", help="estimators, e.g. NStep NStep:n_steps=20")
+    add("--modes", type=str, nargs="+", metavar="MODE", help="update modes (default: async)")
+    add("--env", type=str, nargs="+", metavar="ID", help="environments (default: CartPole-v1)")
+    add("--seeds", type=int, metavar="N", help="seeds 1 to N (default: 5)")
+    add("--seed_list", type=int, nargs="+", metavar="SEED", help="seeds, one by one, instead of --seeds")
+    add("--max_env_steps", type=int, metavar="N", help="budget of each run (default: 300,000)")
+    add(
+        "--evaluate_every",
+        type=int,
+        metavar="N",
+        help=f"env steps between evaluations (default: budget / {EVALUATIONS})",
+    )
+    add("--jobs", type=int, metavar="N", help="runs at a time (default: as the cores allow)")
+    add("--config", type=Path, nargs="+", metavar="FILE", default=[], help="configs of train.py, for every run")
+    add("--sweep", type=Path, metavar="FILE", help="W&B sweep file with method: grid, run here without an account")
+    add("--restart_changed", action="store_true", help="begin runs anew that are there with other settings")
+    add("--from", type=Path, nargs="+", metavar="PLACE", help="compare the runs in these folders instead of running")
+    return parser
+
+
+def main(args: Sequence[str], train: Path, default_config: Path) -> int:
+    """Makes the comparison that the command line asks for.
+
+    Args:
+        args: the command line without the program's name.
+        train: the script that makes one run.
+        default_config: the config that the script reads first.
+
+    Returns:
+        The exit status: 0; 1 if a run failed; 2 for what cannot be done; 128 + n after signal n.
+    """
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))  # a user's own estimator lies where the command is typed
+    words = list(args)
+    cut = words.index("--") if "--" in words else len(words)
+    console = Console()
+    try:
+        options = make_parser().parse_args(words[:cut])
+        _check(options, words[cut + 1 :])
+        if options["from"] is not None:
+            comparison = compare(find_runs(options["from"]))
+            options.output.mkdir(parents=True, exist_ok=True)
+            report(comparison, options.output, console)
+            return 0
+        return _run(options, words[cut + 1 :], train, default_config, console)
+    except UsageError as error:
+        sys.stderr.write(f"compare.py: error: {error}\n")
+        return USAGE_ERROR
+
+
+def _check(options: Namespace, passed: Sequence[str]) -> None:
+    if options.output is None:
+        raise UsageError("output: got nothing, must be the comparison's folder")
+    if options.output.exists() and not options.output.is_dir():
+        raise UsageError(f"output: got {str(options.output)!r}, must be a folder")
+    for name in ("seeds", "jobs", "evaluate_every"):
+        if options[name] is not None and options[name] < 1:
+            raise UsageError(f"{name}: got {options[name]}, must be at least 1")
+    if options.seeds is not None and options.seed_list is not None:
+        raise UsageError("seed_list: got with seeds, must be one of them")
+    if options["from"] is not None:
+        others = [*FLAGS, "seeds", "seed_list", "jobs", "sweep", "restart_changed", "config"]
+        given = [name for name in others if options[name] not in (None, False, [])]
+        if given or passed:
+            raise UsageError(f"from: got with {given[0] if given else passed[0]}, must be alone: nothing is run")
+
+
+def axes_of(options: Namespace) -> dict[str, list[Any]]:
+    """Gives the axes of the grid that the flags, and the sweep file, ask for.
+
+    Raises:
+        UsageError: a flag and the sweep set the same.
+    """
+    axes: dict[str, list[Any]] = {} if options.sweep is None else read_sweep(options.sweep)
+    flags = {FLAGS[name]: options[name] for name in FLAGS if options[name] is not None}
+    if options.seeds is not None or options.seed_list is not None:
+        flags[SEED] = options.seed_list or list(range(1, options.seeds + 1))
+    for key, given in flags.items():
+        if key in axes:
+            raise UsageError(f"sweep: {options.sweep} sets {key}, so it must not be given by a flag")
+        axes[key] = given if isinstance(given, list) else [given]
+    for key, values in DEFAULTS.items():
+        if key == RETURNS and options.sweep is not None:
+            values = ["NStep"]
+        axes.setdefault(key, values)
+    axes.setdefault(STOP, [False])
+    if isinstance(axes[BUDGET][0], int):
+        axes.setdefault(INTERVAL, [max(1, axes[BUDGET][0] // EVALUATIONS)])
+    return axes
+
+
+def _run(options: Namespace, passed: Sequence[str], train: Path, default_config: Path, console: Console) -> int:
+    configs = [f"--config={path}" for path in options.config]
+    grid = make_grid(axes_of(options), [*configs, *passed])
+    ledger = Ledger(options.output, [default_config, *options.config])
+    jobs = options.jobs or default_jobs(grid, passed)
+    return GridRun(grid, options.output, ledger, train, jobs, console).execute(options.restart_changed)

@@ -1,0 +1,208 @@
+"""Runs what a grid lacks, in processes of their own, with a progress bar, and has the report made."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from a3c.checkpoints import present
+from a3c.comparison.analysis import Comparison, compare
+from a3c.comparison.grid import Grid, PlannedRun
+from a3c.comparison.ledger import Ledger, is_finished
+from a3c.comparison.records import Run, read_run
+from a3c.comparison.schedule import USAGE_ERROR, Outcome, Schedule, Task
+from a3c.run_folder import CHECKPOINTS, FolderInUseError, FolderLock
+from a3c.usage import UsageError
+
+FAILED = 1
+SHOWN = 12  # differences in the terminal; those that hold come first
+
+
+class GridRun:
+    """Runs what a grid still lacks, and reports.
+
+    Args:
+        grid: all runs.
+        folder: the comparison's; made if it is not there.
+        ledger: what runs there were started with.
+        train: path of the script that makes a run.
+        jobs: runs at a time.
+        console: where to write.
+    """
+
+    def __init__(self, grid: Grid, folder: Path, ledger: Ledger, train: Path, jobs: int, console: Console) -> None:
+        self._grid, self._folder, self._ledger = grid, folder, ledger
+        self._train, self._jobs, self._console = train, jobs, console
+
+    def execute(self, restart_changed: bool = False) -> int:
+        """Runs and reports.
+
+        Args:
+            restart_changed: remove runs that are there with other settings, and begin them anew.
+
+        Returns:
+            The exit status: 0; 1 if a run failed; 128 + n after signal n.
+
+        Raises:
+            UsageError: the folder cannot be used, holds runs with other settings, or all runs are refused.
+        """
+        states = {run: self._ledger.state_of(run) for run in self._grid.runs}
+        changed = [run for run, state in states.items() if state == "changed"]
+        if changed and not restart_changed:
+            more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
+            raise UsageError(
+                f"output: {self._folder}: {changed[0].name}{more} {self._ledger.difference(changed[0])}; "
+                "must be another folder, or come with --restart_changed"
+            )
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            lock = FolderLock(self._folder)
+        except FolderInUseError as error:
+            raise UsageError(f"output: {error}") from error
+        except OSError as error:
+            raise UsageError(
+                f"output: got {str(self._folder)!r}, must be a folder that can be made: {error}"
+            ) from error
+        try:
+            for run in changed:
+                shutil.rmtree(self._folder / run.folder)
+            waiting = [run for run, state in states.items() if state != "finished"]
+            self._ledger.write(waiting)
+            self._say_what_is_done(len(self._grid.runs) - len(waiting), waiting)
+            return self._run_and_report(waiting)
+        finally:
+            lock.release()
+
+    def _say_what_is_done(self, finished: int, waiting: Sequence[PlannedRun]) -> None:
+        self._console.print(
+            f"{len(self._grid.runs)} runs of {self._grid.budget:,} env steps: "
+            f"{finished} finished, {len(waiting)} to do, {self._jobs} at a time",
+            highlight=False,
+        )
+        for run in waiting:
+            folder = self._folder / run.folder
+            if folder.is_dir() and any(folder.iterdir()):
+                how = "goes on from its checkpoint" if present(folder / CHECKPOINTS) else "begins anew"
+                self._console.print(f"  {run.name}: unfinished, {how}", highlight=False, soft_wrap=True)
+
+    def _run_and_report(self, waiting: Sequence[PlannedRun]) -> int:
+        with _Bar(self._console, len(waiting)) as bar:
+            schedule = Schedule([self._task(run) for run in waiting], self._jobs, bar.update)
+            outcomes = schedule.run()
+        if schedule.signal is not None:
+            self._console.print(f"{schedule.signal.name}: stopped; the same command goes on", highlight=False)
+            return 128 + schedule.signal
+        failed = [outcome for outcome in outcomes if outcome.status != 0]
+        if len(outcomes) < len(waiting):  # refused for its command line, and so would the others be
+            refused = next(outcome for outcome in failed if outcome.status == USAGE_ERROR)
+            raise UsageError(f"{refused.name}: {refused.reason}")
+        troubles = [f"{outcome.name}: failed with status {outcome.status}: {outcome.reason}" for outcome in failed]
+        for trouble in troubles:
+            sys.stderr.write(f"{trouble}\n")
+        runs = [
+            read_run(self._folder / run.folder) for run in self._grid.runs if is_finished(self._folder / run.folder)
+        ]
+        if not runs:
+            sys.stderr.write("no run is finished, so there is nothing to report\n")
+            return FAILED
+        named = self._named(runs)
+        report(compare(named), self._folder, self._console, troubles)
+        return FAILED if failed else 0
+
+    def _named(self, runs: Sequence[Run]) -> list[Run]:
+        """Calls runs as the grid does: what varies there may be the same in those that are finished."""
+        variants = {self._folder / run.folder: run.variant for run in self._grid.runs}
+        return [replace(run, variant=variants[run.path]) for run in runs]
+
+    def _task(self, run: PlannedRun) -> Task:
+        folder = self._folder / run.folder
+        place = [f"--run_dir={folder}", "--ckpt_path=auto"]
+        tags = [os.environ.get("WANDB_TAGS", ""), "compare"]
+        ours = {"WANDB_RUN_GROUP": self._folder.resolve().name, "WANDB_JOB_TYPE": str(run.variant)}
+        environment = {**ours, **os.environ, "WANDB_TAGS": ",".join(filter(None, tags))}
+        command = (sys.executable, str(self._train), *run.words, *place)
+        return Task(run.name, command, folder.with_name(f"{folder.name}.log"), environment)
+
+
+class _Bar:
+    """A progress bar over the runs of a grid, with a line above it for each that has ended.
+
+    Args:
+        console: where to draw; only lines where it is no terminal.
+        total: number of runs.
+    """
+
+    def __init__(self, console: Console, total: int) -> None:
+        self._console, self._total, self._ended = console, total, 0
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[names]}"),
+            console=console,
+            auto_refresh=False,  # a thread of its own could be in the middle of something when a run is forked
+            disable=not console.is_terminal,
+            transient=True,
+        )
+        self._task = self._progress.add_task("runs", total=total, names="")
+
+    def __enter__(self) -> _Bar:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self._progress.stop()
+
+    def update(self, names: Sequence[str], outcomes: Sequence[Outcome]) -> None:
+        """Draws what runs, and says what has ended."""
+        for outcome in outcomes:
+            self._ended += 1
+            how = "done" if outcome.status == 0 else f"failed with status {outcome.status}: {outcome.reason}"
+            line = f"{self._ended} of {self._total}: {outcome.name}: {how}, {outcome.seconds:.0f} s"
+            self._progress.console.print(line, highlight=False, markup=False, soft_wrap=True)
+        self._progress.update(self._task, completed=self._ended, names=", ".join(names), refresh=True)
+
+
+def default_jobs(grid: Grid, passed: Sequence[str]) -> int:
+    """Gives how many runs the cores allow at a time: each is one process, or a learner and its workers."""
+    workers = None
+    for place, word in enumerate(passed):
+        key, _, value = word.partition("=")
+        if key == "--data.workers":
+            with suppress(ValueError, IndexError):
+                workers = int(value or passed[place + 1])
+    modes = {run.variant.mode for run in grid.runs}
+    processes = {"sync": 1, "async": 1 + (workers or 1), "hogwild": workers or 2}
+    return max(1, len(os.sched_getaffinity(0)) // max(processes[mode] for mode in modes))
+
+
+def report(comparison: Comparison, folder: Path, console: Console, troubles: Sequence[str] = ()) -> None:
+    """Writes the report of a comparison, and says what can be told.
+
+    Args:
+        comparison: what is reported.
+        folder: where the report goes; its name is the comparison's.
+        console: where the words go too.
+        troubles: what went wrong with runs that are not in the comparison, a sentence each.
+    """
+    from a3c.comparison.report import write_report  # matplotlib, and only now
+    from a3c.comparison.words import sentences
+
+    page = write_report(comparison, folder, folder.resolve().name, troubles)
+    for note in comparison.notes:
+        console.print(note, highlight=False, markup=False, soft_wrap=True)
+    told = list(sentences(comparison, comparison.final))
+    for sentence in told[:SHOWN]:
+        console.print(sentence, highlight=False, markup=False, soft_wrap=True)
+    if len(told) > SHOWN:
+        console.print(f"{len(told) - SHOWN} more are in the report", highlight=False)
+    console.print(f"report: {page}", highlight=False, markup=False, soft_wrap=True)

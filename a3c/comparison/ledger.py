@@ -1,0 +1,92 @@
+"""What each run of a comparison was started with, so that a second call knows what is finished and what has changed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from a3c.comparison.grid import PlannedRun
+from a3c.usage import UsageError
+
+LEDGER = "comparison.json"
+
+State = Literal["new", "unfinished", "finished", "changed"]
+Entry = dict[str, Any]
+
+
+class Ledger:
+    """The settings of all runs of a comparison, in its folder.
+
+    Args:
+        folder: the comparison's folder.
+        configs: config files that every run reads; a run is another one when their text changes.
+
+    Raises:
+        UsageError: the file, or a config, cannot be read.
+    """
+
+    def __init__(self, folder: Path, configs: Iterable[Path]) -> None:
+        self._folder, self._path = folder, folder / LEDGER
+        self._configs = {str(path): _digest(path) for path in configs}
+        self._entries: dict[str, Entry] = {}
+        if self._path.exists():
+            try:
+                self._entries = json.loads(self._path.read_text())["runs"]
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                raise UsageError(
+                    f"output: got {str(folder)!r}, whose {LEDGER} cannot be read ({error}); must be a comparison's "
+                    "folder, or a new one"
+                ) from error
+
+    def state_of(self, run: PlannedRun) -> State:
+        """Says how far a run has come, and whether it is still the same."""
+        folder = self._folder / run.folder
+        if not folder.is_dir() or not any(folder.iterdir()):
+            return "new"
+        if self._entries.get(str(run.folder)) != self._entry(run):
+            return "changed"
+        return "finished" if is_finished(folder) else "unfinished"
+
+    def difference(self, run: PlannedRun) -> str:
+        """Says in what a run that was there before differs from the one that is wanted now."""
+        before, now = self._entries.get(str(run.folder)), self._entry(run)
+        if before is None:
+            return "was not started by this comparison"
+        for part in ("flags", "configs"):
+            old: Mapping[str, str] = before[part]
+            new: Mapping[str, str] = now[part]
+            for key in [*old, *new]:
+                if old.get(key) != new.get(key):
+                    what = f"{key} was {old.get(key, 'not set')}, and is {new.get(key, 'not set')}"
+                    return what if part == "flags" else f"{key} has changed"
+        return f"had further flags {before['passed'] or 'none'}, and has {now['passed'] or 'none'}"
+
+    def write(self, runs: Iterable[PlannedRun]) -> None:
+        """Enters runs that are about to be started; others keep their entries."""
+        self._entries.update({str(run.folder): self._entry(run) for run in runs})
+        temporary = self._path.with_name(f".{LEDGER}.tmp")
+        temporary.write_text(json.dumps({"runs": self._entries}, indent=1) + "\n")
+        os.replace(temporary, self._path)
+
+    def _entry(self, run: PlannedRun) -> Entry:
+        return {"flags": dict(run.flags), "passed": list(run.passed), "configs": self._configs}
+
+
+def is_finished(folder: Path) -> bool:
+    """Says whether a run came to its end: a run that failed or was stopped calls itself interrupted."""
+    try:
+        summary = json.loads((folder / "summary.json").read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(summary, dict) and summary.get("interrupted") is False
+
+
+def _digest(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise UsageError(f"config: got {str(path)!r}, must be a file that can be read: {error.strerror}") from error

@@ -1,0 +1,279 @@
+"""Pictures of a comparison: colour by label, a panel for each mode; readable by the colour-blind and in print."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import EngFormatter
+
+from a3c.comparison import statistics
+from a3c.comparison.analysis import Comparison, Score, threshold_of
+from a3c.comparison.records import Series
+from a3c.comparison.statistics import LEAST_RUNS, Estimate
+from a3c.comparison.variants import Variant
+
+# Okabe and Ito's palette, told apart with all common kinds of colour blindness; its yellow is too faint for lines.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000", "#7f7f7f")
+STYLES = ("-", "--", ":", "-.")  # for labels beyond the palette
+MARKERS = "os^DvP*X"
+GREY = "#666666"
+DPI = 110
+LEAST_WIDTH = 7.0  # inches, for titles and legends
+AXES = {"env_steps": "env steps", "updates": "updates", "seconds": "seconds of training"}
+
+Style = dict[str, Any]
+
+
+def learning_curves(comparison: Comparison, env: str, axis: str) -> Figure:
+    """Draws the evaluations of all variants in an environment: interquartile mean and band, or single runs.
+
+    Args:
+        comparison: what is drawn.
+        env: environment id.
+        axis: "env_steps", "updates" or "seconds".
+    """
+    modes = comparison.modes
+    figure, panels = _figure(1, len(modes), 5.2, 4.2, legend_rows=_rows(comparison.labels))
+    threshold = threshold_of(env)
+    styles = styles_of(comparison.labels)
+    for panel, mode in zip(panels, modes, strict=True):
+        for variant in (each for each in comparison.variants if each.mode == mode):
+            _draw_curve(panel, comparison, env, variant, axis, styles[variant.label])
+        if threshold is not None:
+            panel.axhline(threshold, color=GREY, linestyle=(0, (1, 2)), linewidth=1.3)
+        panel.set_title(mode)
+        _name_axis(panel, axis)
+        panel.set_xlim(left=0)
+    _share_heights(panels)
+    panels[0].set_ylabel("greedy episode return")
+    more = [] if threshold is None else [(f"solved at {threshold:g}", {"color": GREY, "linestyle": (0, (1, 2))})]
+    _legend(figure, [*((label, styles[label]) for label in comparison.labels), *more])
+    what = "interquartile mean and 95 % band" if comparison.fewest >= LEAST_RUNS else "single runs where fewer than 3"
+    figure.suptitle(f"{env} against {AXES[axis]}\n{what}", fontsize=12)
+    return figure
+
+
+def _draw_curve(panel: Axes, comparison: Comparison, env: str, variant: Variant, axis: str, style: Style) -> None:
+    runs = comparison.of(env, variant)
+    if len(runs) >= LEAST_RUNS:
+        grid, curves = comparison.curves(env, variant, axis)
+        middle, low, high = statistics.band(curves)
+        panel.fill_between(grid, low, high, color=style["color"], alpha=0.18, linewidth=0)
+        panel.plot(grid, middle, linewidth=2, **style)
+        return
+    for run in runs:
+        panel.plot(getattr(run.evaluations, axis), run.evaluations.returns, linewidth=1.2, **style)
+
+
+def scores(comparison: Comparison, score: Score) -> Figure:
+    """Draws a score: every run as a point, and the interquartile mean with its interval."""
+    variants = comparison.variants
+    figure, (panel,) = _figure(1, 1, 9, 0.8 + 0.42 * len(variants))
+    styles = styles_of(comparison.labels)
+    for place, variant in enumerate(variants):
+        colour = styles[variant.label]["color"]
+        values = np.concatenate(score.of(variant))
+        below = np.full(len(values), place + 0.22)
+        panel.plot(values, below, "o", color=colour, alpha=0.6, markersize=5, markeredgewidth=0)
+        _draw_estimate(panel, score.estimates[variant], place, colour)
+    _name_rows(panel, variants)
+    panel.set_xlabel(f"{score.name}, normalised" if score.normalised else score.name)
+    panel.set_title(f"{score.name}: runs, interquartile mean and 95 % interval")
+    return figure
+
+
+def _draw_estimate(panel: Axes, estimate: Estimate, place: float, colour: str) -> None:
+    if estimate.has_interval:
+        panel.plot([estimate.low, estimate.high], [place, place], color=colour, linewidth=4, solid_capstyle="butt")
+    panel.plot([estimate.value] * 2, [place - 0.2, place + 0.12], color="black", linewidth=2)
+
+
+def improvement_matrix(comparison: Comparison, score: Score) -> Figure:
+    """Draws, for every pair of variants, the probability that a run of the row's scores higher than the column's."""
+    variants = comparison.variants
+    size = len(variants)
+    figure, (panel,) = _figure(1, 1, 3.2 + 1.05 * size, 2.6 + 0.62 * size)
+    values = np.full((size, size), math.nan)
+    for row, first in enumerate(variants):
+        for column, second in enumerate(variants):
+            if row != column:
+                estimate = score.probabilities[first, second]
+                values[row, column] = estimate.value
+                panel.text(column, row, _in_cell(estimate), ha="center", va="center", fontsize=9, color="black")
+    colours = LinearSegmentedColormap.from_list("improvement", ["#e8a06a", "#ffffff", "#7db4d8"])
+    image = panel.imshow(values, vmin=0, vmax=1, cmap=colours, aspect="auto")
+    ticks = [str(variant).replace(" · ", "\n") for variant in variants]
+    panel.set_xticks(range(size), ticks, rotation=40, ha="right", rotation_mode="anchor", fontsize=9)
+    panel.set_yticks(range(size), [str(variant) for variant in variants], fontsize=9)
+    panel.grid(visible=False)
+    for place in _mode_changes(variants):
+        panel.axhline(place, color="black", linewidth=1.2)
+        panel.axvline(place, color="black", linewidth=1.2)
+    panel.set_title(f"Probability that a run of the row has more {score.name} than one of the column", fontsize=11)
+    figure.colorbar(image, ax=panel, shrink=0.8, label="probability")
+    return figure
+
+
+def _in_cell(estimate: Estimate) -> str:
+    if not estimate.has_interval:
+        return f"{estimate.value:.2f}"
+    return f"{estimate.value:.2f}\n[{estimate.low:.2f}, {estimate.high:.2f}]"
+
+
+def time_to_solve(comparison: Comparison, env: str) -> Figure:
+    """Draws when each run first reached the threshold; those that never did stand as crosses beyond a line."""
+    variants = comparison.variants
+    figure, panels = _figure(1, 2, 6.4, 0.9 + 0.42 * len(variants))
+    styles = styles_of(comparison.labels)
+    for panel, axis in zip(panels, ("env_steps", "seconds"), strict=True):
+        spent = [float(getattr(run.evaluations, axis)[-1]) for run in comparison.runs if run.env == env]
+        never = 1.08 * max(spent)
+        panel.axvline(1.04 * max(spent), color=GREY, linewidth=1, linestyle=":")
+        for place, variant in enumerate(variants):
+            runs = comparison.of(env, variant)
+            shifts = np.linspace(-0.22, 0.22, len(runs)) if len(runs) > 1 else [0.0]
+            for shift, run in zip(shifts, runs, strict=True):
+                when = getattr(comparison.solved(run), axis)
+                where, marker = (when, "o") if math.isfinite(when) else (never, "x")
+                panel.plot(where, place + shift, marker, color=styles[variant.label]["color"], markersize=6)
+        _name_rows(panel, variants)
+        panel.set_xlim(0, 1.13 * max(spent))
+        _name_axis(panel, axis)
+        panel.annotate(
+            "never", (never, 1.0), xycoords=("data", "axes fraction"), ha="center", va="bottom", fontsize=9, color=GREY
+        )
+    panels[1].tick_params(labelleft=False)
+    figure.suptitle(f"{env}: first evaluation that reaches {threshold_of(env):g}", fontsize=12)
+    return figure
+
+
+def probe(comparison: Comparison, env: str, measure: str) -> Figure:
+    """Draws what the probes of all variants measured against env steps: a panel a variant, colour by probed label.
+
+    Args:
+        comparison: what is drawn.
+        env: environment id.
+        measure: such as "bias".
+    """
+    rows = sorted(comparison.variants, key=lambda variant: comparison.labels.index(variant.label))
+    variants = [variant for variant in rows if _probed(comparison, env, variant, measure)]
+    probed = probed_labels(comparison, env, measure)
+    columns = len(comparison.modes) if len(comparison.modes) > 1 else min(3, len(variants))
+    figure, panels = _figure(
+        math.ceil(len(variants) / columns), columns, 4.6, 3.0, legend_rows=_rows(probed), panels=len(variants)
+    )
+    styles = styles_of([*comparison.labels, *(label for label in probed if label not in comparison.labels)])
+    for panel, variant in zip(panels, variants, strict=True):
+        for label, series in _probed(comparison, env, variant, measure):
+            marked: Style = {**styles[label], "marker": "."} if len(series.values) < 30 else styles[label]
+            panel.plot(series.env_steps, series.values, linewidth=1.2, alpha=0.8, **marked)
+        panel.set_title(str(variant), fontsize=10)
+        _name_axis(panel, "env_steps")
+    _share_heights(panels)
+    _legend(figure, [(label, styles[label]) for label in probed])
+    figure.suptitle(f"{env}: {measure.replace('_', ' ')} of probed estimators\na line a run", fontsize=12)
+    return figure
+
+
+def probed_labels(comparison: Comparison, env: str, measure: str) -> list[str]:
+    """Gives the estimators that were probed for a measure in an environment."""
+    runs = [run for run in comparison.runs if run.env == env]
+    return list(dict.fromkeys(label for run in runs for label, name in run.probes if name == measure))
+
+
+def _probed(comparison: Comparison, env: str, variant: Variant, measure: str) -> list[tuple[str, Series]]:
+    return [
+        (label, series)
+        for run in comparison.of(env, variant)
+        for (label, name), series in run.probes.items()
+        if name == measure
+    ]
+
+
+def styles_of(labels: list[str]) -> dict[str, Style]:
+    """Gives every label a colour, and beyond the palette another line."""
+    return {
+        label: {
+            "color": COLOURS[number % len(COLOURS)],
+            "linestyle": STYLES[number // len(COLOURS) % len(STYLES)],
+        }
+        for number, label in enumerate(labels)
+    }
+
+
+def _figure(
+    rows: int, columns: int, width: float, height: float, legend_rows: int = 0, panels: int | None = None
+) -> tuple[Figure, list[Axes]]:
+    """Makes a figure of equal panels, in inches each, with room for a legend below."""
+    below = 0.25 * legend_rows + 0.15 if legend_rows else 0.0
+    total = rows * height + 0.7 + below
+    figure = Figure(figsize=(max(columns * width, LEAST_WIDTH), total), dpi=DPI)
+    figure.set_layout_engine("constrained", rect=(0, below / total, 1, 1 - below / total))
+    FigureCanvasAgg(figure)
+    made = [figure.add_subplot(rows, columns, number + 1) for number in range(panels or rows * columns)]
+    for panel in made:
+        panel.grid(alpha=0.25)
+        for side in ("top", "right"):
+            panel.spines[side].set_visible(False)
+    return figure, made
+
+
+def _rows(labels: list[str]) -> int:
+    return math.ceil((len(labels) + 1) / _columns(labels))
+
+
+def _columns(labels: list[str]) -> int:
+    return max(1, min(len(labels) + 1, 110 // (8 + max(map(len, labels)))))
+
+
+def _legend(figure: Figure, entries: list[tuple[str, Style]]) -> None:
+    handles = [Line2D([], [], label=label, linewidth=2, **style) for label, style in entries]
+    columns = _columns([label for label, _ in entries][:-1] or [entries[0][0]])
+    figure.legend(handles=handles, loc="lower center", ncols=columns, frameon=False, fontsize=10)
+
+
+def _share_heights(panels: list[Axes]) -> None:
+    lows, highs = zip(*(panel.get_ylim() for panel in panels), strict=True)
+    padding = 0.03 * (max(highs) - min(lows))
+    for panel in panels:
+        panel.set_ylim(min(lows) - padding, max(highs) + padding)
+
+
+def _name_axis(panel: Axes, axis: str) -> None:
+    panel.set_xlabel(AXES[axis])
+    if axis != "seconds":
+        panel.xaxis.set_major_formatter(EngFormatter(sep=""))
+
+
+def _name_rows(panel: Axes, variants: list[Variant]) -> None:
+    panel.set_yticks(range(len(variants)), [str(variant) for variant in variants])
+    panel.set_ylim(len(variants) - 0.5, -0.5)
+    for place in _mode_changes(variants):
+        panel.axhline(place, color=GREY, linewidth=0.8)
+
+
+def _mode_changes(variants: list[Variant]) -> list[float]:
+    """Gives the places between the variants of two modes."""
+    return [place - 0.5 for place in range(1, len(variants)) if variants[place].mode != variants[place - 1].mode]
+
+
+def all_of(comparison: Comparison) -> Iterator[tuple[str, Figure]]:
+    """Draws every picture of a comparison but those of probes; gives each with its file's name, without ending."""
+    for env in comparison.envs:
+        part = "".join(letter if letter.isalnum() else "-" for letter in env)
+        for axis in AXES:
+            yield f"curves-{part}-{axis}", learning_curves(comparison, env, axis)
+        if threshold_of(env) is not None:
+            yield f"solved-{part}", time_to_solve(comparison, env)
+    yield "final", scores(comparison, comparison.final)
+    yield "area", scores(comparison, comparison.area)
+    if len(comparison.variants) > 1:
+        yield "improvement", improvement_matrix(comparison, comparison.final)

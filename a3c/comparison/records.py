@@ -1,0 +1,277 @@
+"""Runs as they are read back: from run folders, and from the records that W&B keeps of them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from a3c.comparison.variants import Variant, label_with, short_names, word_of
+from a3c.comparison.wandb_records import read_record, records_in
+from a3c.labels import OWN, label_of
+from a3c.returns import ReturnEstimator
+from a3c.run_folder import METRICS
+from a3c.usage import UsageError
+
+SUMMARY = "summary.json"
+RETURN = "eval/episode_return"
+PROBE = "probe/"
+# Settings that make no difference to what a run learns, or that stand elsewhere in the name of a run.
+NOT_NAMED = (
+    *("seed_everything", "mode", "data.env", "data.max_env_steps", "model.returns", "stop_when_solved"),
+    *("run_dir", "run_name", "ckpt_path", "allow", "checkpoint", "evaluation", "probe", "wandb", "video"),
+    *("trainer.default_root_dir", "trainer.log_every_n_steps", "data.worker_timeout"),
+)
+
+Floats = NDArray[np.float64]
+
+
+class Evaluations(NamedTuple):
+    """A run's greedy evaluations, [n] each, env steps increasing.
+
+    Attributes:
+        env_steps: when, in env steps of the budget.
+        updates: when, in updates.
+        seconds: when, in seconds of training.
+        returns: mean episode return.
+    """
+
+    env_steps: Floats
+    updates: Floats
+    seconds: Floats
+    returns: Floats
+
+
+class Series(NamedTuple):
+    """A metric against env steps, [n] each."""
+
+    env_steps: Floats
+    values: Floats
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run as it was recorded.
+
+    Attributes:
+        path: its folder, or its W&B record.
+        env: environment id.
+        variant: what it is a run of.
+        seed: its seed.
+        budget: env steps that it was given.
+        settings: its configuration, by dotted key.
+        evaluations: its greedy evaluations.
+        probes: what a probe logged, by (label of the probed estimator, measure).
+        final_return: mean return over the fresh episodes at its end; None if there were none.
+        finished: whether it came to its end by itself.
+        notes: what is wrong with the record, a sentence each.
+    """
+
+    path: Path
+    env: str
+    variant: Variant
+    seed: int
+    budget: int
+    settings: Mapping[str, Any]
+    evaluations: Evaluations
+    probes: Mapping[tuple[str, str], Series]
+    final_return: float | None
+    finished: bool
+    notes: tuple[str, ...]
+
+
+def find_runs(places: Iterable[Path]) -> list[Run]:
+    """Reads all runs at and below some places; what varies between them names them.
+
+    A folder that holds a run is not searched further: its own W&B record tells the same again.
+
+    Args:
+        places: folders, or W&B's .wandb files.
+
+    Raises:
+        UsageError: a place does not exist, holds no run, or holds one that cannot be read.
+    """
+    runs = []
+    for place in places:
+        if not place.exists():
+            raise UsageError(f"from: got {str(place)!r}, must be a folder or a .wandb file that exists")
+        folders = list(_run_folders(place))
+        records = records_in(place, folders)
+        if not folders and not records:
+            raise UsageError(f"from: got {str(place)!r}, which holds no run (neither config.yaml nor a W&B record)")
+        runs += [read_run(folder) for folder in folders]
+        for parts in records:
+            record = read_record(parts)
+            runs.append(_run(parts[0], record.config, record.rows, record.summary, record.finished, record.notes))
+    unique = {run.path.resolve(): run for run in runs}
+    return name_by_settings(list(unique.values()))
+
+
+def read_run(folder: Path) -> Run:
+    """Reads a run folder, as far as it is whole.
+
+    Raises:
+        UsageError: its configuration cannot be read.
+    """
+    configs = [folder / "config.yaml", *(folder / f"config-{number}.yaml" for number in range(2, 1000))]
+    newest = [path for path in configs if path.exists()]
+    try:
+        config = yaml.safe_load(newest[-1].read_text())
+    except (OSError, IndexError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(f"from: {folder}: its config.yaml cannot be read: {' '.join(str(error).split())}") from error
+    rows, notes = _read_metrics(folder / METRICS)
+    summary: Any = None
+    with suppress(OSError, ValueError):
+        summary = json.loads((folder / SUMMARY).read_text())
+    if not isinstance(summary, dict):
+        return _run(folder, config, rows, {}, False, [*notes, f"has no {SUMMARY}, so it is taken as unfinished"])
+    finished = summary.get("interrupted") is False
+    return _run(folder, config, rows, summary, finished, notes if finished else [*notes, "was interrupted, or failed"])
+
+
+def name_by_settings(runs: Sequence[Run]) -> list[Run]:
+    """Adds, to the labels of runs, the settings in which they differ within an environment."""
+    varying: dict[str, None] = {}
+    for env in dict.fromkeys(run.env for run in runs):
+        ours = [run for run in runs if run.env == env]
+        for key in dict.fromkeys(key for run in ours for key in run.settings):
+            values = {word_of(run.settings[key]) for run in ours if key in run.settings}
+            if len(values) > 1 and not any(key == part or key.startswith(f"{part}.") for part in NOT_NAMED):
+                varying[key] = None
+    names = short_names(varying)
+    named = []
+    for run in runs:
+        more = {names[key]: run.settings.get(key) for key in varying}
+        named.append(replace(run, variant=Variant(label_with(run.variant.label, more), run.variant.mode)))
+    return named
+
+
+def _run_folders(place: Path) -> Iterable[Path]:
+    if not place.is_dir():
+        return
+    if any((place / name).is_file() for name in ("config.yaml", METRICS, SUMMARY)):
+        yield place
+        return
+    for folder in sorted(place.iterdir()):
+        if folder.is_dir() and not folder.is_symlink():
+            yield from _run_folders(folder)
+
+
+def _read_metrics(path: Path) -> tuple[list[dict[str, str]], list[str]]:
+    """Reads whole lines; after one that is torn nothing is believed."""
+    if not path.exists():
+        return [], [f"has no {METRICS}"]
+    text = path.read_bytes().decode(errors="replace")  # as it is: half a line end is a tear too
+    whole = text[: text.rfind("\n") + 1]
+    rows: list[dict[str, str]] = []
+    torn = whole != text
+    with suppress(csv.Error):  # a null character
+        header, *lines = [*csv.reader(io.StringIO(whole, newline=""), strict=True)] or [[]]
+        for line in lines:
+            if len(line) != len(header):
+                torn = True
+                break
+            rows.append(dict(zip(header, line, strict=True)))
+        return rows, [f"its {METRICS} is torn, and was read up to there ({len(rows)} lines)"] if torn else []
+    return rows, [f"its {METRICS} is damaged, and was not read"]
+
+
+def _run(
+    path: Path,
+    config: Any,
+    rows: Sequence[Mapping[str, Any]],
+    summary: Mapping[str, Any],
+    finished: bool,
+    notes: Sequence[str],
+) -> Run:
+    try:
+        settings = dict(_flat(config))
+        returns = config["model"]["returns"]
+        label = summary.get("estimator_label") or _label(returns)
+        return Run(
+            path=path,
+            env=str(config["data"]["env"]),
+            variant=Variant(str(label), str(config["mode"])),
+            seed=int(config["seed_everything"]),
+            budget=int(config["data"]["max_env_steps"]),
+            settings=settings,
+            evaluations=_evaluations(rows),
+            probes=_probes(rows),
+            final_return=_number(summary.get("eval_return_mean")),
+            finished=finished,
+            notes=tuple(notes),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"from: {path}: is no run of a3c ({type(error).__name__}: {error})") from error
+
+
+def _flat(config: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:
+    if isinstance(config, dict) and (config or not prefix):
+        for key, value in config.items():
+            if key != "_wandb":
+                yield from _flat(value, f"{prefix}.{key}".lstrip("."))
+    else:
+        yield prefix, config
+
+
+def _label(described: Mapping[str, Any]) -> str:
+    """Gives the label of a described estimator; a class that is not ours is not imported for it."""
+    ours = _built(described)
+    if isinstance(ours, ReturnEstimator):
+        return label_of(ours)
+    parts = [f"{key}={word_of(value)}" for key, value in (described.get("init_args") or {}).items()]
+    return f"{described['class_path']}:{','.join(parts)}" if parts else str(described["class_path"])
+
+
+def _built(value: Any) -> Any:
+    """Builds our own estimators from their description; all else stays as it is."""
+    if not isinstance(value, dict) or "class_path" not in value:
+        return value
+    module, _, name = str(value["class_path"]).rpartition(".")
+    if module not in ("a3c", "a3c.returns") or name not in OWN:
+        return value
+    return OWN[name](**{key: _built(item) for key, item in (value.get("init_args") or {}).items()})
+
+
+def _evaluations(rows: Sequence[Mapping[str, Any]]) -> Evaluations:
+    keys = ("env_steps", "updates", "time/train_seconds", RETURN)
+    points: list[list[float]] = []
+    for row in rows:
+        point = [_number(row.get(key)) for key in keys]
+        if None in point:
+            continue
+        numbers = [float(value) for value in point if value is not None]
+        while points and points[-1][0] >= numbers[0]:  # what W&B holds of updates after the checkpoint gone on from
+            points.pop()
+        points.append(numbers)
+    return Evaluations(*np.array(points, float).reshape(-1, len(keys)).T)
+
+
+def _probes(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], Series]:
+    found: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    for row in rows:
+        step = _number(row.get("env_steps"))
+        for key, given in row.items():
+            label, slash, measure = key.removeprefix(PROBE).rpartition("/")
+            if not key.startswith(PROBE) or not slash or step is None:
+                continue
+            if (value := _number(given)) is not None:
+                found.setdefault((label, measure), []).append((step, value))
+    return {key: Series(*np.array(points, float).T) for key, points in found.items()}
+
+
+def _number(value: Any) -> float | None:
+    """Gives a finite number, or None where there is none."""
+    with suppress(TypeError, ValueError):
+        return number if math.isfinite(number := float(value)) else None
+    return None

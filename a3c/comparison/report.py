@@ -1,0 +1,223 @@
+"""The report of a comparison: report.md, report.html, results.csv and the pictures."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from a3c.comparison import pictures
+from a3c.comparison.analysis import Comparison, Score, threshold_of
+from a3c.comparison.document import Block, Bullets, Heading, Paragraph, Picture, Table, to_html, to_markdown
+from a3c.comparison.pictures import AXES, probed_labels
+from a3c.comparison.records import Run
+from a3c.comparison.words import METHOD, chance, figure_of, number, sentences
+
+PICTURES = "pictures"
+COLUMNS = (
+    *("env", "label", "mode", "seed", "budget", "env_steps", "updates", "train_seconds"),
+    *("final_return", "area", "solved_at_env_steps", "solved_at_seconds", "path"),
+)
+
+
+def write_report(comparison: Comparison, folder: Path, title: str, troubles: Sequence[str] = ()) -> Path:
+    """Writes the report into a folder, over an older one.
+
+    Args:
+        comparison: what is reported.
+        folder: where; it exists.
+        title: the comparison's name.
+        troubles: what went wrong with runs that are not in the comparison, a sentence each.
+
+    Returns:
+        The HTML file.
+    """
+    (folder / PICTURES).mkdir(exist_ok=True)
+    for old in (folder / PICTURES).glob("*.png"):
+        old.unlink()
+    blocks = list(_blocks(comparison, folder, title, troubles))
+    _write_results(comparison, folder / "results.csv")
+    (folder / "report.md").write_text(to_markdown(blocks, folder))
+    (folder / "report.html").write_text(to_html(blocks))
+    return folder / "report.html"
+
+
+def _blocks(comparison: Comparison, folder: Path, title: str, troubles: Sequence[str]) -> Iterator[Block]:
+    yield Heading(f"Comparison {title}", 1)
+    yield Paragraph(_overview(comparison))
+    notes = [*troubles, *comparison.notes]
+    if notes:
+        yield Heading("What to know of the runs")
+        yield Bullets(notes)
+    yield Heading("What can be told")
+    for score in (comparison.final, comparison.area):
+        yield Heading(score.name.capitalize(), 3)
+        yield Paragraph(f"The {score.name} is the {score.meaning}.{_normalisation(score)}")
+        yield _score_table(comparison, score)
+        if told := list(sentences(comparison, score)):
+            yield Bullets(told)
+    yield Heading("How it is decided")
+    yield from map(Paragraph, METHOD)
+    drawn = {name: _save(figure, folder, name) for name, figure in pictures.all_of(comparison)}
+    yield Heading("Scores")
+    yield Picture(drawn["final"], "Final return: runs, interquartile mean and 95 % interval")
+    yield Picture(drawn["area"], "Area under the curve: runs, interquartile mean and 95 % interval")
+    if "improvement" in drawn:
+        yield Heading("Probability of improvement")
+        yield Picture(drawn["improvement"], "Final return: probability that the row's runs score higher")
+        yield _matrix(comparison)
+    for env in comparison.envs:
+        part = "".join(letter if letter.isalnum() else "-" for letter in env)
+        yield Heading(f"Learning curves on {env}")
+        for axis, name in AXES.items():
+            yield Picture(drawn[f"curves-{part}-{axis}"], f"Greedy return against {name}")
+        if threshold_of(env) is not None:
+            yield Heading(f"Time to solve {env}")
+            yield Picture(drawn[f"solved-{part}"], "First evaluation that reaches the threshold; crosses never did")
+            yield _solve_table(comparison, env)
+        yield from _probe_blocks(comparison, env, folder)
+    yield Heading("All runs")
+    yield Table(
+        ("run", "seed", "final return", "env steps", "updates", "seconds"), list(map(_run_row, comparison.runs))
+    )
+
+
+def _overview(comparison: Comparison) -> str:
+    parts = []
+    for env in comparison.envs:
+        runs = [run for run in comparison.runs if run.env == env]
+        end = comparison.span(env)[1]
+        parts.append(f"{env}: {len(runs)} runs, compared on {end:,.0f} env steps each")
+    seeds = sorted({run.seed for run in comparison.runs})
+    return (
+        f"{len(comparison.variants)} variants ({', '.join(map(str, comparison.variants))}). {'; '.join(parts)}. "
+        f"Seeds {', '.join(map(str, seeds))}."
+    )
+
+
+def _normalisation(score: Score) -> str:
+    if not score.normalised:
+        return ""
+    return (
+        " Within each environment 0 is the lowest and 1 the highest return that any evaluation of any of these runs "
+        "came to, so that environments count the same."
+    )
+
+
+def _score_table(comparison: Comparison, score: Score) -> Table:
+    rows = []
+    for variant in sorted(comparison.variants, key=lambda variant: score.estimates[variant].value, reverse=True):
+        values = np.concatenate(score.of(variant))
+        lowest, highest = number(float(values.min())), number(float(values.max()))
+        rows.append(
+            [variant.label, variant.mode, str(len(values)), figure_of(score.estimates[variant]), lowest, highest]
+        )
+    return Table(("variant", "mode", "runs", "IQM [95 % interval]", "lowest", "highest"), rows)
+
+
+def _matrix(comparison: Comparison) -> Table:
+    chances = comparison.final.probabilities
+    rows = [
+        [str(first), *("" if first == second else chance(chances[first, second]) for second in comparison.variants)]
+        for first in comparison.variants
+    ]
+    return Table(("more than", *map(str, comparison.variants)), rows)
+
+
+def _solve_table(comparison: Comparison, env: str) -> Table:
+    rows = []
+    for variant in comparison.variants:
+        runs = comparison.of(env, variant)
+        times = [comparison.solved(run) for run in runs]
+        never = [str(run.seed) for run, time in zip(runs, times, strict=True) if math.isinf(time.env_steps)]
+        rows.append(
+            [
+                variant.label,
+                variant.mode,
+                f"{len(runs) - len(never)} of {len(runs)}",
+                _or_never(float(np.median([time.env_steps for time in times])), "{:,.0f}"),
+                _or_never(float(np.median([time.seconds for time in times])), "{:.2f} s"),
+                ", ".join(never) or "–",
+            ]
+        )
+    header = (
+        "variant",
+        "mode",
+        "solved",
+        "env steps, median of all runs",
+        "seconds, median of all runs",
+        "never: seeds",
+    )
+    return Table(header, rows)
+
+
+def _probe_blocks(comparison: Comparison, env: str, folder: Path) -> Iterator[Block]:
+    runs = [run for run in comparison.runs if run.env == env]
+    measures = list(dict.fromkeys(measure for run in runs for _, measure in run.probes))
+    if not measures:
+        return
+    yield Heading(f"Estimators probed on {env}")
+    yield Paragraph("The same batches under other estimators, as a probe logged them; means over all rows and runs.")
+    for measure in measures:
+        name = f"probe-{''.join(letter if letter.isalnum() else '-' for letter in f'{env}-{measure}')}"
+        caption = f"{measure.replace('_', ' ').capitalize()} against env steps"
+        yield Picture(_save(pictures.probe(comparison, env, measure), folder, name), caption)
+    rows = []
+    for variant in comparison.variants:
+        cell = comparison.of(env, variant)
+        labels = dict.fromkeys(label for measure in measures for label in probed_labels(comparison, env, measure))
+        for label in labels:
+            means = [_probe_mean(cell, label, measure) for measure in measures]
+            if any(mean is not None for mean in means):
+                shown = ["–" if mean is None else f"{mean:.4g}" for mean in means]
+                rows.append([variant.label, variant.mode, label, *shown])
+    yield Table(("trained with", "mode", "probed", *(measure.replace("_", " ") for measure in measures)), rows)
+
+
+def _probe_mean(runs: Sequence[Run], label: str, measure: str) -> float | None:
+    values = [run.probes[label, measure].values for run in runs if (label, measure) in run.probes]
+    return float(np.mean(np.concatenate(values))) if values else None
+
+
+def _save(figure: Figure, folder: Path, name: str) -> Path:
+    path = folder / PICTURES / f"{name}.png"
+    figure.savefig(path)
+    return path
+
+
+def _write_results(comparison: Comparison, path: Path) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        writer.writerows(_result(comparison, run) for run in comparison.runs)
+    os.replace(temporary, path)
+
+
+def _result(comparison: Comparison, run: Run) -> list[object]:
+    last = {axis: getattr(run.evaluations, axis)[-1] for axis in AXES}
+    solved = comparison.solved(run)
+    never = math.isinf(solved.env_steps)
+    return [
+        *(run.env, run.variant.label, run.variant.mode, run.seed, run.budget),
+        *(int(last["env_steps"]), int(last["updates"]), last["seconds"]),
+        comparison.final_of(run),
+        comparison.area_of(run),
+        *(("", "") if never else (int(solved.env_steps), solved.seconds)),
+        run.path,
+    ]
+
+
+def _run_row(run: Run) -> list[str]:
+    last = [float(axis[-1]) for axis in run.evaluations]
+    final = "–" if run.final_return is None else number(run.final_return)
+    return [str(run.path), str(run.seed), final, f"{last[0]:,.0f}", f"{last[1]:,.0f}", f"{last[2]:.2f}"]
+
+
+def _or_never(value: float, form: str) -> str:
+    return form.format(value) if math.isfinite(value) else "never"

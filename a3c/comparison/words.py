@@ -1,0 +1,84 @@
+"""What a comparison says in words: which differences hold, how that is decided, and figures with their intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from a3c.comparison.analysis import Comparison, Score, Verdict
+from a3c.comparison.statistics import LEAST_RUNS, RESAMPLES, Estimate
+
+METHOD = (
+    f"IQM is the interquartile mean over runs: a quarter of them is cut at each end (whole runs: none of 3, one at "
+    f"each end of 4 to 7). Intervals are 95 % percentile intervals of {RESAMPLES:,} bootstrap samples of the runs; "
+    "with several environments the runs are drawn again within each. Runs of one seed are not paired: beyond the "
+    "first weights they have little in common. Runs that failed to learn stay in.",
+    "Probability of improvement is Mann and Whitney's U / (n·m): how often a run of the one scores higher than a run "
+    "of the other, ties as one half; with several environments, their mean.",
+    "A difference holds if Yuen's test of the trimmed means (25 %; with several environments Stouffer's combination) "
+    "has a p-value of at most 0.05 after Holm's adjustment for the number of pairs of its group, and both intervals "
+    "lie on one side of no difference. A group is all estimators within a mode, or all modes of an estimator; each "
+    "group, and each score, is adjusted by itself. The intervals themselves are not adjusted, and with few runs they "
+    "are too narrow: alone they would call a difference in a tenth (10 runs each) to a third (3 runs each) of "
+    "comparisons of three equal variants. "
+    "What cannot be told from few runs may still be there.",
+    "Curves are linear between evaluations, on a grid of 101 points from the first evaluation that all runs of the "
+    "variant have to the last one. Evaluations are greedy, and training's clock stands still meanwhile.",
+)
+
+
+def sentences(comparison: Comparison, score: Score) -> Iterator[str]:
+    """Says in words which differences between variants hold, those that do first."""
+    if len(comparison.variants) < 2:
+        return
+    if comparison.fewest < LEAST_RUNS:
+        few = [each for each in comparison.variants if min(map(len, score.of(each))) < LEAST_RUNS]
+        yield (
+            f"Fewer than {LEAST_RUNS} runs of {', '.join(map(str, few))}: no interval can be given, and no difference "
+            "be told."
+        )
+    for verdict in sorted(score.verdicts, key=lambda verdict: not verdict.holds):
+        if verdict.difference.has_interval:
+            yield _sentence(verdict, score)
+
+
+def _sentence(verdict: Verdict, score: Score) -> str:
+    figures = (
+        f"{signed(verdict.difference)} IQM of the {score.name}{', normalised' if score.normalised else ''}; "
+        f"probability of improvement {chance(verdict.probability)}; adjusted p {_p(verdict.p_value)}"
+    )
+    first, second = verdict.first, verdict.second
+    if first.mode == second.mode:
+        pair = (first.label, second.label, f"in {first.mode}")
+    else:
+        pair = (first.mode, second.mode, f"for {first.label}")
+    if verdict.holds:
+        return f"{pair[0]} reaches more than {pair[1]} {pair[2]}: {figures}: holds."
+    return f"{pair[0]} and {pair[1]} {pair[2]}: no difference can be told ({figures})."
+
+
+def number(value: float) -> str:
+    """Gives a figure with a digit after the point, or three digits if it is small."""
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3g}"
+
+
+def signed(estimate: Estimate) -> str:
+    """Gives a gain and its interval."""
+    return f"+{number(estimate.value)} [{number(estimate.low)}, {number(estimate.high)}]"
+
+
+def figure_of(estimate: Estimate) -> str:
+    """Gives a figure and its interval, where there is one."""
+    if not estimate.has_interval:
+        return f"{number(estimate.value)} (no interval)"
+    return f"{number(estimate.value)} [{number(estimate.low)}, {number(estimate.high)}]"
+
+
+def chance(estimate: Estimate) -> str:
+    """Gives a probability and its interval, where there is one."""
+    if not estimate.has_interval:
+        return f"{estimate.value:.2f}"
+    return f"{estimate.value:.2f} [{estimate.low:.2f}, {estimate.high:.2f}]"
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"

@@ -423,7 +423,7 @@ def test_a_signal_during_the_imports_ends_the_command_at_once(tmp_path, number, 
 
 TORCH_SCHEDULE = "--model.lr_schedule TorchScheduler --model.lr_schedule.scheduler"
 REFUSED = [
-    ("--model.returns GEA", "model.returns: got 'GEA', must be one of FullEpisode, .*; nearest: GAE"),
+    ("--model.returns GEA", "model.returns: got 'GEA', must be one of .*FullEpisode, .*; nearest: GAE"),
     ("--model.returns nowhere.Mine", "model.returns: got 'nowhere.Mine': No module named 'nowhere'"),
     ("--model.retruns NStep", "--model.retruns: no such flag; nearest: --model.returns"),
     ("--model.returns.n_stps 5", "model.returns.n_stps: no such key; nearest: n_steps"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -23,6 +24,7 @@ from a3c.run_folder import CHECKPOINTS, FolderInUseError, FolderLock
 from a3c.usage import UsageError
 
 FAILED = 1
+STOPPED = (128 + signal.SIGINT, -signal.SIGINT)  # of a run that saved at its end, or had not begun
 SHOWN = 12  # differences in the terminal; those that hold come first
 
 
@@ -166,7 +168,9 @@ class _Bar:
         """Draws what runs, and says what has ended."""
         for outcome in outcomes:
             self._ended += 1
-            how = "done" if outcome.status == 0 else f"failed with status {outcome.status}: {outcome.reason}"
+            how = f"failed with status {outcome.status}: {outcome.reason}"
+            if outcome.status in (0, *STOPPED):
+                how = "stopped" if outcome.status else "done"
             line = f"{self._ended} of {self._total}: {outcome.name}: {how}, {outcome.seconds:.0f} s"
             self._progress.console.print(line, highlight=False, markup=False, soft_wrap=True)
         self._progress.update(self._task, completed=self._ended, names=", ".join(names), refresh=True)

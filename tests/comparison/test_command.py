@@ -165,6 +165,8 @@ def test_a_signal_stops_the_runs_in_order_and_leaves_none(tmp_path, log, number)
         process.wait()
     assert process.returncode == 128 + number
     assert "stopped; the same command goes on" in said
+    assert said.count(": stopped, ") == 2
+    assert "failed" not in said
     assert [path.read_text() for path in output.glob("runs/**/stopped")] == [str(int(signal.SIGINT))] * 2
     assert len(started(log)) == 2
     assert alive(str(output)) == []

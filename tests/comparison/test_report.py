@@ -77,6 +77,16 @@ def test_what_is_not_there_is_not_told(tmp_path):
     assert "NStep in async: no difference can be told" in line or "GAE in async: no difference can be told" in line
 
 
+def test_intervals_alone_make_no_difference_hold(tmp_path):
+    """Of three runs they are too narrow: here both leave no difference out, and the test does not."""
+    make_runs(tmp_path, {"NStep": [153.3, 103.7, 66.5], "GAE": [18.2, 9.4, 9.3]})
+    (verdict,) = compare(find_runs([tmp_path])).final.verdicts
+    assert verdict.difference.low > 0
+    assert verdict.probability.low > 0.5
+    assert verdict.p_value > 0.05
+    assert not verdict.holds
+
+
 def test_with_fewer_than_three_seeds_no_interval_is_given(tmp_path):
     make_runs(tmp_path, {"NStep": [300, 301, 302], "GAE": [400, 401]})
     comparison = compare(find_runs([tmp_path]))

@@ -392,7 +392,7 @@ def test_row_36_a_name_is_that_of_the_folder_and_of_the_wandb_run_and_used_once(
 
     def make_logger(folder, **settings):
         given.update(settings)
-        return SimpleNamespace(run_id=None)
+        return SimpleNamespace(run_id=None, alert=print)
 
     def execute(run):
         run._attach({})

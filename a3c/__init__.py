@@ -30,7 +30,7 @@ _ROOMS = {
     "GreedyEvaluation": "a3c.callbacks",
     "BudgetBar": "a3c.callbacks",
     "EstimatorProbe": "a3c.callbacks",
-    "ProbePlan": "a3c.callbacks",
+    "ProbePlan": "a3c.probe_plan",
     "Agent": "a3c.agent",
     "load": "a3c.agent",
 }

@@ -13,8 +13,9 @@ from typing import Any, Literal, NoReturn
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from a3c.callbacks import Checkpoints, GreedyEvaluation, ProbePlan
+from a3c.callbacks import Checkpoints, GreedyEvaluation
 from a3c.module import A3C
+from a3c.probe_plan import ProbePlan
 from a3c.rollouts.datamodule import RolloutDataModule
 from a3c.screening import NotAllowedError, Screened, screen
 from a3c.tracking import WandbExtras

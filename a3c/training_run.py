@@ -29,7 +29,6 @@ from a3c.callbacks import (
     GreedyVideo,
     Histograms,
     Interruption,
-    ProbePlan,
     RunReport,
 )
 from a3c.callbacks.checkpoints import CheckpointSaveError
@@ -40,6 +39,7 @@ from a3c.guards import TrainingDivergedError
 from a3c.labels import label_of
 from a3c.loggers import MetricsFile
 from a3c.module import A3C
+from a3c.probe_plan import ProbePlan
 from a3c.resumption import Start, changes, check_same, find_start
 from a3c.rollouts.datamodule import RolloutDataModule
 from a3c.rollouts.pool import WorkerError

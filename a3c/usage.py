@@ -12,8 +12,8 @@ import torch
 from jsonargparse import ArgumentParser
 from torch.optim.lr_scheduler import LRScheduler
 
-from a3c.callbacks import ProbePlan
 from a3c.networks import ActorCritic
+from a3c.probe_plan import ProbePlan
 from a3c.returns import ReturnEstimator
 from a3c.schedules import Schedule
 

@@ -9,9 +9,9 @@ from helpers import COUNTDOWN, fit, make_network
 from torch.optim import SGD
 
 from a3c import A3C, GAE, EstimatorProbe, FullEpisode, L2Normalised, MLPActorCritic, NStep, ProbePlan, Targets, VTrace
-from a3c.callbacks.probe import joined
 from a3c.objective import Objective
 from a3c.probe import ask_all, compare, correlation, default_estimators, named
+from a3c.probe_plan import joined
 from a3c.returns import ReturnEstimator
 
 

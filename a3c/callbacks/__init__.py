@@ -5,7 +5,7 @@ from a3c.callbacks.divergence import DivergenceAlert
 from a3c.callbacks.evaluation import GreedyEvaluation
 from a3c.callbacks.histograms import Histograms
 from a3c.callbacks.interruption import Interruption
-from a3c.callbacks.probe import EstimatorProbe, ProbePlan
+from a3c.callbacks.probe import EstimatorProbe
 from a3c.callbacks.progress import BudgetBar
 from a3c.callbacks.report import RunReport
 from a3c.callbacks.video import GreedyVideo
@@ -19,6 +19,5 @@ __all__ = [
     "GreedyVideo",
     "Histograms",
     "Interruption",
-    "ProbePlan",
     "RunReport",
 ]

@@ -11,7 +11,7 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
 from a3c.comparison.analysis import compare
-from a3c.comparison.grid import BUDGET, ENV, INTERVAL, MODE, RETURNS, SEED, STOP, make_grid
+from a3c.comparison.grid import BUDGET, ENV, INTERVAL, MODE, RETURNS, SEED, STOP, env_folder, make_grid
 from a3c.comparison.grid_run import GridRun, default_jobs, report
 from a3c.comparison.ledger import Ledger
 from a3c.comparison.records import find_runs
@@ -48,7 +48,12 @@ def make_parser() -> OneLineParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--output", type=Path, metavar="DIR", help="the comparison's folder; the same command goes on in it")
+    add(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="the comparison's folder; the same command goes on in it (default: comparisons/ENV)",
+    )
     add("--returns", type=str, nargs="+", metavar="LABEL", help="estimators, e.g. NStep NStep:n_steps=20")
     add("--modes", type=str, nargs="+", metavar="MODE", help="update modes (default: async)")
     add("--env", type=str, nargs="+", metavar="ID", help="environments (default: CartPole-v1)")
@@ -100,9 +105,9 @@ def main(args: Sequence[str], train: Path, default_config: Path) -> int:
 
 
 def _check(options: Namespace, passed: Sequence[str]) -> None:
-    if options.output is None:
-        raise UsageError("output: got nothing, must be the comparison's folder")
-    if options.output.exists() and not options.output.is_dir():
+    if options.output is None and options["from"] is not None:
+        raise UsageError("output: got nothing, must be the folder for the report")
+    if options.output is not None and options.output.exists() and not options.output.is_dir():
         raise UsageError(f"output: got {str(options.output)!r}, must be a folder")
     for name in ("seeds", "jobs", "evaluate_every"):
         if options[name] is not None and options[name] < 1:
@@ -142,7 +147,9 @@ def axes_of(options: Namespace) -> dict[str, list[Any]]:
 
 def _run(options: Namespace, passed: Sequence[str], train: Path, default_config: Path, console: Console) -> int:
     configs = [f"--config={path}" for path in options.config]
-    grid = make_grid(axes_of(options), [*configs, *passed])
-    ledger = Ledger(options.output, [default_config, *options.config])
+    axes = axes_of(options)
+    grid = make_grid(axes, [*configs, *passed])
+    output = options.output or Path("comparisons", "+".join(map(env_folder, axes[ENV])))
+    ledger = Ledger(output, [default_config, *options.config])
     jobs = options.jobs or default_jobs(grid, passed)
-    return GridRun(grid, options.output, ledger, train, jobs, console).execute(options.restart_changed)
+    return GridRun(grid, output, ledger, train, jobs, console).execute(options.restart_changed)

@@ -56,7 +56,7 @@ class PlannedRun(NamedTuple):
     @property
     def folder(self) -> Path:
         """The run folder, within that of the comparison."""
-        return Path("runs", _env_folder(self.env), self.variant.slug, f"seed{self.seed}")
+        return Path("runs", env_folder(self.env), self.variant.slug, f"seed{self.seed}")
 
     @property
     def name(self) -> str:
@@ -201,5 +201,6 @@ def _flags_of(estimator: ReturnEstimator, key: str) -> Iterator[tuple[str, str]]
             yield f"{key}.{name}", word_of(value)
 
 
-def _env_folder(env: str) -> str:
+def env_folder(env: str) -> str:
+    """Gives a folder's name for an environment's id."""
     return "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in env).lstrip(".")

@@ -223,7 +223,7 @@ def test_runs_that_are_there_are_compared_without_running(tmp_path, log, capsys)
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "output: got nothing, must be the comparison's folder"),
+        (["--from", "."], "output: got nothing, must be the folder for the report"),
         (["--from", "none", "--output", "out"], "from: got 'none', must be a folder or a .wandb file that exists"),
         (["--from", ".", "--output", "out", "--seeds", "3"], "from: got with seeds, must be alone: nothing is run"),
         (["--from", ".", "--output", "out", "--", "--x=1"], "from: got with --x=1, must be alone: nothing is run"),
@@ -243,6 +243,13 @@ def test_what_cannot_be_done_ends_with_one_line_and_nothing_started(tmp_path, lo
     assert err.count("\n") == 1
     assert started(log) == []
     assert not (tmp_path / "out").exists()
+
+
+def test_without_a_folder_the_environment_names_it(tmp_path, log, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert compare("--returns", "NStep", "--seeds", "1", "--max_env_steps", "1000") == 0
+    assert len(started(log)) == 1
+    assert (tmp_path / "comparisons" / "CartPole-v1" / "report.html").is_file()
 
 
 def test_a_folder_in_which_another_comparison_runs_is_refused(tmp_path, log, capsys):

@@ -16,7 +16,6 @@ from typing import Any
 import yaml
 from lightning.pytorch.cli import LightningCLI
 from rich.console import Console
-from rich.table import Table
 
 from a3c.agent import read_checkpoint
 from a3c.blueprint import describe
@@ -24,39 +23,31 @@ from a3c.callbacks import (
     BudgetBar,
     Checkpoints,
     DivergenceAlert,
-    EstimatorProbe,
     GreedyEvaluation,
-    GreedyVideo,
-    Histograms,
     Interruption,
     RunReport,
 )
 from a3c.callbacks.checkpoints import CheckpointSaveError
 from a3c.callbacks.interruption import Interrupted, requeue
-from a3c.checkpoints import BEST, LAST, DamagedCheckpointError, load, present, tidy
+from a3c.checkpoints import BEST, DamagedCheckpointError, load, present, tidy
 from a3c.envs import EnvError
+from a3c.extras import Extras
 from a3c.guards import TrainingDivergedError
 from a3c.labels import label_of
+from a3c.last_words import print_summary
 from a3c.loggers import MetricsFile
 from a3c.module import A3C
-from a3c.probe_plan import ProbePlan
 from a3c.resumption import Start, changes, check_same, find_start
 from a3c.rollouts.datamodule import RolloutDataModule
 from a3c.rollouts.pool import WorkerError
 from a3c.rollouts.watch import HangError
-from a3c.run_folder import CHECKPOINTS, METRICS, VIDEOS, FolderInUseError, FolderLock, logging_to, rewind, save_config
-from a3c.tracking import RunTracker, WandbExtras, make_wandb_logger
+from a3c.run_folder import CHECKPOINTS, METRICS, FolderInUseError, FolderLock, logging_to, rewind, save_config
+from a3c.tracking import RunTracker, make_wandb_logger
 from a3c.usage import UsageError
 
 FAILED = 1
 # Their message says it all.
 PLAIN_ERRORS = (WorkerError, EnvError, HangError, CheckpointSaveError, TrainingDivergedError)
-
-# Of the summary, what an artifact says of its checkpoints.
-IN_ARTIFACT = (
-    *("env", "estimator", "mode", "seed", "env_steps", "updates"),
-    *("train_return_mean", "eval_return_mean", "best_eval_return_mean"),
-)
 
 log = logging.getLogger(__name__)
 
@@ -97,14 +88,7 @@ class TrainingRun:
             self.module.check_run(self.data.max_env_steps, self.data.learners)
         except ValueError as error:
             raise UsageError(f"model.{error}") from error
-        self.video = _make_video(cli.config["video_every"], self.data)
-        self.probe = _make_probe(cli.config_init["probe"], self.data.mode)
-        self.extras: WandbExtras = cli.config_init["wandb"]
-        if self.extras.histograms_every is not None and self.data.mode == "hogwild":
-            raise UsageError(
-                f"wandb.histograms_every: got {self.extras.histograms_every} in mode hogwild, must be null there: "
-                "workers take the gradients, and the Trainer sees none"
-            )
+        self._extras = Extras(cli.config_init["probe"], cli.config["video_every"], cli.config_init["wandb"], self.data)
         self._described: dict[str, Any] = {}  # what the checkpoint says of its run
         self._tracker: RunTracker | None = None
         self.start = self._find_start()
@@ -114,8 +98,6 @@ class TrainingRun:
         except FolderInUseError as error:
             raise UsageError(f"run_dir: {error}") from error
         self.checkpoints.folder = self.folder / CHECKPOINTS
-        if self.video is not None:
-            self.video.folder = self.folder / VIDEOS
         self.interruption = Interruption()
         self.report = RunReport(self.folder, self.evaluation, self.start.checkpoint)
 
@@ -223,7 +205,8 @@ class TrainingRun:
             self._say_why(error)
         with suppress(Interrupted):
             if self.report.summary and status == 0:
-                self._print_summary()
+                going_on = self.interruption.signal is not None
+                print_summary(self.report.summary, self.folder, going_on, self._console)
         return status
 
     def _say_why(self, error: BaseException) -> None:
@@ -240,18 +223,8 @@ class TrainingRun:
         """Stops the workers, and W&B."""
         self.data.close()
         if self._tracker is not None:
-            if self.extras.artifacts:
-                self._keep_checkpoints(self._tracker)
+            self._extras.keep_checkpoints(self._tracker, self.checkpoints.folder, self.report.summary)
             self._tracker.finish(self._status(status), self.report.summary)
-
-    def _keep_checkpoints(self, tracker: RunTracker) -> None:
-        files = {Path(name).stem: self.checkpoints.folder / name for name in (LAST, BEST)}
-        files = {alias: file for alias, file in files.items() if file.is_file()}
-        metadata = {key: self.report.summary.get(key) for key in IN_ARTIFACT}
-        for alias, file in files.items():
-            with suppress(ValueError):  # a damaged one is kept as it is
-                metadata[f"{alias}_env_steps"] = read_checkpoint(file)[0].get("env_steps")
-        tracker.log_checkpoints(files, metadata)
 
     def _go_on_in_folder(self) -> None:
         """Makes the folder what it was when the checkpoint was saved."""
@@ -291,59 +264,9 @@ class TrainingRun:
         self.trainer.loggers = [MetricsFile(self.folder / METRICS), self._tracker]
         callbacks: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]
         callbacks.insert(0, self.interruption)
-        if self.video is not None:
-            callbacks.append(self.video)
-        callbacks += [] if self.probe is None else [self.probe]
+        callbacks += self._extras.callbacks(self.folder)
         callbacks += [DivergenceAlert(self._tracker.alert)]
-        callbacks += [] if self.extras.histograms_every is None else [Histograms(self.extras.histograms_every)]
         callbacks += [self.checkpoints, self.report, BudgetBar()]
-
-    def _print_summary(self) -> None:
-        summary = self.report.summary
-        table = Table(title=f"{summary['env']} · {summary['estimator']} · {summary['mode']} · seed {summary['seed']}")
-        table.add_column("what")
-        table.add_column("figure", justify="right")
-        for what, figure in _rows(summary):
-            table.add_row(what, figure)
-        self._console.print(table)
-        self._console.print(f"run folder:     {self.folder}", soft_wrap=True)
-        if self.interruption.signal is not None:
-            self._console.print(f"to go on:       --ckpt_path last --run_dir {self.folder}", soft_wrap=True)
-        picture = self.folder / "learning_curve.png"
-        if picture.exists():
-            self._console.print(f"learning curve: {picture}", soft_wrap=True)
-        elif not summary["interrupted"]:
-            self._console.print(
-                "nothing was trained: the checkpoint's budget is used up; give a larger one to go on", soft_wrap=True
-            )
-        offline = [str(path) for path in sorted(self.folder.glob("wandb/offline-run-*"))]  # several after a resume
-        if offline:
-            self._console.print(f"in the terminal: wandb leet {offline[-1]}", soft_wrap=True)
-            self._console.print(f"to your account: wandb sync {' '.join(offline)}", soft_wrap=True)
-
-
-def _make_video(every_env_steps: int | None, data: RolloutDataModule) -> GreedyVideo | None:
-    """Makes the callback that records videos, if any are wanted, and has the environment draw a picture first."""
-    if every_env_steps is None:
-        return None
-    try:
-        video = GreedyVideo(Path(VIDEOS), every_env_steps)  # its folder follows, once there is one
-        video.check(data.env, data.policy.timeout or math.inf)
-    except ValueError as error:
-        raise UsageError(f"video_every: {str(error).removeprefix('env: ')}") from error
-    return video
-
-
-def _make_probe(wanted: ProbePlan | bool, mode: str) -> EstimatorProbe | None:
-    """Makes the probe that is asked for, and refuses one that would see no batches."""
-    if not wanted:
-        return None
-    if mode == "hogwild":
-        raise UsageError(
-            "probe: got true in mode hogwild, must be false there: workers learn by themselves, and the Trainer sees "
-            "no batches"
-        )
-    return EstimatorProbe(wanted if isinstance(wanted, ProbePlan) else None)
 
 
 def _check_name(name: str | None, folder: str | None) -> None:
@@ -356,34 +279,3 @@ def _check_name(name: str | None, folder: str | None) -> None:
         raise UsageError(
             f"run_name: got {name!r}, must be 1 to 100 letters, digits, '.', '_' and '-', and not begin with '.'"
         )
-
-
-def _rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
-    rows = [
-        ("env steps", f"{summary['env_steps']:,}"),
-        ("updates", f"{summary['updates']:,}"),
-        ("episodes", f"{summary['episodes']:,}"),
-        ("training", f"{summary['train_seconds']:.2f} s"),
-        ("speed", f"{summary['env_steps_per_second']:,.0f} env steps/s"),
-        ("policy lag, mean and most", f"{summary['policy_lag_mean'] or 0:.2f}, {summary['policy_lag_max']} updates"),
-    ]
-    if summary["eval_return_mean"] is not None:
-        mean, spread = summary["eval_return_mean"], summary["eval_return_std"]
-        rows.append((f"greedy return, {summary['eval_episodes']} fresh episodes", f"{mean:.1f} ± {spread:.1f}"))
-    if summary["solved_at_env_steps"] is not None:
-        steps, seconds = summary["solved_at_env_steps"], summary["solved_at_seconds"]
-        rows.append(("solved after", f"{steps:,} env steps, {seconds:.2f} s"))
-    else:
-        rows.append(("solved", "no"))
-    if summary["worker_exit_codes"]:
-        rows.append(("exit codes of the workers", " ".join(map(str, summary["worker_exit_codes"]))))
-    if summary["worker_deaths"]:
-        rows.append(
-            ("workers that died, and were replaced", f"{summary['worker_deaths']}, {summary['worker_restarts']}")
-        )
-    if summary["dropped_env_steps"]:
-        reasons = ", ".join(f"{reason} {steps:,}" for reason, steps in summary["dropped_by_reason"].items() if steps)
-        rows.append(("env steps dropped", reasons))
-    if summary["interrupted"]:
-        rows.append(("ended by", "a signal, before the budget"))
-    return rows

@@ -17,6 +17,8 @@ MAIN_PROCESS = {
     "a3c.module",
     "a3c.cli",
     "a3c.training_run",
+    "a3c.extras",
+    "a3c.last_words",
     "a3c.loggers",
     "a3c.tracking",
     "a3c.wandb_service",

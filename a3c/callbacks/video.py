@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import wandb
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -16,7 +16,9 @@ from a3c.callbacks.evaluation import seed_of
 from a3c.envs import EnvError, EnvSpec
 from a3c.rollouts.random_states import global_states, set_global_states
 from a3c.rollouts.watch import HangError, StepWatch
-from a3c.video import Recorder, make_drawn
+
+if TYPE_CHECKING:  # ffmpeg and pictures only for those who ask for videos
+    from a3c.video import Recorder
 
 _log = logging.getLogger(__name__)
 
@@ -54,6 +56,8 @@ class GreedyVideo(Callback):
         Raises:
             EnvError: it cannot be made, or cannot draw itself.
         """
+        from a3c.video import make_drawn
+
         try:
             with _random_states_kept(), StepWatch(timeout, "its first picture"):
                 make_drawn(env, "rgb_array").close()
@@ -77,6 +81,8 @@ class GreedyVideo(Callback):
             self._record(trainer, pl_module, data)
 
     def _record(self, trainer: Trainer, module: Any, data: Any) -> None:
+        from a3c.video import Recorder
+
         env_steps = data.progress.env_steps
         path = self.folder / f"env_steps-{env_steps:09d}.mp4"
         with (

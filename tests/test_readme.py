@@ -5,9 +5,12 @@ import shlex
 import sys
 from pathlib import Path
 
+import evaluate
 import pytest
 
 from a3c import cli
+from a3c.comparison import command as comparison
+from a3c.comparison.grid import make_grid
 
 ROOT = Path(__file__).parent.parent
 CONFIG = ROOT / "configs" / "cartpole.yaml"
@@ -18,9 +21,9 @@ def blocks(language):
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
-def commands():
+def commands(script="train"):
     lines = [line for block in blocks("sh") for line in block.splitlines()]
-    return [line for line in lines if line.startswith("python scripts/train.py")]
+    return [line for line in lines if line.startswith(f"python scripts/{script}.py")]
 
 
 @pytest.fixture
@@ -45,6 +48,17 @@ def test_every_command_of_the_readme_is_accepted(here, monkeypatch, command):
     monkeypatch.setattr(cli.TrainingRun, "execute", lambda run: ran.append(run.estimator) or 0)
     assert cli.main(CONFIG, [*shlex.split(command)[2:], "--run_dir", "run"]) == 0
     assert ran
+
+
+@pytest.mark.parametrize("command", commands("compare"))
+def test_every_comparison_of_the_readme_is_a_grid(command):
+    options = comparison.make_parser().parse_args(shlex.split(command)[2:])
+    assert len(make_grid(comparison.axes_of(options)).runs) > 1
+
+
+@pytest.mark.parametrize("command", commands("evaluate"))
+def test_every_evaluation_of_the_readme_is_accepted(command):
+    assert evaluate.make_parser().parse_args(shlex.split(command)[2:]).path == "runs/first"
 
 
 def test_the_estimator_of_ones_own_trains(here):

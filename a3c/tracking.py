@@ -246,6 +246,9 @@ def make_wandb_logger(
     os.environ.setdefault("WANDB_SILENT", "true")
     # W&B's reports on itself: sent at the interpreter's end, which waits 10 s for a server that is silent.
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    own_tags = _tags(os.environ.pop("WANDB_TAGS", "").split(","))
+    if own_tags:
+        os.environ["WANDB_TAGS"] = ",".join(own_tags)  # W&B reads it too, and raises at what it does not take
     patience = Patience()
 
     def start(wandb_mode: str) -> wandb.Run:
@@ -256,7 +259,7 @@ def make_wandb_logger(
             group=os.environ.get("WANDB_RUN_GROUP") or f"{env}/{estimator}",
             job_type=os.environ.get("WANDB_JOB_TYPE") or f"{estimator} · {mode}",
             name=name or f"{estimator}-{mode}-s{seed}",
-            tags=_tags([env, estimator, mode, *os.environ.get("WANDB_TAGS", "").split(",")]),
+            tags=_tags([env, estimator, mode, *own_tags]),
             config=dict(config),
             id=run_id,
             resume="allow" if run_id else None,

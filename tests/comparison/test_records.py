@@ -211,3 +211,5 @@ def test_group_job_type_and_tags_of_the_environment_are_respected(tmp_path, monk
     assert run["tags"] == ["E", "GAE:lambda_=0.9", "sync", "compare"]
     long = run_of(tmp_path / "long", "L2Normalised:estimator=(VTrace:n_steps=16,rho_clip=0.9,c_clip=0.5)")
     assert all(len(tag) <= 64 for tag in long["tags"])  # W&B refuses the whole run for a longer one
+    monkeypatch.setenv("WANDB_TAGS", f",,{'x' * 80}, ")
+    assert run_of(tmp_path / "odd")["tags"] == ["E", "GAE:lambda_=0.9", "sync", "x" * 64]

@@ -22,6 +22,7 @@ from a3c.wandb_service import END, PATIENCE, Patience, check_writable, choose_mo
 
 PROJECT = "a3c"
 START = 4.5  # seconds that a run waits for a start online
+START_OFFLINE = 9.0  # for one that needs nobody but this machine, which may be busy
 BACKLOG = 2000  # jobs that may wait for W&B
 MOST_ALERTS = 5  # of one run
 TITLE, TEXT = 63, 1000  # characters of an alert
@@ -307,7 +308,7 @@ def _start_somehow(start: Callable[[str], wandb.Run], folder: Path, patience: Pa
             mode = "offline"
     if mode == "offline":
         try:
-            return patience.wait(lambda: start(mode), spare=1.0)
+            return Patience(START_OFFLINE).wait(lambda: start(mode))
         except Exception as error:
             _log.warning("W&B is left out of this run, it did not start: %s", _plain(error))
             let_go(patience)

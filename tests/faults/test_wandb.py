@@ -15,6 +15,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from harness import SLACK
 from wandb_server import WandbServer
 
 from a3c.cli import main
@@ -151,7 +152,8 @@ def test_row_34_an_unreachable_server_makes_the_run_offline(tmp_path, fault):
         with tracked(tmp_path, online(url)) as program:
             program.log(50)
             said = program.end()
-    assert program.started["start"] + said["finish"] + said["exit"] < DELAY
+    # Its start offline, for which nobody waits in vain, is within this time as well.
+    assert program.started["start"] + said["finish"] + said["exit"] < DELAY + SLACK
     assert program.errors.count("offline, for wandb sync") == len(program.errors.splitlines()) == 1
     assert len(history_of(*tmp_path.glob("wandb/offline-run-*"))) == 50
     assert len(rows_of(tmp_path / "metrics.csv")) == 50

@@ -66,19 +66,6 @@ def text_of(value: Any) -> str:
         return str(value)
 
 
-def flags(label: str, key: str = "--model.returns") -> list[str]:
-    """Gives the words that ask ``scripts/train.py`` for the estimator of a label.
-
-    Raises:
-        ValueError: it has no such estimator; its values are left for ``train.py`` to judge.
-    """
-    cls, arguments = _split(label)
-    words = [key, cls.__name__ if cls.__name__ in OWN else f"{cls.__module__}.{cls.__qualname__}"]
-    for name, text in arguments.items():
-        words += flags(_unwrapped(text), f"{key}.{name}") if _is_estimator(cls, name) else [f"{key}.{name}", text]
-    return words
-
-
 def _split(label: str) -> tuple[type[ReturnEstimator], dict[str, str]]:
     """Gives a label's class, and its arguments as they were typed."""
     name, _, rest = label.partition(":")

@@ -9,6 +9,7 @@ os.environ["WANDB_SILENT"] = "true"
 
 import logging
 import multiprocessing
+import sys
 import warnings
 
 import pytest
@@ -26,3 +27,12 @@ def no_worker_left():
     yield
     left = multiprocessing.active_children()
     assert not left, f"left behind: {left}"
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty folder in which the command line is typed."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    return tmp_path

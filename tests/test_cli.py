@@ -26,14 +26,6 @@ TRAIN = [sys.executable, str(ROOT / "scripts" / "train.py")]
 SMALL = ["--data.max_env_steps", "4000", "--data.envs_per_worker", "8", "--evaluation.every_env_steps", "2000"]
 
 
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["train.py"])
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    return tmp_path
-
-
 def run_folder(here):
     (folder,) = (path.parent for path in here.glob("runs/**/config.yaml"))
     return folder

@@ -1,9 +1,9 @@
-"""Labels: parsed, shown and turned into flags, and one line for what is wrong with them."""
+"""Labels: parsed and shown, and one line for what is wrong with them."""
 
 import pytest
 
 from a3c import GAE, FullEpisode, L2Normalised, NStep, VTrace
-from a3c.labels import flags, label_of, parse
+from a3c.labels import label_of, parse
 
 
 @pytest.mark.parametrize(
@@ -33,17 +33,6 @@ def test_defaults_that_are_typed_are_left_out():
 def test_a_class_of_ones_own_goes_by_its_import_path():
     label = "poisoned.PoisonedNStep"
     assert label_of(parse(label)) == label
-    assert flags(label) == ["--model.returns", label]
-
-
-def test_flags_are_those_of_train():
-    assert flags("GAE:lambda_=0.9,n_steps=5") == [
-        *("--model.returns", "GAE", "--model.returns.lambda_", "0.9", "--model.returns.n_steps", "5")
-    ]
-    assert flags("L2Normalised:estimator=(NStep:n_steps=5)") == [
-        *("--model.returns", "L2Normalised", "--model.returns.estimator", "NStep"),
-        *("--model.returns.estimator.n_steps", "5"),
-    ]
 
 
 @pytest.mark.parametrize(

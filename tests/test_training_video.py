@@ -2,7 +2,6 @@
 
 import csv
 import random
-import sys
 import time
 from pathlib import Path
 
@@ -172,14 +171,6 @@ def test_a_run_that_goes_on_has_no_videos_beyond_its_checkpoint(tmp_path, caplog
 
 
 # ---------------------------------------------------------------- the flag
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["train.py"])
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    return tmp_path
 
 
 @pytest.mark.parametrize(

@@ -146,16 +146,24 @@ def test_runs_under_other_settings_are_refused_or_begun_anew(tmp_path, log, caps
     assert row["budget"] == "2000"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
-def test_a_signal_stops_the_runs_in_order_and_leaves_none(tmp_path, log, number):
-    output = tmp_path / "out"
-    process = subprocess.Popen(
-        [sys.executable, "-c", f"import sys; from a3c.comparison.command import main; from pathlib import Path; "
-         f"sys.exit(main(sys.argv[1:], Path({str(QUICK)!r}), Path({str(CONFIG)!r})))", *GRID, "--output", str(output)],
+def started_apart(output):
+    """The command in a process of its own, whose runs wait to be told to stop."""
+    code = (
+        "import sys; from a3c.comparison.command import main; from pathlib import Path; "
+        f"sys.exit(main(sys.argv[1:], Path({str(QUICK)!r}), Path({str(CONFIG)!r})))"
+    )
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *GRID, "--output", str(output)],
         env={**os.environ, "QUICK_TRAIN": "wait"},
         stdout=subprocess.PIPE,
         text=True,
-    )  # fmt: skip
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_a_signal_stops_the_runs_in_order_and_leaves_none(tmp_path, log, number):
+    output = tmp_path / "out"
+    process = started_apart(output)
     try:
         wait_for(lambda: len(list(output.glob("runs/**/*.ready"))) == 2)
         process.send_signal(number)
@@ -174,17 +182,12 @@ def test_a_signal_stops_the_runs_in_order_and_leaves_none(tmp_path, log, number)
 
 def test_runs_are_told_to_stop_when_the_command_is_killed(tmp_path, log):
     output = tmp_path / "out"
-    process = subprocess.Popen(
-        [sys.executable, "-c", f"import sys; from a3c.comparison.command import main; from pathlib import Path; "
-         f"sys.exit(main(sys.argv[1:], Path({str(QUICK)!r}), Path({str(CONFIG)!r})))", *GRID, "--output", str(output)],
-        env={**os.environ, "QUICK_TRAIN": "wait"},
-        stdout=subprocess.DEVNULL,
-    )  # fmt: skip
+    process = started_apart(output)
     try:
         wait_for(lambda: len(list(output.glob("runs/**/*.ready"))) == 2)
     finally:
         process.kill()
-        process.wait()
+        process.communicate()
     wait_for(lambda: alive(str(output)) == [])
     assert len(list(output.glob("runs/**/stopped"))) == 2
 

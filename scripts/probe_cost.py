@@ -4,6 +4,7 @@
 """
 
 import argparse
+import logging
 import os
 import tempfile
 import time
@@ -39,6 +40,8 @@ def seconds_of(every: int, n_steps: int, env_steps: int) -> float:
     from a3c import A3C, EstimatorProbe, MLPActorCritic, NStep, ProbePlan, RolloutDataModule
     from a3c.loggers import MetricsFile
 
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     torch.set_num_threads(1)
     torch.manual_seed(1)
     times: list[float] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from a3c.comparison.analysis import Comparison, Score, Verdict
-from a3c.comparison.statistics import LEAST_RUNS, RESAMPLES, Estimate
+from a3c.comparison.statistics import LEAST_RUNS, LEAST_TRIMMED, RESAMPLES, Estimate
 
 METHOD = (
     f"IQM is the interquartile mean over runs: a quarter of them is cut at each end (whole runs: none of 3, one at "
@@ -14,7 +14,8 @@ METHOD = (
     "first weights they have little in common. Runs that failed to learn stay in.",
     "Probability of improvement is Mann and Whitney's U / (n·m): how often a run of the one scores higher than a run "
     "of the other, ties as one half; with several environments, their mean.",
-    "A difference holds if Yuen's test of the trimmed means (25 %; with several environments Stouffer's combination) "
+    f"A difference holds if Welch's t-test (from {LEAST_TRIMMED} runs each on Yuen's, which trims 25 % at each end; with "
+    "several environments Stouffer's combination) "
     "has a p-value of at most 0.05 after Holm's adjustment for the number of pairs of its group, and both intervals "
     "lie on one side of no difference. A group is all estimators within a mode, or all modes of an estimator; each "
     "group, and each score, is adjusted by itself. The intervals themselves are not adjusted, and with few runs they "

@@ -57,13 +57,23 @@ def test_fewer_than_three_runs_give_no_interval():
     assert score([LOW[:3]]).has_interval
 
 
-def test_the_p_value_is_yuens_on_both_sides():
+def test_the_p_value_of_few_runs_is_welchs_on_both_sides():
     ours, theirs = np.array([1.0, 5, 6, 8, 20]), np.array([4.0, 7, 9, 12, 13])
-    expected = stats.ttest_ind(ours, theirs, equal_var=False, trim=0.25).pvalue
+    expected = stats.ttest_ind(ours, theirs, equal_var=False).pvalue
     assert p_value([ours], [theirs]) == pytest.approx(expected)
     assert p_value([theirs], [ours]) == pytest.approx(expected)
     assert p_value([HIGH, HIGH], [LOW, LOW]) < p_value([HIGH], [LOW])  # two environments say more
     assert p_value([HIGH, LOW], [LOW, HIGH]) == pytest.approx(1)  # or the opposite of each other
+
+
+def test_from_ten_runs_on_one_that_failed_does_not_hide_the_others():
+    ours, theirs = np.arange(10.0) + 10, np.arange(10.0)
+    ours[3] = -200
+    assert p_value([ours], [theirs]) == pytest.approx(
+        stats.ttest_ind(ours, theirs, equal_var=False, trim=0.25).pvalue
+    )
+    assert p_value([ours], [theirs]) < 0.01
+    assert p_value([ours[:9]], [theirs]) > 0.1
 
 
 def test_samples_without_spread_are_the_same_or_differ():

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -116,6 +116,25 @@ def screen(config: Path, args: Sequence[str]) -> Screened:
     return Screened(tuple(args), allow)
 
 
+def screen_values(file: Path, values: Mapping[str, Any], args: Sequence[str]) -> None:
+    """Checks what a file sets, where it is going to be used as if it had been typed.
+
+    Args:
+        file: where the values come from.
+        values: by key of train.py.
+        args: words of the command line, whose `--allow` counts.
+
+    Raises:
+        NotAllowedError: the file, the key, what was given, what is allowed.
+    """
+    try:
+        screening = _Screening(checked_prefixes([value for key, value in _words(args) if key == "allow"]))
+    except ValueError as error:
+        raise NotAllowedError(str(error)) from error
+    for key, value in values.items():
+        screening.walk(value, key, file.absolute())
+
+
 def _words(args: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Gives the words of a command line, each with the flag that it belongs to."""
     key = ""
@@ -172,7 +191,7 @@ class _Screening:
         """Looks at a word of the command line: only files within it are checked."""
         if key == "config" and value != "-" and not (_as_file(value, Path.cwd()) or isinstance(_load(value), dict)):
             raise NotAllowedError(f"config: got {value!r}, must be a file that exists")
-        self._walk(value, key, None)
+        self.walk(value, key, None)
 
     def read(self, file: Path, key: str) -> None:
         """Checks a file whose content stands at a key; "" for a whole config."""
@@ -190,19 +209,20 @@ class _Screening:
                 raise NotAllowedError(f"{_short(file)}: got no plain YAML: {' '.join(str(error).split())}") from error
             return  # the parser takes the file's name for text
         if isinstance(content, (dict, list, str)):
-            self._walk(content, key, file)
+            self.walk(content, key, file)
 
-    def _walk(self, value: Any, key: str, file: Path | None) -> None:
+    def walk(self, value: Any, key: str, file: Path | None) -> None:
+        """Looks at a value that stands at a key, in a file or, without one, on the command line."""
         self._values += 1
         if self._values > MOST_VALUES:
             raise NotAllowedError(f"config: got more than {MOST_VALUES} values")
         if isinstance(value, dict):
             prefix = "" if key in ("", "config") else f"{key}."
             for name, item in value.items():
-                self._walk(item, f"{prefix}{name}", file)
+                self.walk(item, f"{prefix}{name}", file)
         elif isinstance(value, (list, tuple, set)):
             for item in value:
-                self._walk(item, key, file)
+                self.walk(item, key, file)
         elif isinstance(value, str):
             self._check(value.strip(), key, file)
 
@@ -215,7 +235,7 @@ class _Screening:
                 return self.read(nested, "" if key == "config" else key)
             content = _load(text)  # the parser also reads text as YAML, within YAML too
             if isinstance(content, (dict, list)):
-                return self._walk(content, key, file)
+                return self.walk(content, key, file)
         if file is not None:
             try:
                 self._check_word(text, key)

@@ -260,13 +260,11 @@ def machine() -> Record:
     """Says what the figures were measured on."""
     import torch
 
-    model = "unknown"
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else ():
-        if line.startswith("model name"):
-            model = line.partition(":")[2].strip()
+    from a3c.machine import cpu_model
+
     return {
         "part": "machine",
-        "cpu": model,
+        "cpu": cpu_model(),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         "torch": torch.__version__,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,11 +17,11 @@ from a3c.comparison.grid_run import GridRun, default_jobs, report
 from a3c.comparison.ledger import Ledger
 from a3c.comparison.records import find_runs
 from a3c.comparison.schedule import USAGE_ERROR
-from a3c.comparison.sweep import read_sweep
+from a3c.comparison.sweep import read_sweep, read_yaml
 from a3c.usage import UsageError, explain
 
 EVALUATIONS = 30  # of a run, where nobody says how far apart
-# What a grid is made of where neither a flag nor a sweep says so.
+# What a grid is made of where no flag, sweep or config says so.
 DEFAULTS: dict[str, list[Any]] = {
     RETURNS: ["FullEpisode", "NStep", "GAE", "VTrace"],
     MODE: ["async"],
@@ -28,6 +29,7 @@ DEFAULTS: dict[str, list[Any]] = {
     SEED: [1, 2, 3, 4, 5],
     BUDGET: [300_000],
 }
+CONFIGURED = (MODE, ENV, BUDGET, INTERVAL)  # of which a config of train.py may set the one value
 FLAGS = {"returns": RETURNS, "modes": MODE, "env": ENV, "max_env_steps": BUDGET, "evaluate_every": INTERVAL}
 
 
@@ -55,16 +57,16 @@ def make_parser() -> OneLineParser:
         help="the comparison's folder; the same command goes on in it (default: comparisons/ENV)",
     )
     add("--returns", type=str, nargs="+", metavar="LABEL", help="estimators, e.g. NStep NStep:n_steps=20")
-    add("--modes", type=str, nargs="+", metavar="MODE", help="update modes (default: async)")
-    add("--env", type=str, nargs="+", metavar="ID", help="environments (default: CartPole-v1)")
+    add("--modes", type=str, nargs="+", metavar="MODE", help="update modes (default: the config's, or async)")
+    add("--env", type=str, nargs="+", metavar="ID", help="environments (default: the config's, or CartPole-v1)")
     add("--seeds", type=int, metavar="N", help="seeds 1 to N (default: 5)")
     add("--seed_list", type=int, nargs="+", metavar="SEED", help="seeds, one by one, instead of --seeds")
-    add("--max_env_steps", type=int, metavar="N", help="budget of each run (default: 300,000)")
+    add("--max_env_steps", type=int, metavar="N", help="budget of each run (default: the config's, or 300,000)")
     add(
         "--evaluate_every",
         type=int,
         metavar="N",
-        help=f"env steps between evaluations (default: budget / {EVALUATIONS})",
+        help=f"env steps between evaluations (default: the config's, or budget / {EVALUATIONS})",
     )
     add("--jobs", type=int, metavar="N", help="runs at a time (default: as the cores allow)")
     add("--config", type=Path, nargs="+", metavar="FILE", default=[], help="configs of train.py, for every run")
@@ -90,15 +92,16 @@ def main(args: Sequence[str], train: Path, default_config: Path) -> int:
     words = list(args)
     cut = words.index("--") if "--" in words else len(words)
     console = Console()
+    command = shlex.join(["python", "scripts/compare.py", *words])
     try:
         options = make_parser().parse_args(words[:cut])
         _check(options, words[cut + 1 :])
         if options["from"] is not None:
             comparison = compare(find_runs(options["from"]))
             options.output.mkdir(parents=True, exist_ok=True)
-            report(comparison, options.output, console)
+            report(comparison, options.output, console, origin=f"Made by: {command}.")
             return 0
-        return _run(options, words[cut + 1 :], train, default_config, console)
+        return _run(options, words[cut + 1 :], train, default_config, console, command)
     except UsageError as error:
         sys.stderr.write(f"compare.py: error: {error}\n")
         return USAGE_ERROR
@@ -121,13 +124,20 @@ def _check(options: Namespace, passed: Sequence[str]) -> None:
             raise UsageError(f"from: got with {given[0] if given else passed[0]}, must be alone: nothing is run")
 
 
-def axes_of(options: Namespace) -> dict[str, list[Any]]:
-    """Gives the axes of the grid that the flags, and the sweep file, ask for.
+def axes_of(options: Namespace, passed: Sequence[str] = ()) -> dict[str, list[Any]]:
+    """Gives the axes of the grid that the flags, the sweep file and then the configs ask for.
+
+    Args:
+        options: the parsed flags.
+        passed: what goes to train.py; its `--allow` says whom the files may name.
 
     Raises:
-        UsageError: a flag and the sweep set the same.
+        UsageError: a flag and the sweep set the same, or a file cannot be read or says what a file may not.
     """
-    axes: dict[str, list[Any]] = {} if options.sweep is None else read_sweep(options.sweep)
+    axes: dict[str, list[Any]] = {}
+    if options.sweep is not None:
+        axes = read_sweep(options.sweep)
+        _screen(options.sweep, axes, passed)
     flags = {FLAGS[name]: options[name] for name in FLAGS if options[name] is not None}
     if options.seeds is not None or options.seed_list is not None:
         flags[SEED] = options.seed_list or list(range(1, options.seeds + 1))
@@ -135,6 +145,8 @@ def axes_of(options: Namespace) -> dict[str, list[Any]]:
         if key in axes:
             raise UsageError(f"sweep: {options.sweep} sets {key}, so it must not be given by a flag")
         axes[key] = given if isinstance(given, list) else [given]
+    for key, value in _configured(options.config, passed).items():
+        axes.setdefault(key, [value])
     for key, values in DEFAULTS.items():
         if key == RETURNS and options.sweep is not None:
             values = ["NStep"]
@@ -145,11 +157,38 @@ def axes_of(options: Namespace) -> dict[str, list[Any]]:
     return axes
 
 
-def _run(options: Namespace, passed: Sequence[str], train: Path, default_config: Path, console: Console) -> int:
+def _screen(file: Path, values: Mapping[str, Any], passed: Sequence[str]) -> None:
+    """Refuses what a file may not say: as flags of a run, its words would pass for the user's own."""
+    from a3c.screening import NotAllowedError, screen_values  # Lightning, which only files need
+
+    try:
+        screen_values(file, values, passed)
+    except NotAllowedError as error:
+        raise UsageError(str(error)) from error
+
+
+def _configured(paths: Sequence[Path], passed: Sequence[str]) -> dict[str, Any]:
+    """Gives what configs set of that which is otherwise set by flags of a comparison; a later file goes before."""
+    found = {}
+    for path in paths:
+        config = read_yaml(path, "config")
+        for key in CONFIGURED:
+            value = config
+            for part in key.split("."):
+                value = value.get(part) if isinstance(value, dict) else None
+            if value is not None:
+                _screen(path, {key: value}, passed)
+                found[key] = value
+    return found
+
+
+def _run(
+    options: Namespace, passed: Sequence[str], train: Path, default_config: Path, console: Console, command: str
+) -> int:
     configs = [f"--config={path}" for path in options.config]
-    axes = axes_of(options)
+    axes = axes_of(options, passed)
     grid = make_grid(axes, [*configs, *passed])
     output = options.output or Path("comparisons", "+".join(map(env_folder, axes[ENV])))
     ledger = Ledger(output, [default_config, *options.config])
     jobs = options.jobs or default_jobs(grid, passed)
-    return GridRun(grid, output, ledger, train, jobs, console).execute(options.restart_changed)
+    return GridRun(grid, output, ledger, train, jobs, console, command).execute(options.restart_changed)

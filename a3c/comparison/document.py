@@ -15,6 +15,7 @@ h1 { font-size: 1.7rem } h2 { font-size: 1.25rem; margin-top: 2.4rem; border-bot
 table { border-collapse: collapse; margin: 1rem 0; font-size: .92rem; display: block; overflow-x: auto }
 th, td { padding: .3rem .7rem; border-bottom: 1px solid #e3e3e3; text-align: left; font-variant-numeric: tabular-nums }
 th { background: #f5f5f7; white-space: nowrap } figure { margin: 1.2rem 0 } img { max-width: 100%; height: auto }
+figure.wide { overflow-x: auto } figure.wide img { max-width: none }
 figcaption { color: #555; font-size: .9rem } li { margin: .2rem 0 }
 """
 
@@ -51,10 +52,11 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG file and what it shows."""
+    """A PNG file and what it shows; a wide one is not shrunk to the page, but scrolled."""
 
     path: Path
     caption: str
+    wide: bool = False
 
 
 Block = Heading | Paragraph | Bullets | Table | Picture
@@ -87,7 +89,7 @@ def _markdown(block: Block, folder: Path) -> str:
         case Table(header, rows):
             lines = [header, ["---"] * len(header), *rows]
             return "\n".join(f"| {' | '.join(_plain(cell) for cell in line)} |" for line in lines)
-        case Picture(path, caption):
+        case Picture(path, caption, _):
             return f"![{_plain(caption)}]({path.relative_to(folder)})"
 
 
@@ -111,9 +113,10 @@ def _html(block: Block) -> str:
                 f"<table><thead><tr>{head}</tr></thead>"
                 f"<tbody>{''.join(f'<tr>{line}</tr>' for line in lines)}</tbody></table>"
             )
-        case Picture(path, caption):
+        case Picture(path, caption, wide):
             data = base64.b64encode(path.read_bytes()).decode()
+            kind = " class=wide" if wide else ""
             return (
-                f'<figure><img alt="{escape(caption)}" src="data:image/png;base64,{data}">'
+                f'<figure{kind}><img alt="{escape(caption)}" src="data:image/png;base64,{data}">'
                 f"<figcaption>{escape(caption)}</figcaption></figure>"
             )

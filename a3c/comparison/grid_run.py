@@ -20,6 +20,7 @@ from a3c.comparison.grid import Grid, PlannedRun
 from a3c.comparison.ledger import Ledger, is_finished
 from a3c.comparison.records import Run, read_run
 from a3c.comparison.schedule import USAGE_ERROR, Outcome, Schedule, Task
+from a3c.machine import machine_in_words
 from a3c.run_folder import CHECKPOINTS, FolderInUseError, FolderLock
 from a3c.usage import UsageError
 
@@ -38,11 +39,14 @@ class GridRun:
         train: path of the script that makes a run.
         jobs: runs at a time.
         console: where to write.
+        command: the command line that asks for all this, for the report.
     """
 
-    def __init__(self, grid: Grid, folder: Path, ledger: Ledger, train: Path, jobs: int, console: Console) -> None:
+    def __init__(
+        self, grid: Grid, folder: Path, ledger: Ledger, train: Path, jobs: int, console: Console, command: str
+    ) -> None:
         self._grid, self._folder, self._ledger = grid, folder, ledger
-        self._train, self._jobs, self._console = train, jobs, console
+        self._train, self._jobs, self._console, self._command = train, jobs, console, command
 
     def execute(self, restart_changed: bool = False) -> int:
         """Runs and reports.
@@ -116,7 +120,9 @@ class GridRun:
             sys.stderr.write("no run is finished, so there is nothing to report\n")
             return FAILED
         named = self._named(runs)
-        report(compare(named), self._folder, self._console, troubles)
+        at_a_time = "one run" if self._jobs == 1 else f"{self._jobs} runs"
+        origin = f"Made by: {self._command}. {at_a_time.capitalize()} at a time on {machine_in_words()}."
+        report(compare(named), self._folder, self._console, troubles, origin)
         return FAILED if failed else 0
 
     def _named(self, runs: Sequence[Run]) -> list[Run]:
@@ -189,7 +195,9 @@ def default_jobs(grid: Grid, passed: Sequence[str]) -> int:
     return max(1, len(os.sched_getaffinity(0)) // max(processes[mode] for mode in modes))
 
 
-def report(comparison: Comparison, folder: Path, console: Console, troubles: Sequence[str] = ()) -> None:
+def report(
+    comparison: Comparison, folder: Path, console: Console, troubles: Sequence[str] = (), origin: str = ""
+) -> None:
     """Writes the report of a comparison, and says what can be told.
 
     Args:
@@ -197,11 +205,12 @@ def report(comparison: Comparison, folder: Path, console: Console, troubles: Seq
         folder: where the report goes; its name is the comparison's.
         console: where the words go too.
         troubles: what went wrong with runs that are not in the comparison, a sentence each.
+        origin: by what the report was made, a sentence.
     """
     from a3c.comparison.report import write_report  # matplotlib, and only now
     from a3c.comparison.words import sentences
 
-    page = write_report(comparison, folder, folder.resolve().name, troubles)
+    page = write_report(comparison, folder, folder.resolve().name, troubles, origin)
     for note in comparison.notes:
         console.print(note, highlight=False, markup=False, soft_wrap=True)
     told = list(sentences(comparison, comparison.final))

@@ -16,16 +16,19 @@ from a3c.comparison.analysis import Comparison, Score, threshold_of
 from a3c.comparison.document import Block, Bullets, Heading, Paragraph, Picture, Table, to_html, to_markdown
 from a3c.comparison.pictures import AXES, probed_labels
 from a3c.comparison.records import Run
-from a3c.comparison.words import METHOD, chance, figure_of, number, sentences
+from a3c.comparison.words import METHOD, PAIR_COLUMNS, figure_of, number, pair_rows, sentences
 
 PICTURES = "pictures"
+FITTING = 9  # variants whose matrix is still read in a page's width
 COLUMNS = (
     *("env", "label", "mode", "seed", "budget", "env_steps", "updates", "train_seconds"),
     *("final_return", "area", "solved_at_env_steps", "solved_at_seconds", "path"),
 )
 
 
-def write_report(comparison: Comparison, folder: Path, title: str, troubles: Sequence[str] = ()) -> Path:
+def write_report(
+    comparison: Comparison, folder: Path, title: str, troubles: Sequence[str] = (), origin: str = ""
+) -> Path:
     """Writes the report into a folder, over an older one.
 
     Args:
@@ -33,6 +36,7 @@ def write_report(comparison: Comparison, folder: Path, title: str, troubles: Seq
         folder: where; it exists.
         title: the comparison's name.
         troubles: what went wrong with runs that are not in the comparison, a sentence each.
+        origin: by what the report was made, a sentence.
 
     Returns:
         The HTML file.
@@ -40,16 +44,18 @@ def write_report(comparison: Comparison, folder: Path, title: str, troubles: Seq
     (folder / PICTURES).mkdir(exist_ok=True)
     for old in (folder / PICTURES).glob("*.png"):
         old.unlink()
-    blocks = list(_blocks(comparison, folder, title, troubles))
-    _write_results(comparison, folder / "results.csv")
+    blocks = list(_blocks(comparison, folder, title, troubles, origin))
+    _write_results(comparison, folder)
     (folder / "report.md").write_text(to_markdown(blocks, folder))
     (folder / "report.html").write_text(to_html(blocks))
     return folder / "report.html"
 
 
-def _blocks(comparison: Comparison, folder: Path, title: str, troubles: Sequence[str]) -> Iterator[Block]:
+def _blocks(comparison: Comparison, folder: Path, title: str, troubles: Sequence[str], origin: str) -> Iterator[Block]:
     yield Heading(f"Comparison {title}", 1)
     yield Paragraph(_overview(comparison))
+    if origin:
+        yield Paragraph(origin)
     notes = [*troubles, *comparison.notes]
     if notes:
         yield Heading("What to know of the runs")
@@ -59,8 +65,10 @@ def _blocks(comparison: Comparison, folder: Path, title: str, troubles: Sequence
         yield Heading(score.name.capitalize(), 3)
         yield Paragraph(f"The {score.name} is the {score.meaning}.{_normalisation(score)}")
         yield _score_table(comparison, score)
-        if told := list(sentences(comparison, score)):
+        if told := list(sentences(comparison, score, told_only=True)):
             yield Bullets(told)
+        if pairs := pair_rows(score):
+            yield Table(PAIR_COLUMNS, pairs)
     yield Heading("How it is decided")
     yield from map(Paragraph, METHOD)
     drawn = {name: _save(figure, folder, name) for name, figure in pictures.all_of(comparison)}
@@ -69,8 +77,8 @@ def _blocks(comparison: Comparison, folder: Path, title: str, troubles: Sequence
     yield Picture(drawn["area"], "Area under the curve: runs, interquartile mean and 95 % interval")
     if "improvement" in drawn:
         yield Heading("Probability of improvement")
-        yield Picture(drawn["improvement"], "Final return: probability that the row's runs score higher")
-        yield _matrix(comparison)
+        caption = "Final return: probability that the row's runs score higher"
+        yield Picture(drawn["improvement"], caption, wide=len(comparison.variants) > FITTING)
     for env in comparison.envs:
         part = "".join(letter if letter.isalnum() else "-" for letter in env)
         yield Heading(f"Learning curves on {env}")
@@ -83,7 +91,8 @@ def _blocks(comparison: Comparison, folder: Path, title: str, troubles: Sequence
         yield from _probe_blocks(comparison, env, folder)
     yield Heading("All runs")
     yield Table(
-        ("run", "seed", "final return", "env steps", "updates", "seconds"), list(map(_run_row, comparison.runs))
+        ("run", "seed", "final return", "env steps", "updates", "seconds"),
+        [_run_row(run, folder) for run in comparison.runs],
     )
 
 
@@ -118,15 +127,6 @@ def _score_table(comparison: Comparison, score: Score) -> Table:
             [variant.label, variant.mode, str(len(values)), figure_of(score.estimates[variant]), lowest, highest]
         )
     return Table(("variant", "mode", "runs", "IQM [95 % interval]", "lowest", "highest"), rows)
-
-
-def _matrix(comparison: Comparison) -> Table:
-    chances = comparison.final.probabilities
-    rows = [
-        [str(first), *("" if first == second else chance(chances[first, second]) for second in comparison.variants)]
-        for first in comparison.variants
-    ]
-    return Table(("more than", *map(str, comparison.variants)), rows)
 
 
 def _solve_table(comparison: Comparison, env: str) -> Table:
@@ -190,16 +190,17 @@ def _save(figure: Figure, folder: Path, name: str) -> Path:
     return path
 
 
-def _write_results(comparison: Comparison, path: Path) -> None:
+def _write_results(comparison: Comparison, folder: Path) -> None:
+    path = folder / "results.csv"
     temporary = path.with_name(f".{path.name}.tmp")
     with temporary.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
-        writer.writerows(_result(comparison, run) for run in comparison.runs)
+        writer.writerows(_result(comparison, run, folder) for run in comparison.runs)
     os.replace(temporary, path)
 
 
-def _result(comparison: Comparison, run: Run) -> list[object]:
+def _result(comparison: Comparison, run: Run, folder: Path) -> list[object]:
     last = {axis: getattr(run.evaluations, axis)[-1] for axis in AXES}
     solved = comparison.solved(run)
     never = math.isinf(solved.env_steps)
@@ -209,14 +210,19 @@ def _result(comparison: Comparison, run: Run) -> list[object]:
         comparison.final_of(run),
         comparison.area_of(run),
         *(("", "") if never else (int(solved.env_steps), solved.seconds)),
-        run.path,
+        _place(run, folder),
     ]
 
 
-def _run_row(run: Run) -> list[str]:
+def _run_row(run: Run, folder: Path) -> list[str]:
     last = [float(axis[-1]) for axis in run.evaluations]
     final = "–" if run.final_return is None else number(run.final_return)
-    return [str(run.path), str(run.seed), final, f"{last[0]:,.0f}", f"{last[1]:,.0f}", f"{last[2]:.2f}"]
+    return [_place(run, folder), str(run.seed), final, f"{last[0]:,.0f}", f"{last[1]:,.0f}", f"{last[2]:.2f}"]
+
+
+def _place(run: Run, folder: Path) -> str:
+    """Gives where a run is, from the report's folder if it lies in there."""
+    return str(run.path.relative_to(folder) if run.path.is_relative_to(folder) else run.path)
 
 
 def _or_never(value: float, form: str) -> str:

@@ -102,9 +102,10 @@ def p_value(ours: Sequence[Floats], theirs: Sequence[Floats]) -> float:
 
     Welch's is what Colas et al. (2019), "A Hitchhiker's Guide to Statistical Comparisons of Reinforcement
     Learning Algorithms", find to hold its level with few runs. Yuen (1974), "The two-sample trimmed t for unequal
-    population variances", trims as the IQM does, so that one run that failed does not hide all else; of 5 runs it
-    would leave 3, and with them it finds a third of what Welch's does. Of several environments the one-sided
-    values are combined by Stouffer's method.
+    population variances", trims as the IQM does, so that one run that failed does not hide all else; but of 5 runs
+    it leaves 3. Among five variants of 5 runs each, normal and three standard deviations apart, Yuen's test after
+    Holm finds 24 % of the differences and Welch's 75 %; both find 98 % or more with 10 runs. Of several
+    environments the one-sided values are combined by Stouffer's method.
 
     Args:
         ours: scores, [n] each, one array an environment.

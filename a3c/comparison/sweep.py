@@ -22,12 +22,7 @@ def read_sweep(path: Path) -> dict[str, list[Any]]:
     Raises:
         UsageError: it cannot be read, or asks for what is no grid.
     """
-    try:
-        sweep = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"sweep: got {str(path)!r}, must be a file that can be read: {error}") from error
-    except yaml.YAMLError as error:
-        raise UsageError(f"sweep: {path}: got no YAML: {' '.join(str(error).split())}") from error
+    sweep = read_yaml(path, "sweep")
     if not isinstance(sweep, dict) or not isinstance(sweep.get("parameters"), dict):
         raise UsageError(f"sweep: {path}: got no parameters, must have them")
     if sweep.get("method") != "grid":
@@ -48,3 +43,21 @@ def read_sweep(path: Path) -> dict[str, list[Any]]:
             raise UsageError(f"sweep: {path}: parameters.{key}: got a label, must be classes, as train.py takes them")
         axes[name] = values
     return axes
+
+
+def read_yaml(path: Path, field: str) -> Any:
+    """Reads a YAML file.
+
+    Args:
+        path: the file.
+        field: how messages call it.
+
+    Raises:
+        UsageError: it cannot be read, or is no YAML.
+    """
+    try:
+        return yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{field}: got {str(path)!r}, must be a file that can be read: {error}") from error
+    except yaml.YAMLError as error:
+        raise UsageError(f"{field}: {path}: got no YAML: {' '.join(str(error).split())}") from error

@@ -78,7 +78,9 @@ def test_a_grid_is_run_reported_and_not_run_again(tmp_path, log, capsys):
     assert {run["WANDB_JOB_TYPE"] for run in runs} == {"NStep · async", "GAE · async"}
     assert {run["WANDB_TAGS"] for run in runs} == {"compare"}
     assert len(rows_of(output)) == 6
-    assert (output / "report.html").exists()
+    page = (output / "report.html").read_text()
+    assert "Made by: python scripts/compare.py --returns NStep GAE --seeds 3" in page
+    assert "2 runs at a time on " in page
     said = capsys.readouterr().out
     assert "no difference can be told" in said
     assert "6 of 6" in said

@@ -1,5 +1,6 @@
 """Which runs a comparison is made of, by which flags, and which it refuses before anything is started."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ SWEEPS = Path(__file__).parent.parent.parent / "configs" / "sweeps"
 
 
 def grid_of(*words, passed=()):
-    return make_grid(axes_of(make_parser().parse_args(list(words))), passed)
+    return make_grid(axes_of(make_parser().parse_args(list(words)), passed), passed)
 
 
 def write_sweep(folder, parameters, **more):
@@ -53,6 +54,54 @@ def test_a_run_has_the_same_budget_interval_and_no_early_end():
         "--mode=async",
         "--data.env=CartPole-v1",
     } <= set(run.words)
+
+
+def test_what_no_flag_says_is_taken_from_the_configs_the_last_one_first(tmp_path):
+    first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
+    first.write_text("mode: sync\ndata: {env: Acrobot-v1, max_env_steps: 9_000}\nevaluation: {every_env_steps: 500}\n")
+    second.write_text("data: {max_env_steps: 7_000}\nmodel:\n")
+    files = ["--config", str(first), str(second)]
+    (run,) = grid_of("--returns", "NStep", "--seeds", "1", *files).runs
+    assert (run.env, run.variant.mode) == ("Acrobot-v1", "sync")
+    assert {"--data.max_env_steps=7000", "--evaluation.every_env_steps=500"} <= set(run.words)
+    (run,) = grid_of("--returns", "NStep", "--seeds", "1", "--env", "CartPole-v1", "--modes", "async", *files).runs
+    assert (run.env, run.variant.mode) == ("CartPole-v1", "async")
+    second.write_text("data: [\n")
+    with pytest.raises(UsageError, match=r"config: .*second\.yaml: got no YAML"):
+        grid_of(*files)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"data.env": {"value": "evil:X-v0"}}, "data.env: got 'evil:X-v0', which imports evil; must be an id alone"),
+        ({"model.returns": {"values": ["NStep", "evil.X"]}}, "model.returns: got 'evil.X', must be a class of a3c"),
+        ({"model.network": {"value": {"class_path": "evil.X"}}}, "model.network: got 'evil.X', must be a class of a3c"),
+        ({"allow": {"value": "evil"}}, "allow: got 'evil', must be typed on the command line"),
+    ],
+)
+def test_a_sweep_may_name_no_more_than_a_config(tmp_path, monkeypatch, parameters, message):
+    """Its values become flags of runs, where they would pass for typed."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "evil.py").write_text("open('ran', 'w')\n")
+    path = write_sweep(tmp_path, parameters)
+    with pytest.raises(UsageError, match=rf"sweep\.yaml: {re.escape(message)}"):
+        grid_of("--sweep", str(path))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_config_places_no_module_into_the_grid(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    path = tmp_path / "own.yaml"
+    path.write_text("data: {env: 'evil:X-v0'}\n")
+    with pytest.raises(UsageError, match=r"own\.yaml: data\.env: got 'evil:X-v0', which imports evil"):
+        grid_of("--config", str(path))
+    assert not (tmp_path / "ran").exists()
+    with pytest.raises(UsageError):  # trusted, and imported; it registers no environment
+        grid_of("--config", str(path), passed=["--allow", "evil"])
+    assert (tmp_path / "ran").exists()
 
 
 def test_all_arguments_of_an_estimator_are_said_also_its_defaults():

@@ -5,6 +5,7 @@ import csv
 import math
 from html.parser import HTMLParser
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from made_up import make_run, make_runs
@@ -14,7 +15,7 @@ from a3c.comparison.analysis import compare
 from a3c.comparison.document import Bullets, Heading, Paragraph, Table, to_html, to_markdown
 from a3c.comparison.records import find_runs
 from a3c.comparison.report import write_report
-from a3c.comparison.words import sentences
+from a3c.comparison.words import pair_rows, sentences
 
 CLEAR = {"NStep": [300, 304, 308, 302, 306], "GAE:lambda_=0.9": [340, 344, 348, 342, 350]}
 
@@ -55,7 +56,7 @@ def report(tmp_path_factory):
     make_runs(folder / "runs", CLEAR, probes=probes)
     make_runs(folder / "runs", {label: [value + 150 for value in values] for label, values in CLEAR.items()}, "sync")
     comparison = compare(find_runs([folder / "runs"]))
-    write_report(comparison, folder, "a <b> & c")
+    write_report(comparison, folder, "a <b> & c", origin="Made by: some command.")
     return folder, comparison
 
 
@@ -68,6 +69,28 @@ def test_a_difference_that_is_there_holds_in_words(report):
     assert "probability of improvement 1.00 [1.00, 1.00]" in line
     assert line.endswith(": holds.")
     assert any(line.startswith("sync reaches more than async for NStep: +150.0 [") for line in told)
+
+
+def test_the_report_tells_what_holds_and_has_a_row_for_every_pair(report):
+    folder, comparison = report
+    words = Page((folder / "report.html").read_text()).words
+    rows = pair_rows(comparison.final)
+    assert len(rows) == 4
+    (row,) = [row for row in rows if row[0] == "GAE:lambda_=0.9 and NStep in async"]
+    assert row[1].startswith("+40.7 [")
+    assert row[2:] == ["1.00 [1.00, 1.00]", "< 0.001", "GAE:lambda_=0.9 reaches more"]
+    assert set(row) <= set(words)
+    assert "Made by: some command." in words
+
+
+def test_of_pairs_that_cannot_be_told_the_report_has_rows_only(tmp_path):
+    make_runs(tmp_path, {"NStep": [300, 9, 400, 350, 320], "GAE": [310, 380, 9, 340, 330]})
+    comparison = compare(find_runs([tmp_path]))
+    write_report(comparison, tmp_path, "equal")
+    text = (tmp_path / "report.md").read_text()
+    assert list(sentences(comparison, comparison.final, told_only=True)) == []
+    assert "cannot be told |" in text
+    assert "no difference can be told" not in text
 
 
 def test_what_is_not_there_is_not_told(tmp_path):
@@ -141,6 +164,8 @@ def test_results_have_a_row_for_each_run(report):
     assert len(rows) == len(comparison.runs) == 20
     (row,) = [row for row in rows if (row["label"], row["mode"], row["seed"]) == ("NStep", "sync", "1")]
     assert float(row["final_return"]) == 450
+    assert (folder / row["path"] / "config.yaml").is_file()
+    assert not Path(row["path"]).is_absolute()
     # The made-up curve rises evenly from a tenth to the whole.
     assert float(row["area"]) == pytest.approx(450 * 0.55)
     assert row["solved_at_env_steps"] == ""  # 475 was never reached

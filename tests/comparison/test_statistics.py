@@ -69,9 +69,7 @@ def test_the_p_value_of_few_runs_is_welchs_on_both_sides():
 def test_from_ten_runs_on_one_that_failed_does_not_hide_the_others():
     ours, theirs = np.arange(10.0) + 10, np.arange(10.0)
     ours[3] = -200
-    assert p_value([ours], [theirs]) == pytest.approx(
-        stats.ttest_ind(ours, theirs, equal_var=False, trim=0.25).pvalue
-    )
+    assert p_value([ours], [theirs]) == pytest.approx(stats.ttest_ind(ours, theirs, equal_var=False, trim=0.25).pvalue)
     assert p_value([ours], [theirs]) < 0.01
     assert p_value([ours[:9]], [theirs]) > 0.1
 

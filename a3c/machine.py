@@ -1,0 +1,25 @@
+"""What figures were measured with, for those who read them later."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+PACKAGES = ("a3c", "torch", "gymnasium", "numpy")
+
+
+def cpu_model() -> str:
+    """Gives the processor's name, or its architecture where the system does not tell."""
+    info = Path("/proc/cpuinfo")
+    for line in info.read_text().splitlines() if info.exists() else ():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def machine_in_words() -> str:
+    """Gives processor, cores, system and versions in a phrase."""
+    versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    return f"{cpu_model()}, {os.cpu_count()} cores, {platform.system()}; Python {platform.python_version()}, {versions}"

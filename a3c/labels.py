@@ -70,7 +70,8 @@ def _split(label: str) -> tuple[type[ReturnEstimator], dict[str, str]]:
     """Gives a label's class, and its arguments as they were typed."""
     name, _, rest = label.partition(":")
     cls = _class(name.strip(), label)
-    allowed = list(inspect.signature(cls).parameters)
+    parameters = inspect.signature(cls).parameters
+    allowed = list(parameters)
     arguments: dict[str, str] = {}
     for part in _parts(rest):
         key, equals, value = (word.strip() for word in part.partition("="))
@@ -82,6 +83,9 @@ def _split(label: str) -> tuple[type[ReturnEstimator], dict[str, str]]:
         if key in arguments:
             raise ValueError(f"{label!r}: got key {key!r} twice")
         arguments[key] = value
+    for key, parameter in parameters.items():
+        if parameter.default is parameter.empty and key not in arguments:
+            raise ValueError(f"{label!r}: got no {key}, must be {name}:{key}=VALUE")
     return cls, arguments
 
 

@@ -47,7 +47,7 @@ def test_a_class_of_ones_own_goes_by_its_import_path():
         ("NStep:n_steps=", r"got 'n_steps=', must be key=value$"),
         ("NStep:n_steps=3,n_steps=4", r"got key 'n_steps' twice$"),
         ("NStep:n_steps=0", r"'NStep:n_steps=0': n_steps: got 0, must be at least 1$"),
-        ("L2Normalised", r"estimator"),
+        ("L2Normalised", r"got no estimator, must be L2Normalised:estimator=VALUE$"),
         ("L2Normalised:estimator=Nstep", r"nearest: NStep"),
         ("no_such_module.Mine", r"no_such_module\.Mine cannot be imported: "),
         ("a3c.batch.RolloutBatch", r"is not a class derived from ReturnEstimator$"),

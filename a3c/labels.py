@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from a3c import returns
+from a3c.allowlist import is_import_path
 from a3c.returns import ReturnEstimator
 
 OWN = {
@@ -93,7 +94,7 @@ def _class(name: str, label: str) -> type[ReturnEstimator]:
     if name in OWN:
         return OWN[name]
     module, dot, attribute = name.rpartition(".")
-    if not dot:
+    if not dot or not is_import_path(name):
         near = difflib.get_close_matches(name, OWN, n=1, cutoff=0.4)
         nearest = f"; nearest: {near[0]}" if near else ""
         raise ValueError(

@@ -252,7 +252,7 @@ class _Screening:
             _check_env(text, self._allow)
         elif name == "run_dir" or name.startswith("trainer."):
             _check_place(text, name)
-        if name == "probe.estimators":  # labels, within which import paths stand
+        if name == "probe.estimators" or name.startswith("model.returns"):  # labels, within which import paths stand
             for path in re.findall(r"\w+(?:\.\w+)+", text):
                 if is_import_path(path):
                     self._check_import(path, name)

@@ -163,7 +163,7 @@ class Comparison:
 
     def ended_early(self, env: str) -> bool:
         """Whether a run ended before its budget, as those do that stop when they are solved."""
-        return self.span(env)[1] < self._budget(env)
+        return any(run.end < self._budget(env) for run in self.runs if run.env == env)
 
     def _budget(self, env: str) -> float:
         return next(float(run.budget) for run in self.runs if run.env == env)

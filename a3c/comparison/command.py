@@ -17,7 +17,7 @@ from a3c.comparison.grid_run import GridRun, default_jobs, report
 from a3c.comparison.ledger import Ledger
 from a3c.comparison.records import find_runs
 from a3c.comparison.schedule import USAGE_ERROR
-from a3c.comparison.sweep import read_sweep, read_yaml
+from a3c.comparison.sweep import GROUPS, read_sweep, read_yaml
 from a3c.usage import UsageError, explain
 
 EVALUATIONS = 30  # of a run, where nobody says how far apart
@@ -94,17 +94,30 @@ def main(args: Sequence[str], train: Path, default_config: Path) -> int:
     console = Console()
     command = shlex.join(["python", "scripts/compare.py", *words])
     try:
+        _check_once(words[:cut])
         options = make_parser().parse_args(words[:cut])
         _check(options, words[cut + 1 :])
         if options["from"] is not None:
             comparison = compare(find_runs(options["from"]))
-            options.output.mkdir(parents=True, exist_ok=True)
+            try:
+                options.output.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise UsageError(
+                    f"output: got {str(options.output)!r}, must be a folder that can be made: {error}"
+                ) from error
             report(comparison, options.output, console, origin=f"Made by: {command}.")
             return 0
         return _run(options, words[cut + 1 :], train, default_config, console, command)
     except UsageError as error:
         sys.stderr.write(f"compare.py: error: {error}\n")
         return USAGE_ERROR
+
+
+def _check_once(words: Sequence[str]) -> None:
+    flags = [word.partition("=")[0] for word in words if word.startswith("--")]
+    for flag in flags:
+        if flags.count(flag) > 1:  # the parser would keep the last one alone
+            raise UsageError(f"{flag}: got twice, must be once, with all its values")
 
 
 def _check(options: Namespace, passed: Sequence[str]) -> None:
@@ -115,6 +128,10 @@ def _check(options: Namespace, passed: Sequence[str]) -> None:
     for name in ("seeds", "jobs", "evaluate_every"):
         if options[name] is not None and options[name] < 1:
             raise UsageError(f"{name}: got {options[name]}, must be at least 1")
+    for word in passed:
+        name = word.partition("=")[0]
+        if name.removeprefix("--") in GROUPS or (word.startswith("-c") and not word.startswith("--")):
+            raise UsageError(f"{name}: got after --, must be a file for --config before it, or single keys")
     if options.seeds is not None and options.seed_list is not None:
         raise UsageError("seed_list: got with seeds, must be one of them")
     if options["from"] is not None:
@@ -172,10 +189,15 @@ def _configured(paths: Sequence[Path], passed: Sequence[str]) -> dict[str, Any]:
     found = {}
     for path in paths:
         config = read_yaml(path, "config")
+        for group in GROUPS:  # another file, whose changes nobody would see
+            if isinstance(config, dict) and isinstance(config.get(group), str):
+                raise UsageError(f"config: {path}: {group}: got {config[group]!r}, must be written out")
         for key in CONFIGURED:
             value = config
             for part in key.split("."):
                 value = value.get(part) if isinstance(value, dict) else None
+            if value is None and isinstance(config, dict):
+                value = config.get(key)
             if value is not None:
                 _screen(path, {key: value}, passed)
                 found[key] = value

@@ -94,7 +94,7 @@ def make_grid(axes: Axes, passed: Sequence[str] = ()) -> Grid:
     Raises:
         UsageError: a value that cannot be, is there twice, or belongs to another flag.
     """
-    _check_passed(passed)
+    _check_passed(passed, axes)
     budget = _only(axes, BUDGET, "must be one number, the same for all runs")
     if not isinstance(budget, int) or isinstance(budget, bool) or budget < 1:
         raise UsageError(f"max_env_steps: got {word_of(budget)}, must be a whole number, at least 1")
@@ -108,6 +108,10 @@ def make_grid(axes: Axes, passed: Sequence[str] = ()) -> Grid:
             _ = EnvSpec(env).reward_threshold
         except EnvError as error:
             raise UsageError(str(error)) from error
+    for key in axes:
+        owner = key.rpartition(".")[0]
+        if key.startswith(f"{RETURNS}.") and owner not in axes:
+            raise UsageError(f"{key}: got without {owner}, must come with it")
     keys = [key for key in axes if key not in (ENV, MODE, SEED)]
     others = [key for key in keys if key != RETURNS and not key.startswith(f"{RETURNS}.")]
     names = short_names([key for key in others if len(axes[key]) > 1])
@@ -134,12 +138,14 @@ def make_grid(axes: Axes, passed: Sequence[str] = ()) -> Grid:
     return Grid(tuple(runs), budget)
 
 
-def _check_passed(passed: Sequence[str]) -> None:
+def _check_passed(passed: Sequence[str], axes: Axes) -> None:
     for word in passed:
         key = word.removeprefix("--").partition("=")[0]
         owner = next((ours for ours in OURS if key == ours or key.startswith(f"{ours}.")), None)
         if word.startswith("--") and owner is not None:
             raise UsageError(f"--{key}: is set by the comparison, by {OURS[owner]}")
+        if word.startswith("--") and key in axes:
+            raise UsageError(f"--{key}: got with a sweep that sets it, must be one of them")
 
 
 def _only(axes: Axes, key: str, allowed: str) -> Any:

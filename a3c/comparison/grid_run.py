@@ -81,7 +81,8 @@ class GridRun:
             for run in changed:
                 shutil.rmtree(self._folder / run.folder)
             waiting = [run for run, state in states.items() if state != "finished"]
-            self._ledger.write(waiting)
+            at_a_time = "one run" if self._jobs == 1 else f"{self._jobs} runs"
+            self._ledger.write(waiting, f"{at_a_time} at a time on {machine_in_words()}")
             self._say_what_is_done(len(self._grid.runs) - len(waiting), waiting)
             return self._run_and_report(waiting)
         finally:
@@ -116,13 +117,15 @@ class GridRun:
         runs = [
             read_run(self._folder / run.folder) for run in self._grid.runs if is_finished(self._folder / run.folder)
         ]
-        if not runs:
+        named, incomplete = _complete(self._named(runs))
+        for trouble in incomplete:
+            sys.stderr.write(f"{trouble}\n")
+        if not named:
             sys.stderr.write("no run is finished, so there is nothing to report\n")
             return FAILED
-        named = self._named(runs)
-        at_a_time = "one run" if self._jobs == 1 else f"{self._jobs} runs"
-        origin = f"Made by: {self._command}. {at_a_time.capitalize()} at a time on {machine_in_words()}."
-        report(compare(named), self._folder, self._console, troubles, origin)
+        conditions = self._ledger.conditions(run for run in self._grid.runs if is_finished(self._folder / run.folder))
+        origin = f"Made by: {'; '.join([self._command, *conditions])}."
+        report(compare(named), self._folder, self._console, [*troubles, *incomplete], origin)
         return FAILED if failed else 0
 
     def _named(self, runs: Sequence[Run]) -> list[Run]:
@@ -138,6 +141,16 @@ class GridRun:
         environment = {**ours, **os.environ, "WANDB_TAGS": ",".join(filter(None, tags))}
         command = (sys.executable, str(self._train), *run.words, *place)
         return Task(run.name, command, folder.with_name(f"{folder.name}.log"), environment)
+
+
+def _complete(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
+    """Leaves out variants that are missing in an environment where others are there; says which, a sentence each."""
+    there = {(run.env, run.variant) for run in runs}
+    envs, variants = dict.fromkeys(run.env for run in runs), dict.fromkeys(run.variant for run in runs)
+    missing = [(env, variant) for variant in variants for env in envs if (env, variant) not in there]
+    troubles = [f"{variant}: left out, has no finished run on {env}" for env, variant in missing]
+    without = {variant for _, variant in missing}
+    return [run for run in runs if run.variant not in without], troubles
 
 
 class _Bar:

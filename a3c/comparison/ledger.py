@@ -13,6 +13,7 @@ from a3c.comparison.grid import PlannedRun
 from a3c.usage import UsageError
 
 LEDGER = "comparison.json"
+COMPARED = ("flags", "passed", "configs")  # of an entry: what makes a run the same
 
 State = Literal["new", "unfinished", "finished", "changed"]
 Entry = dict[str, Any]
@@ -47,7 +48,8 @@ class Ledger:
         folder = self._folder / run.folder
         if not folder.is_dir() or not any(folder.iterdir()):
             return "new"
-        if self._entries.get(str(run.folder)) != self._entry(run):
+        before = self._entries.get(str(run.folder), {})
+        if {key: before.get(key) for key in COMPARED} != self._entry(run):
             return "changed"
         return "finished" if is_finished(folder) else "unfinished"
 
@@ -65,12 +67,22 @@ class Ledger:
                     return what if part == "flags" else f"{key} has changed"
         return f"had further flags {before['passed'] or 'none'}, and has {now['passed'] or 'none'}"
 
-    def write(self, runs: Iterable[PlannedRun]) -> None:
-        """Enters runs that are about to be started; others keep their entries."""
-        self._entries.update({str(run.folder): self._entry(run) for run in runs})
+    def write(self, runs: Iterable[PlannedRun], conditions: str) -> None:
+        """Enters runs that are about to be started; others keep their entries.
+
+        Args:
+            runs: those.
+            conditions: what they are run on, in words.
+        """
+        self._entries.update({str(run.folder): {**self._entry(run), "conditions": conditions} for run in runs})
         temporary = self._path.with_name(f".{LEDGER}.tmp")
         temporary.write_text(json.dumps({"runs": self._entries}, indent=1) + "\n")
         os.replace(temporary, self._path)
+
+    def conditions(self, runs: Iterable[PlannedRun]) -> list[str]:
+        """Gives what runs were last started on, each once."""
+        entries = [self._entries.get(str(run.folder), {}) for run in runs]
+        return list(dict.fromkeys(entry["conditions"] for entry in entries if "conditions" in entry))
 
     def _entry(self, run: PlannedRun) -> Entry:
         return {"flags": dict(run.flags), "passed": list(run.passed), "configs": self._configs}

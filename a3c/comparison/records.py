@@ -29,7 +29,7 @@ PROBE = "probe/"
 # Settings that make no difference to what a run learns, or that stand elsewhere in the name of a run.
 NOT_NAMED = (
     *("seed_everything", "mode", "data.env", "data.max_env_steps", "model.returns", "stop_when_solved"),
-    *("run_dir", "run_name", "ckpt_path", "allow", "checkpoint", "evaluation", "probe", "wandb", "video"),
+    *("run_dir", "run_name", "ckpt_path", "allow", "checkpoint", "evaluation", "probe", "wandb", "video_every"),
     *("trainer.default_root_dir", "trainer.log_every_n_steps", "data.worker_timeout"),
 )
 
@@ -72,6 +72,7 @@ class Run:
         settings: its configuration, by dotted key.
         evaluations: its greedy evaluations.
         probes: what a probe logged, by (label of the probed estimator, measure).
+        end: env steps at its end; those of its last evaluation where nobody says.
         final_return: mean return over the fresh episodes at its end; None if there were none.
         finished: whether it came to its end by itself.
         notes: what is wrong with the record, a sentence each.
@@ -85,6 +86,7 @@ class Run:
     settings: Mapping[str, Any]
     evaluations: Evaluations
     probes: Mapping[tuple[str, str], Series]
+    end: float
     final_return: float | None
     finished: bool
     notes: tuple[str, ...]
@@ -145,7 +147,7 @@ def name_by_settings(runs: Sequence[Run]) -> list[Run]:
     for env in dict.fromkeys(run.env for run in runs):
         ours = [run for run in runs if run.env == env]
         for key in dict.fromkeys(key for run in ours for key in run.settings):
-            values = {word_of(run.settings[key]) for run in ours if key in run.settings}
+            values = {word for run in ours if (word := _setting(run, key)) is not None}
             if len(values) > 1 and not any(key == part or key.startswith(f"{part}.") for part in NOT_NAMED):
                 varying[key] = None
     names = short_names(varying)
@@ -156,7 +158,21 @@ def name_by_settings(runs: Sequence[Run]) -> list[Run]:
     return named
 
 
+def _setting(run: Run, key: str) -> str | None:
+    """Gives a setting in words, also where something above it is empty; None where the run does not know of it."""
+    parts = key.split(".")
+    above = [".".join(parts[:length]) for length in range(len(parts), 0, -1)]
+    return next((word_of(run.settings[each]) for each in above if each in run.settings), None)
+
+
 def _run_folders(place: Path) -> Iterable[Path]:
+    try:
+        yield from _folders_below(place)
+    except OSError as error:
+        raise UsageError(f"from: {place}: cannot be searched: {error}") from error
+
+
+def _folders_below(place: Path) -> Iterable[Path]:
     if not place.is_dir():
         return
     if any((place / name).is_file() for name in ("config.yaml", METRICS, SUMMARY)):
@@ -164,14 +180,18 @@ def _run_folders(place: Path) -> Iterable[Path]:
         return
     for folder in sorted(place.iterdir()):
         if folder.is_dir() and not folder.is_symlink():
-            yield from _run_folders(folder)
+            yield from _folders_below(folder)
 
 
 def _read_metrics(path: Path) -> tuple[list[dict[str, str]], list[str]]:
     """Reads whole lines; after one that is torn nothing is believed."""
     if not path.exists():
         return [], [f"has no {METRICS}"]
-    text = path.read_bytes().decode(errors="replace")  # as it is: half a line end is a tear too
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        return [], [f"its {METRICS} cannot be read: {error.strerror}"]
+    text = content.decode(errors="replace")  # as it is: half a line end is a tear too
     whole = text[: text.rfind("\n") + 1]
     rows: list[dict[str, str]] = []
     torn = whole != text
@@ -198,20 +218,28 @@ def _run(
         settings = dict(_flat(config))
         returns = config["model"]["returns"]
         label = summary.get("estimator_label") or _label(returns)
+        budget, evaluations = config["data"]["max_env_steps"], _evaluations(rows)
+        if budget is None:
+            raise UsageError(f"from: {path}: has no budget in env steps, so it cannot be compared on equal ones")
+        last = float(evaluations.env_steps[-1]) if len(evaluations.env_steps) else 0.0
+        end = _number(summary.get("env_steps"))
         return Run(
             path=path,
             env=str(config["data"]["env"]),
             variant=Variant(str(label), str(config["mode"])),
             seed=int(config["seed_everything"]),
-            budget=int(config["data"]["max_env_steps"]),
+            budget=int(budget),
             settings=settings,
-            evaluations=_evaluations(rows),
+            evaluations=evaluations,
             probes=_probes(rows),
+            end=last if end is None else end,
             final_return=_number(summary.get("eval_return_mean")),
             finished=finished,
             notes=tuple(notes),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except UsageError:
+        raise
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UsageError(f"from: {path}: is no run of a3c ({type(error).__name__}: {error})") from error
 
 

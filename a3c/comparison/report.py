@@ -19,6 +19,7 @@ from a3c.comparison.records import Run
 from a3c.comparison.words import METHOD, PAIR_COLUMNS, figure_of, number, pair_rows, sentences
 
 PICTURES = "pictures"
+OWN_PICTURES = ("final", "area", "improvement", "curves-*", "solved-*", "probe-*")
 FITTING = 9  # variants whose matrix is still read in a page's width
 COLUMNS = (
     *("env", "label", "mode", "seed", "budget", "env_steps", "updates", "train_seconds"),
@@ -42,8 +43,9 @@ def write_report(
         The HTML file.
     """
     (folder / PICTURES).mkdir(exist_ok=True)
-    for old in (folder / PICTURES).glob("*.png"):
-        old.unlink()
+    for name in OWN_PICTURES:  # of an earlier report; whatever else lies there is the user's
+        for old in (folder / PICTURES).glob(f"{name}.png"):
+            old.unlink()
     blocks = list(_blocks(comparison, folder, title, troubles, origin))
     _write_results(comparison, folder)
     (folder / "report.md").write_text(to_markdown(blocks, folder))
@@ -92,7 +94,7 @@ def _blocks(comparison: Comparison, folder: Path, title: str, troubles: Sequence
     yield Heading("All runs")
     yield Table(
         ("run", "seed", "final return", "env steps", "updates", "seconds"),
-        [_run_row(run, folder) for run in comparison.runs],
+        [_run_row(comparison, run, folder) for run in comparison.runs],
     )
 
 
@@ -214,9 +216,9 @@ def _result(comparison: Comparison, run: Run, folder: Path) -> list[object]:
     ]
 
 
-def _run_row(run: Run, folder: Path) -> list[str]:
+def _run_row(comparison: Comparison, run: Run, folder: Path) -> list[str]:
     last = [float(axis[-1]) for axis in run.evaluations]
-    final = "–" if run.final_return is None else number(run.final_return)
+    final = number(comparison.final_of(run))
     return [_place(run, folder), str(run.seed), final, f"{last[0]:,.0f}", f"{last[1]:,.0f}", f"{last[2]:.2f}"]
 
 

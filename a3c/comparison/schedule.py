@@ -101,7 +101,8 @@ class Schedule:
         What is refused for its command line (status 2) before anything has succeeded would be refused again:
         then nothing more is started.
         """
-        previous = {number: signal.signal(number, self._handle) for number in SIGNALS}
+        heeded = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]  # nohup ignores one
+        previous = {number: signal.signal(number, self._handle) for number in heeded}
         try:
             while self._running or (self._waiting and not self._signals):
                 while self._waiting and len(self._running) < self._jobs and not self._signals:

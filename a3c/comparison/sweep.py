@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import yaml
 from a3c.comparison.grid import MODE, RETURNS
 from a3c.comparison.variants import word_of
 from a3c.usage import UsageError
+
+GROUPS = ("config", "data", "model", "evaluation")  # keys of train.py that files stand for, or that hold others
 
 
 def read_sweep(path: Path) -> dict[str, list[Any]]:
@@ -29,9 +32,13 @@ def read_sweep(path: Path) -> dict[str, list[Any]]:
         raise UsageError(f"sweep: {path}: got method {sweep.get('method')!r}, must be grid")
     if Path(str(sweep.get("program", "train.py"))).name != "train.py":
         raise UsageError(f"sweep: {path}: got program {sweep['program']!r}, must be scripts/train.py")
+    _check_command(path, sweep.get("command"))
     axes: dict[str, list[Any]] = {}
     for key, given in sweep["parameters"].items():
-        name = MODE if key == "data.mode" else str(key)
+        name = _plain(MODE if key == "data.mode" else str(key))
+        # A flag in the key would pass for typed, and a file or a group would go before the grid's own flags.
+        if not re.fullmatch(r"[A-Za-z]\w*(\.\w+)*", name) or name in GROUPS:
+            raise UsageError(f"sweep: {path}: parameters.{key}: must be the full key of one value, such as {RETURNS}")
         if not isinstance(given, dict) or len(given) != 1 or not {"value", "values"} & given.keys():
             raise UsageError(f"sweep: {path}: parameters.{key}: got {word_of(given)}, must have value or values")
         values = given["values"] if "values" in given else [given["value"]]
@@ -43,6 +50,19 @@ def read_sweep(path: Path) -> dict[str, list[Any]]:
             raise UsageError(f"sweep: {path}: parameters.{key}: got a label, must be classes, as train.py takes them")
         axes[name] = values
     return axes
+
+
+def _plain(key: str) -> str:
+    """Gives a key as a user types it: without the names that hold a class and its arguments together."""
+    return ".".join(part for part in key.split(".") if part not in ("init_args", "class_path"))
+
+
+def _check_command(path: Path, words: Any) -> None:
+    """Refuses words that W&B's agents would add to each run, and a comparison would not."""
+    own = {"${env}", "${interpreter}", "${program}", "${args}", "python", "python3"}
+    more = [str(word) for word in words or () if str(word) not in own]
+    if more:
+        raise UsageError(f"sweep: {path}: command: got {more[0]!r}, must be given after -- instead")
 
 
 def read_yaml(path: Path, field: str) -> Any:

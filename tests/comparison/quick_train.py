@@ -22,6 +22,9 @@ if behaviour == "refuse":
 if behaviour == "fail" and seed == 2:
     print("Traceback\nValueError: it went wrong\nerror: failed after 5 env steps; there is no checkpoint")
     sys.exit(1)
+if behaviour == "fail on Acrobot" and (label, flags["data.env"]) == ("GAE", "Acrobot-v1"):
+    print("ValueError: it went wrong")
+    sys.exit(1)
 if behaviour == "wait":
 
     def stop(number, frame):

@@ -127,6 +127,17 @@ def test_runs_that_fail_are_named_and_the_others_reported(tmp_path, log, monkeyp
     assert len(started(log)) == 2
 
 
+def test_what_fails_on_one_environment_takes_nothing_from_the_others(tmp_path, log, monkeypatch, capsys):
+    monkeypatch.setenv("QUICK_TRAIN", "fail on Acrobot")
+    assert compare(*GRID, "--env", "CartPole-v1", "Acrobot-v1", "--output", tmp_path / "out") == 1
+    assert "GAE · async: left out, has no finished run on Acrobot-v1\n" in capsys.readouterr().err
+    assert {(row["env"], row["label"]) for row in rows_of(tmp_path / "out")} == {
+        ("CartPole-v1", "NStep"),
+        ("Acrobot-v1", "NStep"),
+    }
+    assert "left out, has no finished run on Acrobot-v1" in (tmp_path / "out" / "report.md").read_text()
+
+
 def test_flags_that_train_refuses_end_it_at_once_with_its_line(tmp_path, log, monkeypatch, capsys):
     monkeypatch.setenv("QUICK_TRAIN", "refuse")
     assert compare(*GRID, "--output", tmp_path / "out", "--", "--model.discount=7") == 2
@@ -194,6 +205,17 @@ def test_runs_are_told_to_stop_when_the_command_is_killed(tmp_path, log):
     assert len(list(output.glob("runs/**/stopped"))) == 2
 
 
+def test_a_hang_up_that_nohup_ignores_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    seen = []
+    try:
+        task = Task("one", (sys.executable, "-c", ""), Path(os.devnull), os.environ)
+        Schedule([task], 1, lambda running, ended: seen.append(signal.getsignal(signal.SIGHUP))).run()
+        assert set(seen) == {signal.SIG_IGN}
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_never_more_than_the_jobs_run_at_a_time(tmp_path):
     most = []
     command = (sys.executable, "-c", "import time; time.sleep(0.1)")
@@ -234,6 +256,10 @@ def test_runs_that_are_there_are_compared_without_running(tmp_path, log, capsys)
         (["--from", ".", "--output", "out", "--", "--x=1"], "from: got with --x=1, must be alone: nothing is run"),
         (["--output", "out", "--jobs", "0"], "jobs: got 0, must be at least 1"),
         (["--output", "out", "--seeds", "2", "--seed_list", "1"], "seed_list: got with seeds, must be one of them"),
+        (["--config", "a.yaml", "--config", "b.yaml"], "--config: got twice, must be once, with all its values"),
+        (["--", "--config", "a.yaml"], "--config: got after --, must be a file for --config before it"),
+        (["--", "-ca.yaml"], "-ca.yaml: got after --, must be a file for --config before it"),
+        (["--", "--data=a.yaml"], "--data: got after --, must be a file for --config before it"),
         (["--output", "file"], "output: got 'file', must be a folder"),
         (["--output", "out", "--config", "none.yaml"], "config: got 'none.yaml', must be a file that can be read"),
         (["--outputt", "out"], "--outputt: no such flag; nearest: --output"),

@@ -66,6 +66,11 @@ def test_what_no_flag_says_is_taken_from_the_configs_the_last_one_first(tmp_path
     assert {"--data.max_env_steps=7000", "--evaluation.every_env_steps=500"} <= set(run.words)
     (run,) = grid_of("--returns", "NStep", "--seeds", "1", "--env", "CartPole-v1", "--modes", "async", *files).runs
     assert (run.env, run.variant.mode) == ("CartPole-v1", "async")
+    second.write_text("data.env: MountainCar-v0\n")
+    assert {run.env for run in grid_of(*files).runs} == {"MountainCar-v0"}
+    second.write_text("data: data.yaml\n")
+    with pytest.raises(UsageError, match=r"second\.yaml: data: got 'data\.yaml', must be written out"):
+        grid_of(*files)
     second.write_text("data: [\n")
     with pytest.raises(UsageError, match=r"config: .*second\.yaml: got no YAML"):
         grid_of(*files)
@@ -78,6 +83,12 @@ def test_what_no_flag_says_is_taken_from_the_configs_the_last_one_first(tmp_path
         ({"model.returns": {"values": ["NStep", "evil.X"]}}, "model.returns: got 'evil.X', must be a class of a3c"),
         ({"model.network": {"value": {"class_path": "evil.X"}}}, "model.network: got 'evil.X', must be a class of a3c"),
         ({"allow": {"value": "evil"}}, "allow: got 'evil', must be typed on the command line"),
+        ({"data.env=evil:X-v0": {"value": 1}}, "parameters.data.env=evil:X-v0: must be the full key of one value"),
+        ({"config": {"value": "other.yaml"}}, "parameters.config: must be the full key of one value"),
+        (
+            {"model.returns": {"value": "L2Normalised"}, "model.returns.estimator": {"value": "(evil.X)"}},
+            "model.returns.estimator: got 'evil.X', must be a class of a3c",
+        ),
     ],
 )
 def test_a_sweep_may_name_no_more_than_a_config(tmp_path, monkeypatch, parameters, message):
@@ -89,6 +100,39 @@ def test_a_sweep_may_name_no_more_than_a_config(tmp_path, monkeypatch, parameter
     with pytest.raises(UsageError, match=rf"sweep\.yaml: {re.escape(message)}"):
         grid_of("--sweep", str(path))
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("label", ["evil.", "evil. X", "(evil.X"])
+def test_a_label_that_is_no_import_path_imports_nothing(tmp_path, monkeypatch, label):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "evil.py").write_text("open('ran', 'w')\n")
+    with pytest.raises(UsageError):
+        grid_of("--sweep", str(write_sweep(tmp_path, {"model.returns": {"value": label}})))
+    with pytest.raises(UsageError, match="got estimator"):
+        grid_of("--returns", label)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_an_estimators_argument_may_be_named_as_in_a_config(tmp_path):
+    path = write_sweep(
+        tmp_path,
+        {"model.returns.class_path": {"value": "NStep"}, "model.returns.init_args.n_steps": {"values": [5, 20]}},
+    )
+    assert {run.variant.label for run in grid_of("--sweep", str(path)).runs} == {"NStep:n_steps=5", "NStep:n_steps=20"}
+    path = write_sweep(tmp_path, {"model.returns": {"value": "NStep"}, "model.returns.estimator.n_steps": {"value": 5}})
+    with pytest.raises(UsageError, match=r"model\.returns\.estimator\.n_steps: got without model\.returns\.estimator"):
+        grid_of("--sweep", str(path))
+
+
+def test_nothing_of_a_sweep_is_passed_over(tmp_path):
+    lr = {"model.optimizer.lr": {"values": [0.1, 0.2]}}
+    with pytest.raises(UsageError, match=r"command: got '--config=x\.yaml', must be given after --"):
+        grid_of(
+            "--sweep", str(write_sweep(tmp_path, lr, command=["${env}", "${program}", "--config=x.yaml", "${args}"]))
+        )
+    with pytest.raises(UsageError, match=r"--model\.optimizer\.lr: got with a sweep that sets it"):
+        grid_of("--sweep", str(write_sweep(tmp_path, lr)), passed=["--model.optimizer.lr=0.3"])
 
 
 def test_a_config_places_no_module_into_the_grid(tmp_path, monkeypatch):
@@ -238,12 +282,13 @@ def test_a_run_is_finished_only_under_the_same_settings(tmp_path):
     folder.mkdir(parents=True)
     (folder / "log.txt").touch()
     assert Ledger(tmp_path, [config]).state_of(run) == "changed"  # nobody knows by what it was started
-    Ledger(tmp_path, [config]).write([run])
+    Ledger(tmp_path, [config]).write([run], "some machine")
     assert Ledger(tmp_path, [config]).state_of(run) == "unfinished"
     (folder / "summary.json").write_text('{"interrupted": true}')
     assert Ledger(tmp_path, [config]).state_of(run) == "unfinished"
     (folder / "summary.json").write_text('{"interrupted": false}')
     assert Ledger(tmp_path, [config]).state_of(run) == "finished"
+    assert Ledger(tmp_path, [config]).conditions([run]) == ["some machine"]
     (longer,) = grid_of("--returns", "NStep", "--seeds", "1", "--max_env_steps", "5").runs
     ledger = Ledger(tmp_path, [config])
     assert ledger.state_of(longer) == "changed"

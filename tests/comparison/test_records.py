@@ -81,6 +81,23 @@ def test_settings_that_differ_name_the_variants(tmp_path):
     assert {run.variant.label for run in runs} == {"NStep, lr=0.001", "NStep, lr=0.01"}
 
 
+def test_what_is_there_in_some_runs_and_null_in_others_names_them_too(tmp_path):
+    schedule = {"class_path": "a3c.Linear", "init_args": {"final": 0.0}}
+    for seed, given in ((1, None), (2, schedule)):
+        make_run(tmp_path / str(seed), seed=seed, **{"model.lr_schedule": given, "video_every": given and 5})
+    labels = {run.variant.label for run in find_runs([tmp_path])}
+    assert len(labels) == 2
+    assert any("a3c.Linear" in label for label in labels)
+    assert not any("video" in label for label in labels)
+
+
+def test_metrics_that_cannot_be_read_are_said(tmp_path):
+    folder = make_run(tmp_path / "run")
+    (folder / "metrics.csv").unlink()
+    (folder / "metrics.csv").mkdir()
+    assert read_run(folder).notes == ("its metrics.csv cannot be read: Is a directory",)
+
+
 def test_a_run_that_is_found_twice_counts_once(tmp_path):
     make_run(tmp_path / "a" / "run")
     assert len(find_runs([tmp_path, tmp_path / "a", tmp_path / "a" / "run"])) == 1
@@ -106,6 +123,11 @@ def test_different_budgets_are_refused_with_the_runs(tmp_path):
     make_run(tmp_path / "long", seed=2, budget=9000)
     message = refused([tmp_path])
     assert f"5,000 env steps in {tmp_path / 'short'}; 9,000 env steps in {tmp_path / 'long'}" in message
+
+
+def test_a_run_without_a_budget_in_env_steps_is_refused(tmp_path):
+    make_run(tmp_path / "run", **{"data.max_env_steps": None})
+    assert "run: has no budget in env steps" in refused([tmp_path])
 
 
 def test_a_seed_that_is_there_twice_is_refused(tmp_path):

@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import json
 import math
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -214,10 +215,32 @@ def test_runs_that_ended_early_are_compared_as_far_as_all_went(tmp_path):
     folder = tmp_path / "CartPole-v1" / "NStep-async" / "seed2"
     lines = (make_run(folder, seed=2, final=500.0, stop_when_solved=True) / "metrics.csv").read_text().splitlines()
     (folder / "metrics.csv").write_text("\n".join(lines[:13]) + "\n")  # its last evaluation at 60,000
+    (folder / "summary.json").write_text(
+        json.dumps({"estimator_label": "NStep", "interrupted": False, "eval_return_mean": 500, "env_steps": 60_000})
+    )
     comparison = compare(find_runs([tmp_path]))
     assert comparison.span("CartPole-v1") == (10_000, 60_000)
     assert "CartPole-v1: compared up to 60,000 env steps, where a run ended" in comparison.notes
     assert [comparison.final_of(run) for run in comparison.runs] == pytest.approx([180, 300])
+
+
+def test_a_run_without_its_last_evaluation_has_not_ended_early(tmp_path):
+    make_runs(tmp_path, {"NStep": [300.0, 400.0]})
+    metrics = tmp_path / "CartPole-v1" / "NStep-async" / "seed2" / "metrics.csv"
+    metrics.write_text("\n".join(metrics.read_text().splitlines()[:-2]) + "\n")
+    comparison = compare(find_runs([tmp_path]))
+    assert comparison.notes == ()
+    assert [comparison.final_of(run) for run in comparison.runs] == [300, 400]
+
+
+def test_pictures_of_the_users_own_stay(tmp_path):
+    make_runs(tmp_path, {"NStep": [300.0]})
+    (tmp_path / "pictures").mkdir()
+    for name in ("mine.png", "curves-Old-v0-updates.png"):
+        (tmp_path / "pictures" / name).touch()
+    write_report(compare(find_runs([tmp_path])), tmp_path, "one")
+    assert (tmp_path / "pictures" / "mine.png").exists()
+    assert not (tmp_path / "pictures" / "curves-Old-v0-updates.png").exists()
 
 
 def test_several_environments_are_normalised_and_count_the_same(tmp_path):

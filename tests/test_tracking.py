@@ -277,3 +277,21 @@ def test_a_skipped_update_raises_one_alert(monkeypatch):
     assert title == "the run may be diverging"
     assert "was skipped, after " in text
     assert "more than 10 in a row" in text
+@pytest.mark.parametrize(
+    ("numbers", "dtype", "found"),
+    [
+        ([1.0, 1.0 + 2**-23], torch.float32, True),  # neighbours
+        ([-3e38, 3e38], torch.float32, True),
+        ([1.0, 1.0 + 2**-52], torch.float64, False),
+        ([-1.7e308, 1.7e308], torch.float64, False),
+    ],
+)
+def test_numbers_too_close_or_too_far_apart_for_bins_do_not_end_the_run(numbers, dtype, found):
+    network = torch.nn.Linear(2, 1, bias=False, dtype=dtype)
+    with torch.no_grad():
+        network.weight.copy_(torch.tensor([numbers], dtype=dtype))
+    ((_, rows),) = histograms_of(network)
+    assert ("weights/weight" in rows) is found
+    assert all(sum(histogram.histogram) == 2 for histogram in rows.values())
+
+

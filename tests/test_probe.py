@@ -27,6 +27,16 @@ class Constant(ReturnEstimator):
     def __call__(self, batch, values, log_probs, discounts):
         return Targets(torch.full_like(batch.rewards, 0.1), torch.zeros_like(batch.rewards))
 
+class Forgetful(ReturnEstimator):
+    """Keeps no attribute of its argument."""
+
+    def __init__(self, bonus=0.5):
+        self.horizon = 8
+
+    def __call__(self, batch, values, log_probs, discounts):
+        return FullEpisode()(batch, values, log_probs, discounts)
+
+
 
 class Drawing(ReturnEstimator):
     """Draws from torch's generator, as no estimator should."""
@@ -191,6 +201,11 @@ def test_a_plan_that_cannot_be_used_gets_one_line(plan, words):
 class Unsteady(MLPActorCritic):
     """Has buffers that every forward pass changes, and draws in each."""
 
+        (
+            {"estimators": "NStep:n_steps=2.5"},
+            r"^estimators: .*: n_steps: got 2.5, must be a whole number, at least 1$",
+        ),
+        ({"estimators": "test_probe.Forgetful"}, r"^estimators: Forgetful keeps no attribute 'bonus': .*loaded again$"),
     def __init__(self, observation_space, action_space, hidden_sizes=(16,)):
         super().__init__(observation_space, action_space, hidden_sizes)
         self.norm = torch.nn.BatchNorm1d(2)

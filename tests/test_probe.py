@@ -1,7 +1,9 @@
 """The estimator probe: measures by hand, names, and a training that does not notice it."""
 
 import math
+import random
 
+import numpy as np
 import pytest
 import torch
 from builders import TableNetwork, make_batch
@@ -14,6 +16,7 @@ from a3c.probe import ask_all, compare, correlation, default_estimators, named
 from a3c.probe_plan import joined
 from a3c.returns import ReturnEstimator
 
+from a3c.rollouts.random_states import global_states
 
 class Opposite(ReturnEstimator):
     """The opposite advantages of full episodes."""
@@ -39,13 +42,14 @@ class Forgetful(ReturnEstimator):
 
 
 class Drawing(ReturnEstimator):
-    """Draws from torch's generator, as no estimator should."""
+    """Draws from the process's own generators, as no estimator should."""
 
     def __init__(self):
         self.horizon = 8
 
     def __call__(self, batch, values, log_probs, discounts):
-        return Targets(torch.randn_like(batch.rewards), batch.rewards)
+        advantages = torch.randn_like(batch.rewards) + random.random() + np.random.random()
+        return Targets(advantages, batch.rewards)
 
 
 def chain(*others, trained=None, reward_scale=1.0, rewards=(1, 2, 3), mask=None):
@@ -136,6 +140,14 @@ def test_the_probe_leaves_no_gradient_and_the_loss_can_still_be_derived():
 
 
 def test_an_estimator_with_targets_of_another_shape_is_refused():
+def test_an_estimator_that_draws_leaves_every_generator_of_the_process_as_it_was():
+    before = global_states()
+    chain(Drawing())
+    after = global_states()
+    assert torch.equal(before.pop("torch"), after.pop("torch"))
+    assert before == after
+
+
     class Flat(ReturnEstimator):
         def __call__(self, batch, values, log_probs, discounts):
             return Targets(batch.rewards[0], batch.rewards)

@@ -22,7 +22,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from a3c.batch import Episode
 from a3c.envs import EnvError, EnvSpec
-from a3c.networks.actor_critic import ActorCritic
+from a3c.networks.actor_critic import ActorCritic, evaluating
 from a3c.playback import begin, play
 
 MAX_STEPS = 1000  # of an episode that a video shows
@@ -91,18 +91,15 @@ class Recorder:
             EnvError: the environment draws no picture.
         """
         temporary = path.with_name(f".{path.stem}.tmp.mp4")
-        was_training = network.training
-        network.eval()
         try:
             options: dict[str, Any] = {"fps": self._fps, "macro_block_size": 2, "ffmpeg_log_level": "error"}
             writer: Any = imageio.get_writer(temporary, format="FFMPEG", **options)
-            with closing(writer):  # its own `with` leaves ffmpeg running after an exception
+            with closing(writer), evaluating(network):  # its own `with` leaves ffmpeg running after an exception
                 recording = self._play(network, seed, writer.append_data, should_stop)
             if recording is not None:
                 os.replace(temporary, path)
             return recording
         finally:
-            network.train(was_training)
             temporary.unlink(missing_ok=True)
 
     def _play(

@@ -13,6 +13,7 @@ from a3c import Agent
 from a3c import video as video_module
 from a3c.batch import Episode
 from a3c.envs import EnvError, EnvSpec
+from a3c.evaluation import Evaluator
 from a3c.video import Recorder, Recording, captioned, make_drawn, show, write_gif
 
 DRAWN = "scripted_envs:Drawn-v0"
@@ -126,6 +127,24 @@ def test_a_caption_stands_in_the_upper_left_corner_and_says_different_things():
 @pytest.mark.parametrize(
     ("env", "message"),
     [
+def test_what_was_frozen_before_a_recording_or_an_evaluation_is_frozen_after_it(tmp_path):
+    network = make_network().train()
+    network.actor_trunk.eval()
+    modes = [module.training for module in network.modules()]
+    assert len(set(modes)) == 2
+    record(tmp_path / "one.mp4", network=network)
+    assert [module.training for module in network.modules()] == modes
+    evaluator = Evaluator(EnvSpec(DRAWN), 1)
+    evaluator(network, seed=0)
+    assert [module.training for module in network.modules()] == modes
+    network.register_forward_hook(lambda *args: 1 / 0)
+    network.actor_trunk.register_forward_hook(lambda *args: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        evaluator(network, seed=0)
+    evaluator.close()
+    assert [module.training for module in network.modules()] == modes
+
+
         (COUNTDOWN, "Countdown-v0 cannot be drawn: its render modes are none, must have rgb_array"),
         ("CartPole-v1", "CartPole-v1 cannot be drawn: pygame is not installed"),
     ],

@@ -45,20 +45,20 @@ class GreedyVideo(Callback):
 
     @staticmethod
     def check(env: EnvSpec, timeout: float) -> None:
-        """Has the environment draw one picture.
+        """Has the environment draw one picture, and looks whether there is an ffmpeg.
 
         Args:
             env: which environment.
             timeout: seconds after which it is taken to hang, > 0.
 
         Raises:
-            EnvError: it cannot be made, or cannot draw itself.
+            EnvError: it cannot be made, or cannot draw itself, or ffmpeg is missing.
         """
-        from a3c.video import make_drawn
+        from a3c.video import Recorder
 
         try:
             with random_states_kept(), StepWatch(timeout, "its first picture"):
-                make_drawn(env, "rgb_array").close()
+                Recorder(env).close()
         except HangError as error:
             raise EnvError(f"env: {env.id} cannot be drawn: {error}") from error
 
@@ -97,8 +97,9 @@ class GreedyVideo(Callback):
                 self._recorder = self._recorder or Recorder(data.env)
                 if self._recorder(module.network, seed_of(data.seed, "video", 0), path, should_stop) is None:
                     return
-            except OSError as error:  # of a full disk, or of ffmpeg, which Ctrl-C ends too
-                _log.warning("%s is not written: %s", path, str(error).splitlines()[0])
+            # Of a full disk, of ffmpeg, which Ctrl-C ends too, or of an environment that draws no picture any more.
+            except (OSError, ValueError) as error:
+                _log.warning("%s is not written: %s", path, (str(error).splitlines() or [type(error).__name__])[0])
                 return
         for logger in trainer.loggers:
             if hasattr(logger, "log_media"):

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -196,6 +197,36 @@ def test_media_that_fail_cost_one_warning_and_rows_go_on(here, tracker, caplog):
 
 
 def test_alerts_are_few_and_short_and_name_no_key(here, tracker, monkeypatch):
+def test_media_that_find_half_the_queue_full_are_left_out_with_one_warning_and_rows_go_on(here, monkeypatch, caplog):
+    monkeypatch.setattr("a3c.tracking.BACKLOG", 8)
+    tracker = make_wandb_logger(here, **RUN)
+    begun, go_on = threading.Event(), threading.Event()
+    log = tracker.experiment.log
+
+    def slow(row):
+        begun.set()
+        assert go_on.wait(30)
+        log(row)
+
+    monkeypatch.setattr(tracker.experiment, "log", slow)
+    try:
+        tracker.log_metrics({"env_steps": 0})
+        assert begun.wait(30)
+        for number in range(6):
+            tracker.log_media({f"histogram{number}": wandb.Histogram(np_histogram=([1], [0, 1]))}, 1)
+        tracker.alert("title", "text")
+        for number in range(1, 5):
+            tracker.log_metrics({"env_steps": number})
+    finally:
+        go_on.set()
+        tracker.finish(0, {})
+    assert [record.message for record in caplog.records if "W&B" in record.message] == [
+        "W&B does not get histogram4: 4 jobs wait"
+    ]
+    rows = history_of(records_of(*offline_runs(here)))
+    assert [row["env_steps"] for row in rows] == [0, 1, 1, 1, 1, 1, 2, 3, 4]
+
+
     monkeypatch.setenv("WANDB_API_KEY", "0123456789")
     for number in range(MOST_ALERTS + 3):
         tracker.alert(f"title {number} " + "x" * 100, "key 0123456789 at //me:word@host " + "y" * 2000)

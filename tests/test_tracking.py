@@ -101,15 +101,16 @@ def test_the_probe_is_in_the_history_and_in_metrics_csv_and_its_means_in_a_table
     measures = ["target_variance", "bias", "advantage_correlation", "sign_agreement", "gradient_cosine"]
     (table,) = (record / "files" / "media" / "table").glob("probe_*.table.json")
     table = json.loads(table.read_text())
-    assert table["columns"] == ["estimator", "trains", *measures]
+    assert table["columns"] == ["estimator", "trains", *measures, "resolved"]
     assert [row[:2] for row in table["data"]] == [[label, label == "NStep"] for label in labels]
     for label, means in zip(labels, table["data"], strict=True):
-        for measure, mean in zip(measures, means[2:], strict=True):
-            key = f"probe/{label}/{measure}"
+        keys = [*(f"probe/{label}/{measure}" for measure in measures), "probe/resolved"]
+        for key, mean in zip(keys, means[2:], strict=True):
             written = [float(row[key]) for row in rows if row[key]]
             assert written == [float(row[key]) for row in history_of(records) if key in row]
             assert len(written) >= 4
-            assert mean == pytest.approx(np.mean(written))
+            shares = [float(row["probe/resolved"]) for row in rows if row[key]] if key.endswith("/bias") else None
+            assert mean == pytest.approx(np.average(written, weights=shares))
     assert [row["probe._type"] for row in history_of(records) if "probe._type" in row] == ["table-file"]
 
 
@@ -196,7 +197,6 @@ def test_media_that_fail_cost_one_warning_and_rows_go_on(here, tracker, caplog):
     assert [row["env_steps"] for row in history_of(records_of(*offline_runs(here)))] == [6]
 
 
-def test_alerts_are_few_and_short_and_name_no_key(here, tracker, monkeypatch):
 def test_media_that_find_half_the_queue_full_are_left_out_with_one_warning_and_rows_go_on(here, monkeypatch, caplog):
     monkeypatch.setattr("a3c.tracking.BACKLOG", 8)
     tracker = make_wandb_logger(here, **RUN)
@@ -227,6 +227,7 @@ def test_media_that_find_half_the_queue_full_are_left_out_with_one_warning_and_r
     assert [row["env_steps"] for row in rows] == [0, 1, 1, 1, 1, 1, 2, 3, 4]
 
 
+def test_alerts_are_few_and_short_and_name_no_key(here, tracker, monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", "0123456789")
     for number in range(MOST_ALERTS + 3):
         tracker.alert(f"title {number} " + "x" * 100, "key 0123456789 at //me:word@host " + "y" * 2000)
@@ -291,23 +292,6 @@ def test_a_histogram_counts_what_is_finite_and_passes_over_what_is_not_there():
     assert histograms_of(network, every=2, updates=3) == []
 
 
-def test_a_skipped_update_raises_one_alert(monkeypatch):
-    alerts = []
-    calls = iter([False, True, True] + [False] * 1000)
-    measured = A3C._learn
-
-    def bad(module, batch):
-        loss = measured(module, batch)
-        return loss * torch.nan if next(calls) else loss
-
-    monkeypatch.setattr(A3C, "_learn", bad)
-    callback = DivergenceAlert(lambda title, text: alerts.append((title, text)))
-    module, _, _ = fit(NStep(8), env=COUNTDOWN, max_env_steps=400, callbacks=[callback])
-    assert module.skipped_updates == 2
-    ((title, text),) = alerts
-    assert title == "the run may be diverging"
-    assert "was skipped, after " in text
-    assert "more than 10 in a row" in text
 @pytest.mark.parametrize(
     ("numbers", "dtype", "found"),
     [
@@ -326,3 +310,20 @@ def test_numbers_too_close_or_too_far_apart_for_bins_do_not_end_the_run(numbers,
     assert all(sum(histogram.histogram) == 2 for histogram in rows.values())
 
 
+def test_a_skipped_update_raises_one_alert(monkeypatch):
+    alerts = []
+    calls = iter([False, True, True] + [False] * 1000)
+    measured = A3C._learn
+
+    def bad(module, batch):
+        loss = measured(module, batch)
+        return loss * torch.nan if next(calls) else loss
+
+    monkeypatch.setattr(A3C, "_learn", bad)
+    callback = DivergenceAlert(lambda title, text: alerts.append((title, text)))
+    module, _, _ = fit(NStep(8), env=COUNTDOWN, max_env_steps=400, callbacks=[callback])
+    assert module.skipped_updates == 2
+    ((title, text),) = alerts
+    assert title == "the run may be diverging"
+    assert "was skipped, after " in text
+    assert "more than 10 in a row" in text

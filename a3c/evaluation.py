@@ -13,7 +13,7 @@ from gymnasium.vector import VectorEnv
 
 from a3c.batch import Episode
 from a3c.envs import OWN_REWARDS, EnvSpec
-from a3c.networks.actor_critic import ActorCritic
+from a3c.networks.actor_critic import ActorCritic, evaluating
 
 MAX_ENVS = 128  # environments stepped side by side in an evaluation
 
@@ -92,22 +92,20 @@ class Evaluator:
         generator = torch.Generator().manual_seed(seed)
         played: list[list[Episode]] = [[] for _ in range(count)]
         returns, lengths = np.zeros(count), np.zeros(count, dtype=np.int64)
-        was_training = network.training
-        network.eval()
         observation, _ = self._env.reset(seed=seed % 2**31)
         resetting = np.zeros(count, dtype=np.bool_)
-        while quota.any() and not should_stop():
-            policy = network.distribution(network.actor(torch.from_numpy(observation)))
-            action = policy.mode() if self._greedy else policy.sample(policy.noise(policy.logits.shape, generator))
-            observation, reward, terminated, truncated, info = self._env.step(action.numpy())
-            returns += np.where(resetting, 0, info.get(OWN_REWARDS, reward))
-            lengths += ~resetting
-            resetting = terminated | truncated
-            for column in np.flatnonzero(resetting & (quota > 0)):
-                played[column].append(Episode(float(returns[column]), int(lengths[column])))
-                quota[column] -= 1
-            returns[resetting], lengths[resetting] = 0, 0
-        network.train(was_training)
+        with evaluating(network):
+            while quota.any() and not should_stop():
+                policy = network.distribution(network.actor(torch.from_numpy(observation)))
+                action = policy.mode() if self._greedy else policy.sample(policy.noise(policy.logits.shape, generator))
+                observation, reward, terminated, truncated, info = self._env.step(action.numpy())
+                returns += np.where(resetting, 0, info.get(OWN_REWARDS, reward))
+                lengths += ~resetting
+                resetting = terminated | truncated
+                for column in np.flatnonzero(resetting & (quota > 0)):
+                    played[column].append(Episode(float(returns[column]), int(lengths[column])))
+                    quota[column] -= 1
+                returns[resetting], lengths[resetting] = 0, 0
         if quota.any():
             return None
         return Evaluation([episode for column in played for episode in column])

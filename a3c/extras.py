@@ -101,5 +101,5 @@ def _make_video(every_env_steps: int | None, data: RolloutDataModule) -> GreedyV
         video = GreedyVideo(Path(VIDEOS), every_env_steps)  # its folder follows, once there is one
         video.check(data.env, data.policy.timeout or math.inf)
     except ValueError as error:
-        raise UsageError(f"video_every: {str(error).removeprefix('env: ')}") from error
+        raise UsageError(f"video_every: {str(error).removeprefix('env: ').removeprefix('video: ')}") from error
     return video

@@ -11,6 +11,7 @@ from a3c.labels import label_of
 from a3c.losses import MaskedReduction, policy_gradient_loss
 from a3c.objective import Estimation
 from a3c.returns import GAE, FullEpisode, NStep, ReturnEstimator, Targets, VTrace
+from a3c.rollouts.random_states import random_states_kept
 
 AT_ONCE = ("target_variance", "advantage_correlation", "sign_agreement", "gradient_cosine")
 MEASURES = ("target_variance", "bias", *AT_ONCE[1:])
@@ -60,7 +61,7 @@ def ask_all(estimation: Estimation, trained: str, estimators: Mapping[str, Retur
         trained: its label.
         estimators: all, that one among them, by label.
     """
-    with torch.random.fork_rng(devices=[]):  # an estimator of one's own may draw, and training may not notice
+    with random_states_kept():  # an estimator of one's own may draw, and training may not notice
         return {
             label: estimation.targets if label == trained else estimation.ask(estimator)
             for label, estimator in estimators.items()

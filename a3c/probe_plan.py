@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from a3c.blueprint import describe
 from a3c.labels import parse
 from a3c.returns import ReturnEstimator
 
@@ -36,16 +37,19 @@ class ProbePlan:
         """Gives the estimators of the labels.
 
         Raises:
-            ValueError: there are none, or one cannot be parsed.
+            ValueError: there are none, or one cannot be parsed, or not be described.
         """
         given = self.estimators or []
         labels = joined(given.split(",") if isinstance(given, str) else given)
         if not labels:
             raise ValueError("estimators: got [], must be one label or more, or null for the usual ones")
         try:
-            return [parse(label) for label in labels]
-        except ValueError as error:
+            estimators = [parse(label) for label in labels]
+            for estimator in estimators:
+                describe(estimator)  # only one that keeps its arguments can be named
+        except (ValueError, TypeError, AttributeError) as error:
             raise ValueError(f"estimators: {error}") from error
+        return estimators
 
 
 def joined(parts: Iterable[str]) -> list[str]:

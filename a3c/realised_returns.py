@@ -8,6 +8,9 @@ at hand.
 A step whose episode a time limit cuts has no full return, and counts as unresolved. To complete it by
 the critic would put the critic's bias into what that bias is measured against. What remains unknown
 may be passed over where it hardly weighs: beyond `NEGLIGIBLE` nothing is waited for.
+
+A batch that is given up before all its episodes have ended speaks of no step: those resolved by then are
+the ones whose episodes soon ended, and no fair sample.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from a3c.batch import RolloutBatch
 from a3c.returns import linear_recursion, trace_cuts
 
 NEGLIGIBLE = 1e-3  # weight, a product of discounts, of what need not be known of a return
-MOST_WAITING = 32  # batches that wait at the same time
+MOST_COLUMNS = 8192  # ends of columns that wait at the same time
 
 
 class Resolved(NamedTuple):
@@ -29,8 +32,8 @@ class Resolved(NamedTuple):
 
     Attributes:
         bias: mean over the resolved steps of target less realised return, for each set of targets,
-            [L]; NaN where no step is resolved.
-        share: resolved steps, a fraction of the batch's real steps.
+            [L]; NaN where no step is resolved, or the batch was given up.
+        share: resolved steps, a fraction of the batch's real steps; 0 where it was given up.
     """
 
     bias: Tensor
@@ -119,9 +122,9 @@ class RealisedReturns:
     """Compares the value targets of batches with the returns that are realised later.
 
     Sums wait, not steps: all steps at a column's end wait for the same episode, so memory is a few
-    numbers for each column and set of targets, of at most `MOST_WAITING` batches. The oldest batch is
-    given up when another one comes; its steps that wait stay unresolved. The fragments that follow are
-    held back and worked off many at a time, since each time costs as much as a small network's update.
+    numbers for each column and set of targets. While more than `MOST_COLUMNS` columns wait, and more than
+    one batch, the oldest is given up. The fragments that follow are held back and worked off many at a
+    time, since each time costs as much as a small network's update.
 
     Args:
         discount: γ, in [0, 1].
@@ -187,7 +190,7 @@ class RealisedReturns:
         own.add(batch)
         self._advance(own)
         done += self._take_complete()
-        if len(self) > MOST_WAITING:
+        while len(self) > 1 and len(self._columns.env_ids) > MOST_COLUMNS:
             done.append(self._give_up(next(iter(self._waiting))))
         return done
 
@@ -262,4 +265,4 @@ class RealisedReturns:
     def _give_up(self, number: int) -> Resolved:
         assert self._columns is not None, "a batch that waits has put its columns there"
         self._columns = self._columns.at(self._columns.batches != number)
-        return self._waiting.pop(number).result()
+        return Resolved(torch.full_like(self._waiting.pop(number).errors, torch.nan), 0.0)

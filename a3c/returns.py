@@ -169,6 +169,12 @@ def _check_shapes(batch: RolloutBatch, values: Tensor, **steps: Tensor) -> None:
             raise ValueError(f"{name}: got shape {tuple(tensor.shape)}, must be [T, B] = {(length, columns)}")
 
 
+def _check_n_steps(n_steps: int) -> None:
+    if not isinstance(n_steps, int) or isinstance(n_steps, bool):  # whatever the annotation says, labels are typed
+        raise ValueError(f"n_steps: got {n_steps}, must be a whole number, at least 1")
+    _check_range("n_steps", n_steps, 1)
+
+
 def _check_range(name: str, value: float, low: float, high: float | None = None) -> None:
     if not (value >= low and (high is None or value <= high)):  # written so that NaN fails
         allowed = f"at least {low}" if high is None else f"between {low} and {high}"
@@ -230,11 +236,11 @@ class NStep(ReturnEstimator):
             running on into the next episode.
 
     Raises:
-        ValueError: n_steps < 1.
+        ValueError: n_steps < 1 or no whole number.
     """
 
     def __init__(self, n_steps: int = 32, end_at_episode: bool = False) -> None:
-        _check_range("n_steps", n_steps, 1)
+        _check_n_steps(n_steps)
         self.n_steps = self.horizon = n_steps
         self.end_at_episode = end_at_episode
 
@@ -250,11 +256,11 @@ class GAE(ReturnEstimator):
         lambda_: λ, from 0 (one-step: little variance, the critic's bias) to 1 (N-step).
 
     Raises:
-        ValueError: n_steps < 1, or lambda_ outside [0, 1].
+        ValueError: n_steps < 1 or no whole number, or lambda_ outside [0, 1].
     """
 
     def __init__(self, n_steps: int = 32, lambda_: float = 0.95) -> None:
-        _check_range("n_steps", n_steps, 1)
+        _check_n_steps(n_steps)
         _check_range("lambda_", lambda_, 0, 1)
         self.n_steps = self.horizon = n_steps
         self.lambda_ = lambda_
@@ -275,11 +281,11 @@ class VTrace(ReturnEstimator):
         c_clip: c̄, clip of the trace weights; it decides how fast.
 
     Raises:
-        ValueError: n_steps < 1, or a clip below 0.
+        ValueError: n_steps < 1 or no whole number, or a clip below 0.
     """
 
     def __init__(self, n_steps: int = 32, rho_clip: float = 1.0, c_clip: float = 1.0) -> None:
-        _check_range("n_steps", n_steps, 1)
+        _check_n_steps(n_steps)
         _check_range("rho_clip", rho_clip, 0)
         _check_range("c_clip", c_clip, 0)
         self.n_steps = self.horizon = n_steps

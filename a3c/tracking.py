@@ -64,7 +64,7 @@ class RunTracker(WandbLogger):
 
     All that goes to W&B does so from a thread of its own, in order. The first row that fails closes the
     tracker: one warning, then silence; metrics.csv goes on. Media, alerts and checkpoints that fail cost
-    a warning and nothing else.
+    a warning and nothing else, and they take at most half of the queue, so that rows find room.
 
     Args:
         run: the W&B run; a disabled one if there is no W&B.
@@ -81,6 +81,7 @@ class RunTracker(WandbLogger):
         self._failed = threading.Event()
         self._finished = False
         self._alerts = 0
+        self._crowded = False  # the one warning of what found no room is given
         self._jobs: queue.Queue[_Job | None] = queue.Queue(BACKLOG)
         self._thread = threading.Thread(target=self._work, name="a3c-wandb", daemon=True)
         self._thread.start()
@@ -146,6 +147,13 @@ class RunTracker(WandbLogger):
 
     def _queue(self, job: _Job) -> None:
         if self._failed.is_set() or self._finished:
+            return
+        waiting = self._jobs.qsize()
+        # Only the main thread queues, so the other half stays for rows: the thread that works only makes room.
+        if job.name is not None and waiting >= BACKLOG // 2:
+            if not self._crowded:
+                self._crowded = True
+                _log.warning("W&B does not get %s: %d jobs wait", job.name, waiting)
             return
         try:
             self._jobs.put_nowait(job)

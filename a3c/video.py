@@ -22,7 +22,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from a3c.batch import Episode
 from a3c.envs import EnvError, EnvSpec
-from a3c.networks.actor_critic import ActorCritic
+from a3c.networks.actor_critic import ActorCritic, evaluating
 from a3c.playback import begin, play
 
 MAX_STEPS = 1000  # of an episode that a video shows
@@ -87,29 +87,28 @@ class Recorder:
             What was recorded; None if it was stopped, and there is no file.
 
         Raises:
-            OSError: the file cannot be written.
-            EnvError: the environment draws no picture.
+            OSError: the file cannot be written, or ffmpeg did not finish it.
+            EnvError: the environment draws no picture, or one of another size.
         """
         temporary = path.with_name(f".{path.stem}.tmp.mp4")
-        was_training = network.training
-        network.eval()
         try:
             options: dict[str, Any] = {"fps": self._fps, "macro_block_size": 2, "ffmpeg_log_level": "error"}
             writer: Any = imageio.get_writer(temporary, format="FFMPEG", **options)
-            with closing(writer):  # its own `with` leaves ffmpeg running after an exception
+            with closing(writer), evaluating(network):  # its own `with` leaves ffmpeg running after an exception
                 recording = self._play(network, seed, writer.append_data, should_stop)
             if recording is not None:
+                _check_whole(temporary, path, recording.episode.length + 1)
                 os.replace(temporary, path)
             return recording
         finally:
-            network.train(was_training)
             temporary.unlink(missing_ok=True)
 
     def _play(
         self, network: ActorCritic, seed: int, show: Callable[[Picture], None], should_stop: Callable[[], bool]
     ) -> Recording | None:
         observation = begin(self._env, seed)
-        show(captioned(draw(self._env, self._id), "step 0"))
+        first = draw(self._env, self._id)
+        show(captioned(first, "step 0"))
         episode_return, length, ended = 0.0, 0, False
         with closing(play(self._env, network, observation, self._greedy, seed)) as moments:
             for moment in islice(moments, MAX_STEPS):
@@ -117,12 +116,28 @@ class Recorder:
                     return None
                 episode_return, length = episode_return + moment.own_reward, length + 1
                 ended = moment.terminated or moment.truncated
-                show(captioned(draw(self._env, self._id), f"step {length}   return {episode_return:.6g}"))
+                picture = draw(self._env, self._id)
+                if picture.shape != first.shape:  # ffmpeg takes one size only
+                    raise EnvError(
+                        f"env: {self._id} draws a picture of shape {picture.shape} after step {length}, must be "
+                        f"{first.shape} as the first one's"
+                    )
+                show(captioned(picture, f"step {length}   return {episode_return:.6g}"))
         return Recording(Episode(episode_return, length), ended)
 
     def close(self) -> None:
         """Closes the environment. Idempotent."""
         self._env.close()
+
+
+def _check_whole(file: Path, path: Path, pictures: int) -> None:
+    """Raises OSError where a file does not hold its pictures: of an ffmpeg that was killed the writer says nothing."""
+    try:
+        found, _ = imageio_ffmpeg.count_frames_and_secs(str(file))
+    except RuntimeError as error:
+        raise OSError(f"{path}: ffmpeg did not finish it") from error
+    if found != pictures:
+        raise OSError(f"{path}: ffmpeg did not finish it")
 
 
 def make_drawn(spec: EnvSpec, render_mode: str) -> VectorEnv:

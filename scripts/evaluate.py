@@ -243,8 +243,6 @@ def main(args: Sequence[str] | None = None) -> int:
     try:
         result = evaluate(agent, options)
         text = json.dumps(result, indent=2, allow_nan=False)
-        if options.output is not None:
-            options.output.write_text(text + "\n")
     except (EnvError, OSError) as error:
         return refuse(error)
     except KeyboardInterrupt:
@@ -253,6 +251,11 @@ def main(args: Sequence[str] | None = None) -> int:
         print(text)
     else:
         print_table(result)
+    if options.output is not None:
+        try:
+            options.output.write_text(text + "\n")
+        except OSError as error:  # nothing is lost: it stands above
+            return refuse(error)
     return 0
 
 

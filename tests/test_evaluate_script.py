@@ -68,6 +68,18 @@ def test_json_holds_every_episode_and_the_keys_that_the_docstring_names(checkpoi
     assert (result["videos"], result["beliefs"], result["checkpoint"]) == ([], None, str(checkpoint))
 
 
+@pytest.mark.parametrize("flags", [["--json"], []])
+def test_figures_that_cannot_be_written_to_the_file_are_printed_all_the_same(checkpoint, run, monkeypatch, flags):
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.write_text", full)
+    status, out, err = run(checkpoint, "--episodes", 2, "--output", "it.json", *flags)
+    assert status == 2
+    assert err == "evaluate.py: error: [Errno 28] No space left on device\n"
+    assert "return_mean" in out or "return, mean" in out
+
+
 def test_sampled_actions_are_drawn_from_the_policy(checkpoint, run):
     greedy, sampled, again = (
         json.loads(run(checkpoint, "--episodes", 20, "--json", *flags)[1])

@@ -1,7 +1,9 @@
 """The estimator probe: measures by hand, names, and a training that does not notice it."""
 
 import math
+import random
 
+import numpy as np
 import pytest
 import torch
 from builders import TableNetwork, make_batch
@@ -12,7 +14,9 @@ from a3c import A3C, GAE, EstimatorProbe, FullEpisode, L2Normalised, MLPActorCri
 from a3c.objective import Objective
 from a3c.probe import ask_all, compare, correlation, default_estimators, named
 from a3c.probe_plan import joined
+from a3c.realised_returns import RealisedReturns, Resolved
 from a3c.returns import ReturnEstimator
+from a3c.rollouts.random_states import global_states
 
 
 class Opposite(ReturnEstimator):
@@ -23,19 +27,30 @@ class Opposite(ReturnEstimator):
         return Targets(-advantages, value_targets)
 
 
+class Forgetful(ReturnEstimator):
+    """Keeps no attribute of its argument."""
+
+    def __init__(self, bonus=0.5):
+        self.horizon = 8
+
+    def __call__(self, batch, values, log_probs, discounts):
+        return FullEpisode()(batch, values, log_probs, discounts)
+
+
 class Constant(ReturnEstimator):
     def __call__(self, batch, values, log_probs, discounts):
         return Targets(torch.full_like(batch.rewards, 0.1), torch.zeros_like(batch.rewards))
 
 
 class Drawing(ReturnEstimator):
-    """Draws from torch's generator, as no estimator should."""
+    """Draws from the process's own generators, as no estimator should."""
 
     def __init__(self):
         self.horizon = 8
 
     def __call__(self, batch, values, log_probs, discounts):
-        return Targets(torch.randn_like(batch.rewards), batch.rewards)
+        advantages = torch.randn_like(batch.rewards) + random.random() + np.random.random()
+        return Targets(advantages, batch.rewards)
 
 
 def chain(*others, trained=None, reward_scale=1.0, rewards=(1, 2, 3), mask=None):
@@ -125,6 +140,14 @@ def test_the_probe_leaves_no_gradient_and_the_loss_can_still_be_derived():
     assert network.logits.grad[:3, 0, 0].tolist() == pytest.approx([-2.25 / 6, -2.5 / 6, -1 / 6])
 
 
+def test_an_estimator_that_draws_leaves_every_generator_of_the_process_as_it_was():
+    before = global_states()
+    chain(Drawing())
+    after = global_states()
+    assert torch.equal(before.pop("torch"), after.pop("torch"))
+    assert before == after
+
+
 def test_an_estimator_with_targets_of_another_shape_is_refused():
     class Flat(ReturnEstimator):
         def __call__(self, batch, values, log_probs, discounts):
@@ -178,6 +201,11 @@ def test_labels_that_a_list_split_are_joined_again():
         ({"estimators": []}, r"^estimators: got \[\], must be one label or more"),
         ({"estimators": ["GEA"]}, r"^estimators: 'GEA': got estimator 'GEA', must be one of .*; nearest: GAE$"),
         ({"estimators": "NStep,GAE:n_steps=0"}, r"^estimators: 'GAE:n_steps=0': n_steps: got 0, must be at least 1$"),
+        (
+            {"estimators": "NStep:n_steps=2.5"},
+            r"^estimators: .*: n_steps: got 2.5, must be a whole number, at least 1$",
+        ),
+        ({"estimators": "test_probe.Forgetful"}, r"^estimators: Forgetful keeps no attribute 'bonus': .*loaded again$"),
     ],
 )
 def test_a_plan_that_cannot_be_used_gets_one_line(plan, words):
@@ -252,11 +280,13 @@ def test_a_fit_logs_every_measure_of_every_estimator(monkeypatch):
     for label in ("NStep:n_steps=8", "NStep:n_steps=1", "GAE:n_steps=8", "VTrace:n_steps=8"):
         for measure in ("target_variance", "advantage_correlation", "sign_agreement", "gradient_cosine"):
             assert list(logged.of(f"probe/{label}/{measure}")) == list(range(1, module.updates + 1, 4))
-        assert len(logged.all(f"probe/{label}/bias")) == len(logged.all("probe/resolved")) > 2
+        resolved = [share for share in logged.all("probe/resolved") if share]
+        assert len(logged.all(f"probe/{label}/bias")) == len(resolved) > 2
     assert set(logged.of("probe/NStep:n_steps=8/sign_agreement").values()) == {1}
     assert logged.of("probe/NStep:n_steps=8/gradient_cosine")[1] == pytest.approx(1)
     shares = logged.all("probe/resolved")
     assert shares[:-1] == [1] * (len(shares) - 1)  # episodes of 1 to 4 steps
+    assert [row[-1] for row in probe.table()[1]] == [pytest.approx(sum(shares) / len(shares))] * 4
     columns, rows = probe.table()
     assert columns == [
         *(
@@ -267,6 +297,7 @@ def test_a_fit_logs_every_measure_of_every_estimator(monkeypatch):
             "advantage_correlation",
             "sign_agreement",
             "gradient_cosine",
+            "resolved",
         )
     ]
     assert [row[:2] for row in rows] == [
@@ -274,6 +305,35 @@ def test_a_fit_logs_every_measure_of_every_estimator(monkeypatch):
     ]
     biases = logged.all("probe/GAE:n_steps=8/bias")
     assert rows[2][3] == pytest.approx(sum(biases) / len(biases))
+
+
+def test_the_mean_bias_of_a_fit_weighs_each_batch_by_the_share_of_its_steps_that_are_resolved(monkeypatch):
+    resolved = iter([Resolved(torch.tensor([1.0, 5.0]), 0.75), Resolved(torch.tensor([2.0, 7.0]), 0.25)])
+    nothing = Resolved(torch.full((2,), math.nan), 0.0)
+    monkeypatch.setattr(RealisedReturns, "begin", lambda *args: [next(resolved, nothing)])
+    monkeypatch.setattr(RealisedReturns, "close", lambda *args: [])
+    probe = EstimatorProbe(ProbePlan(10, ["NStep:n_steps=1"]))
+    module, _, _ = trained_with(probe, max_env_steps=1000)
+    probed = -(-module.updates // 10)
+    assert probed > 2
+    _, rows = probe.table()
+    assert [(row[3], row[-1]) for row in rows] == [
+        (pytest.approx(0.75 + 0.5), pytest.approx(1 / probed)),
+        (pytest.approx(3.75 + 1.75), pytest.approx(1 / probed)),
+    ]
+
+
+@pytest.mark.parametrize("normalised_trains", [False, True])
+def test_normalised_targets_have_no_bias_nor_has_any_while_they_train(monkeypatch, normalised_trains):
+    logged = Logged(monkeypatch)
+    trained, other = NStep(8), "L2Normalised:estimator=(NStep:n_steps=8)"
+    if normalised_trains:
+        trained, other = L2Normalised(trained), "NStep:n_steps=8"
+    fit(trained, callbacks=[EstimatorProbe(ProbePlan(4, [other]))], env=COUNTDOWN, max_env_steps=400)
+    assert len(logged.all("probe/resolved")) > 2
+    assert len(logged.all("probe/L2Normalised:estimator=(NStep:n_steps=8)/target_variance")) > 2
+    assert not logged.all("probe/L2Normalised:estimator=(NStep:n_steps=8)/bias")
+    assert bool(logged.all("probe/NStep:n_steps=8/bias")) is not normalised_trains
 
 
 def test_full_episodes_are_unbiased_where_every_episode_is_whole(monkeypatch):

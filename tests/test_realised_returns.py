@@ -7,7 +7,7 @@ import torch
 from builders import discounts_of, make_batch
 
 from a3c import FullEpisode, NStep
-from a3c.realised_returns import MOST_WAITING, RealisedReturns
+from a3c.realised_returns import RealisedReturns
 from a3c.rollouts.collector import LINEAGE
 
 HALF = 0.5
@@ -94,15 +94,32 @@ def test_a_chain_that_breaks_ends_unresolved(env_ids, segment_ids):
     assert share == 0
 
 
-def test_of_too_many_batches_that_wait_the_oldest_is_given_up():
+def test_while_too_many_columns_wait_the_oldest_batch_is_given_up_but_never_the_last(monkeypatch):
+    monkeypatch.setattr("a3c.realised_returns.MOST_COLUMNS", 5)
     returns = realised(discount=1.0)
-    for segment in range(MOST_WAITING):
-        assert begin(returns, make_batch([1.0], segment_ids=[segment]), discount=1.0) == []
-    ((_, share),) = begin(returns, make_batch([1.0], segment_ids=[MOST_WAITING]), discount=1.0)
+
+    def two(segment):
+        return begin(returns, make_batch([[1.0, 1.0]], segment_ids=[segment, segment]), discount=1.0)
+
+    assert two(0) == two(1) == []
+    ((bias, share),) = two(2)
+    assert math.isnan(bias)
     assert share == 0
-    assert len(returns) == MOST_WAITING
-    assert [share for _, share in returns.close()] == [0] * MOST_WAITING
+    assert len(returns) == 2
+    wide = make_batch([[1.0] * 6], env_ids=range(10, 16))
+    assert [share for _, share in begin(returns, wide, discount=1.0)] == [0, 0]
+    assert len(returns) == 1
+    assert [share for _, share in returns.close()] == [0]
     assert len(returns) == 0
+
+
+def test_a_batch_that_is_given_up_does_not_speak_of_its_short_episodes_alone():
+    batch = make_batch([[5.0, 1.0], [5.0, 1.0]], terminated=[[0, 0], [1, 0]])
+    returns = realised()
+    assert begin(returns, batch) == []
+    ((bias, share),) = returns.close()
+    assert math.isnan(bias)
+    assert share == 0
 
 
 @pytest.mark.parametrize("hold", [0, 10, 1000])
@@ -129,7 +146,7 @@ def test_the_bias_is_that_of_a_literal_reference(every, hold):
             if truncated[later, env]:
                 return None
             weight *= discount
-        return None
+        raise LookupError("the episode goes on")
 
     returns, found = realised(discount, hold), []
     for segment in range(count):
@@ -152,14 +169,19 @@ def test_the_bias_is_that_of_a_literal_reference(every, hold):
 
     expected = []
     for segment, targets in inputs.items():
-        errors, real = [], 0
+        errors, real, given_up = [], 0, False
         for t in range(length):
             for env in range(envs):
                 if mask[segment * length + t, env]:
                     real += 1
-                    known = reference(segment * length + t, env)
+                    try:
+                        known = reference(segment * length + t, env)
+                    except LookupError:
+                        given_up = True
+                        continue
                     if known is not None:
                         errors.append([float(each[t, env]) - known for each in targets])
+        errors = [] if given_up else errors
         mean = torch.tensor(errors, dtype=torch.float64).mean(0).tolist() if errors else [math.nan] * 2
         expected.append((len(errors) / real, mean))
     assert any(0 < share < 1 for share, _ in expected)

@@ -563,9 +563,13 @@ def test_recursions_refuse_discounts_of_another_shape_than_the_rewards(shape):
 @pytest.mark.parametrize(
     ("build", "name"),
     [
-        (lambda: NStep(0), "n_steps: got 0"),
         (lambda: NStep(-3), "n_steps: got -3"),
         (lambda: NStep(math.nan), "n_steps: got nan"),
+        (lambda: NStep(0), r"n_steps: got 0, must be at least 1$"),
+        (lambda: NStep(2.5), r"n_steps: got 2.5, must be a whole number, at least 1$"),
+        (lambda: NStep(True), "n_steps: got True, must be a whole number"),
+        (lambda: GAE(8.0), "n_steps: got 8.0, must be a whole number"),
+        (lambda: VTrace(2.5), "n_steps: got 2.5, must be a whole number"),
         (lambda: GAE(0), "n_steps: got 0"),
         (lambda: GAE(lambda_=1.5), "lambda_: got 1.5"),
         (lambda: GAE(lambda_=-0.1), "lambda_: got -0.1"),

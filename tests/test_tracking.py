@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -100,15 +101,16 @@ def test_the_probe_is_in_the_history_and_in_metrics_csv_and_its_means_in_a_table
     measures = ["target_variance", "bias", "advantage_correlation", "sign_agreement", "gradient_cosine"]
     (table,) = (record / "files" / "media" / "table").glob("probe_*.table.json")
     table = json.loads(table.read_text())
-    assert table["columns"] == ["estimator", "trains", *measures]
+    assert table["columns"] == ["estimator", "trains", *measures, "resolved"]
     assert [row[:2] for row in table["data"]] == [[label, label == "NStep"] for label in labels]
     for label, means in zip(labels, table["data"], strict=True):
-        for measure, mean in zip(measures, means[2:], strict=True):
-            key = f"probe/{label}/{measure}"
+        keys = [*(f"probe/{label}/{measure}" for measure in measures), "probe/resolved"]
+        for key, mean in zip(keys, means[2:], strict=True):
             written = [float(row[key]) for row in rows if row[key]]
             assert written == [float(row[key]) for row in history_of(records) if key in row]
             assert len(written) >= 4
-            assert mean == pytest.approx(np.mean(written))
+            shares = [float(row["probe/resolved"]) for row in rows if row[key]] if key.endswith("/bias") else None
+            assert mean == pytest.approx(np.average(written, weights=shares))
     assert [row["probe._type"] for row in history_of(records) if "probe._type" in row] == ["table-file"]
 
 
@@ -195,6 +197,36 @@ def test_media_that_fail_cost_one_warning_and_rows_go_on(here, tracker, caplog):
     assert [row["env_steps"] for row in history_of(records_of(*offline_runs(here)))] == [6]
 
 
+def test_media_that_find_half_the_queue_full_are_left_out_with_one_warning_and_rows_go_on(here, monkeypatch, caplog):
+    monkeypatch.setattr("a3c.tracking.BACKLOG", 8)
+    tracker = make_wandb_logger(here, **RUN)
+    begun, go_on = threading.Event(), threading.Event()
+    log = tracker.experiment.log
+
+    def slow(row):
+        begun.set()
+        assert go_on.wait(30)
+        log(row)
+
+    monkeypatch.setattr(tracker.experiment, "log", slow)
+    try:
+        tracker.log_metrics({"env_steps": 0})
+        assert begun.wait(30)
+        for number in range(6):
+            tracker.log_media({f"histogram{number}": wandb.Histogram(np_histogram=([1], [0, 1]))}, 1)
+        tracker.alert("title", "text")
+        for number in range(1, 5):
+            tracker.log_metrics({"env_steps": number})
+    finally:
+        go_on.set()
+        tracker.finish(0, {})
+    assert [record.message for record in caplog.records if "W&B" in record.message] == [
+        "W&B does not get histogram4: 4 jobs wait"
+    ]
+    rows = history_of(records_of(*offline_runs(here)))
+    assert [row["env_steps"] for row in rows] == [0, 1, 1, 1, 1, 1, 2, 3, 4]
+
+
 def test_alerts_are_few_and_short_and_name_no_key(here, tracker, monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", "0123456789")
     for number in range(MOST_ALERTS + 3):
@@ -258,6 +290,24 @@ def test_a_histogram_counts_what_is_finite_and_passes_over_what_is_not_there():
     assert (rows["weights/weight"].histogram[0], rows["weights/weight"].histogram[-1]) == (1, 1)
     assert (rows["gradients/weight"].histogram[0], sum(rows["gradients/weight"].histogram)) == (2, 3)
     assert histograms_of(network, every=2, updates=3) == []
+
+
+@pytest.mark.parametrize(
+    ("numbers", "dtype", "found"),
+    [
+        ([1.0, 1.0 + 2**-23], torch.float32, True),  # neighbours
+        ([-3e38, 3e38], torch.float32, True),
+        ([1.0, 1.0 + 2**-52], torch.float64, False),
+        ([-1.7e308, 1.7e308], torch.float64, False),
+    ],
+)
+def test_numbers_too_close_or_too_far_apart_for_bins_do_not_end_the_run(numbers, dtype, found):
+    network = torch.nn.Linear(2, 1, bias=False, dtype=dtype)
+    with torch.no_grad():
+        network.weight.copy_(torch.tensor([numbers], dtype=dtype))
+    ((_, rows),) = histograms_of(network)
+    assert ("weights/weight" in rows) is found
+    assert all(sum(histogram.histogram) == 2 for histogram in rows.values())
 
 
 def test_a_skipped_update_raises_one_alert(monkeypatch):

@@ -147,6 +147,24 @@ def test_a_video_that_cannot_be_written_costs_a_warning(tmp_path, monkeypatch, c
     assert "mp4 is not written: [Errno 28] No space left on device" in caplog.text
 
 
+def test_a_picture_that_fails_while_it_is_recorded_costs_a_warning(tmp_path, monkeypatch, caplog):
+    drawn = Drawn.render
+    monkeypatch.setattr(Drawn, "render", lambda self: drawn(self) if self.step_count < 3 else None)
+    _, data, _ = fit(NStep(8), callbacks=[GreedyVideo(tmp_path, 1000)], **ENV)
+    assert data.progress.env_steps >= 500
+    assert "mp4 is not written: env: scripted_envs:Drawn-v0 draws object of shape ()" in caplog.text
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_without_a_word_costs_a_warning_too(tmp_path, monkeypatch, caplog):
+    def silent(*args):
+        raise OSError
+
+    monkeypatch.setattr(Recorder, "__call__", silent)
+    fit(NStep(8), callbacks=[GreedyVideo(tmp_path, 1000)], **ENV)
+    assert "mp4 is not written: OSError" in caplog.text
+
+
 def test_an_environment_that_hangs_while_it_is_recorded_ends_the_run(tmp_path, monkeypatch):
     monkeypatch.setattr(Recorder, "__call__", lambda *args: time.sleep(60))
     with pytest.raises(HangError, match="an environment that is recorded gave no sign of life"):
@@ -188,6 +206,18 @@ def test_a_run_that_goes_on_has_no_videos_beyond_its_checkpoint(tmp_path, caplog
 def test_videos_that_cannot_be_had_are_refused_before_the_run(here, capsys, arguments, message):
     assert main(CONFIG, ["--mode", "sync", *arguments]) == 2
     assert capsys.readouterr().err == f"train.py: error: {message}\n"
+    assert list(here.iterdir()) == []
+
+
+def test_videos_without_ffmpeg_are_refused_before_the_run(here, capsys, monkeypatch):
+    def missing():
+        raise RuntimeError("No ffmpeg exe could be found")
+
+    monkeypatch.setattr("imageio_ffmpeg.get_ffmpeg_exe", missing)
+    assert main(CONFIG, ["--mode", "sync", "--data.env", ENV["env"], "--video_every", "100"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("train.py: error: video_every: ffmpeg is missing: pip install")
+    assert error.count("\n") == 1
     assert list(here.iterdir()) == []
 
 

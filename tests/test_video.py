@@ -13,6 +13,7 @@ from a3c import Agent
 from a3c import video as video_module
 from a3c.batch import Episode
 from a3c.envs import EnvError, EnvSpec
+from a3c.evaluation import Evaluator
 from a3c.video import Recorder, Recording, captioned, make_drawn, show, write_gif
 
 DRAWN = "scripted_envs:Drawn-v0"
@@ -77,11 +78,71 @@ def test_a_recording_that_is_stopped_or_fails_leaves_no_file_and_the_network_as_
     assert network.training
 
 
+@pytest.mark.parametrize("torn", ["cut", "empty", "a picture short"])
+def test_a_video_that_ffmpeg_did_not_finish_is_no_video(tmp_path, monkeypatch, torn):
+    played = Recorder._play
+
+    def play(self, network, seed, show, should_stop):
+        recording = played(self, network, seed, show, should_stop)
+        return recording._replace(episode=Episode(15, 6)) if torn == "a picture short" else recording
+
+    class Killed:
+        def __init__(self, path):
+            self._path, self._writer = path, get_writer(path, format="FFMPEG", fps=10, macro_block_size=2)
+            self.append_data = self._writer.append_data
+
+        def close(self):
+            self._writer.close()
+            whole = self._path.read_bytes()
+            self._path.write_bytes({"cut": whole[:-200], "empty": b""}.get(torn, whole))
+
+    get_writer = video_module.imageio.get_writer
+    monkeypatch.setattr(video_module.imageio, "get_writer", lambda path, **options: Killed(path))
+    monkeypatch.setattr(Recorder, "_play", play)
+    with pytest.raises(OSError, match=r"one\.mp4: ffmpeg did not finish it$"):
+        record(tmp_path / "one.mp4")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("fps", [0.5, 7, 29.97, 240])
+def test_a_video_of_any_speed_is_found_whole(tmp_path, monkeypatch, fps):
+    monkeypatch.setitem(Drawn.metadata, "render_fps", fps)
+    assert record(tmp_path / "one.mp4").episode.length == 5
+    assert len(pictures(tmp_path / "one.mp4")) == 6
+
+
+def test_a_picture_of_another_size_than_the_first_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(Drawn, "render", lambda self: np.zeros((32, 64 + 2 * (self.step_count > 2), 3), np.uint8))
+    with pytest.raises(
+        EnvError, match=r"Drawn-v0 draws a picture of shape \(32, 66, 3\) after step 3, must be \(32, 64, 3\) as the"
+    ):
+        record(tmp_path / "one.mp4")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_episode_is_played_with_the_network_in_evaluation_mode(tmp_path):
     modes, network = [], make_network().train()
     network.register_forward_hook(lambda module, *args: modes.append(module.training))
     record(tmp_path / "one.mp4", network=network)
     assert modes == [False] * 5
+
+
+def test_what_was_frozen_before_a_recording_or_an_evaluation_is_frozen_after_it(tmp_path):
+    network = make_network().train()
+    network.actor_trunk.eval()
+    modes = [module.training for module in network.modules()]
+    assert len(set(modes)) == 2
+    record(tmp_path / "one.mp4", network=network)
+    assert [module.training for module in network.modules()] == modes
+    evaluator = Evaluator(EnvSpec(DRAWN), 1)
+    evaluator(network, seed=0)
+    assert [module.training for module in network.modules()] == modes
+    network.register_forward_hook(lambda *args: 1 / 0)
+    network.actor_trunk.register_forward_hook(lambda *args: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        evaluator(network, seed=0)
+    evaluator.close()
+    assert [module.training for module in network.modules()] == modes
 
 
 def test_one_recorder_records_one_episode_after_another(tmp_path):

@@ -42,6 +42,11 @@ class Histograms(Callback):
 
 
 def _histogram(numbers: Tensor) -> wandb.Histogram | None:
-    """Gives the histogram of the finite ones among some numbers; None if there are none."""
+    """Gives the histogram of the finite ones among some numbers; None if there are none, or no bins for them."""
     finite = numbers.detach()[numbers.detach().isfinite()]
-    return wandb.Histogram(np_histogram=np.histogram(finite.cpu().numpy(), bins=BINS)) if len(finite) else None
+    if not len(finite):
+        return None
+    try:  # in 64 bits, where the numbers of a network hardly ever lie too close together or too far apart
+        return wandb.Histogram(np_histogram=np.histogram(finite.double().cpu().numpy(), bins=BINS))
+    except ValueError:
+        return None

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Sequence
-from statistics import fmean
 from typing import Any
 
 import torch
@@ -18,7 +16,7 @@ from a3c.objective import Estimation
 from a3c.probe import MEASURES, ask_all, compare, default_estimators, named
 from a3c.probe_plan import ProbePlan
 from a3c.realised_returns import RealisedReturns, Resolved
-from a3c.returns import ReturnEstimator
+from a3c.returns import L2Normalised, ReturnEstimator
 from a3c.rollouts.collector import LINEAGE
 
 
@@ -32,8 +30,10 @@ class EstimatorProbe(Callback):
     `a3c.probe.compare` says what is measured at once. The bias, against the realised returns of
     `a3c.realised_returns`, comes on a later line of the log, once the batch's episodes have ended, with the
     share of steps that it speaks of as ``probe/resolved``. It is a mean over those steps only, which are
-    not a fair sample where time limits cut many of the episodes. What waits is not kept in checkpoints: a
-    run that is gone on with begins with an empty list.
+    not a fair sample where time limits cut many of the episodes. A batch that is given up has none. Nor has
+    `L2Normalised`, whose targets are in other units than returns, and while it trains no estimator has one,
+    since the critic is in those units too. What waits is not kept in checkpoints: a run that is gone on
+    with begins with an empty list.
 
     Does not work where workers learn by themselves, since the Trainer sees no batches there.
 
@@ -49,14 +49,14 @@ class EstimatorProbe(Callback):
         self._probed_at: int | None = None  # updates
         self._row: dict[str, float] = {}  # of the update at hand
         self._resolved: list[Resolved] = []  # not logged yet
-        self._history: dict[str, list[float]] = defaultdict(list)
+        self._means: dict[str, _Mean] = {}  # over the fit, of each key
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         trained = pl_module.returns
         wanted = default_estimators(trained) if self.plan.estimators is None else self.plan.parsed()
         self._trained, self._estimators = label_of(trained), named(wanted, trained)
         self._returns = RealisedReturns(pl_module.objective.discount, LINEAGE)
-        self._probed_at, self._history = None, defaultdict(list)
+        self._probed_at, self._means = None, {}
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: RolloutBatch, batch_idx: int) -> None:
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
@@ -75,7 +75,15 @@ class EstimatorProbe(Callback):
         targets = ask_all(estimation, self._trained, self._estimators)
         for label, numbers in compare(estimation, targets, module.network).items():
             self._row.update({f"probe/{label}/{measure}": number for measure, number in numbers.items()})
-        value_targets = torch.stack([each.value_targets for each in targets.values()])
+        trained = self._estimators[self._trained]
+        value_targets = torch.stack(
+            [
+                torch.full_like(each.value_targets, torch.nan)
+                if isinstance(trained, L2Normalised) or isinstance(self._estimators[label], L2Normalised)
+                else each.value_targets
+                for label, each in targets.items()
+            ]
+        )
         self._resolved += self._returns.begin(estimation.batch, estimation.discounts, value_targets)
 
     def on_train_batch_end(
@@ -97,14 +105,14 @@ class EstimatorProbe(Callback):
         for bias, share in resolved:
             biases = zip(self._estimators, bias.tolist(), strict=True)
             self._log_row(
-                module, {"probe/resolved": share, **{f"probe/{label}/bias": number for label, number in biases}}
+                module, {"probe/resolved": share, **{f"probe/{label}/bias": number for label, number in biases}}, share
             )
 
-    def _log_row(self, module: Any, row: dict[str, float]) -> None:
+    def _log_row(self, module: Any, row: dict[str, float], share: float = 1.0) -> None:
         defined = {key: number for key, number in row.items() if math.isfinite(number)}
         if defined:
             for key, number in defined.items():
-                self._history[key].append(number)
+                self._means.setdefault(key, _Mean()).add(number, share if key.endswith("/bias") else 1.0)
             module.log_now(defined)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -129,10 +137,27 @@ class EstimatorProbe(Callback):
     def table(self) -> tuple[list[str | int], list[Sequence[Any]]]:
         """Gives the means of all measures over the fit: column names, and a row for each estimator.
 
-        A measure that was never defined is None.
+        A batch counts in the mean bias with the share of its steps that are resolved, and the mean of these
+        shares, which is that of all estimators, comes last. A measure that was never defined is None.
         """
         rows: list[Sequence[Any]] = []
-        for label in self._estimators if self._history else ():
-            numbers = [self._history.get(f"probe/{label}/{measure}") for measure in MEASURES]
-            rows.append([label, label == self._trained, *(fmean(each) if each else None for each in numbers)])
-        return ["estimator", "trains", *MEASURES], rows
+        for label in self._estimators if self._means else ():
+            keys = [*(f"probe/{label}/{measure}" for measure in MEASURES), "probe/resolved"]
+            means = [self._means[key].value if key in self._means else None for key in keys]
+            rows.append([label, label == self._trained, *means])
+        return ["estimator", "trains", *MEASURES, "resolved"], rows
+
+
+class _Mean:
+    """A weighted mean of numbers that come one after another."""
+
+    def __init__(self) -> None:
+        self._weight = self._sum = 0.0
+
+    def add(self, number: float, weight: float) -> None:
+        self._weight += weight
+        self._sum += weight * number
+
+    @property
+    def value(self) -> float:
+        return self._sum / self._weight

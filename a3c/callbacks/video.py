@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from a3c.callbacks.evaluation import seed_of
 from a3c.envs import EnvError, EnvSpec
-from a3c.rollouts.random_states import global_states, set_global_states
+from a3c.rollouts.random_states import random_states_kept
 from a3c.rollouts.watch import HangError, StepWatch
 
 if TYPE_CHECKING:  # ffmpeg and pictures only for those who ask for videos
@@ -47,20 +45,20 @@ class GreedyVideo(Callback):
 
     @staticmethod
     def check(env: EnvSpec, timeout: float) -> None:
-        """Has the environment draw one picture.
+        """Has the environment draw one picture, and looks whether there is an ffmpeg.
 
         Args:
             env: which environment.
             timeout: seconds after which it is taken to hang, > 0.
 
         Raises:
-            EnvError: it cannot be made, or cannot draw itself.
+            EnvError: it cannot be made, or cannot draw itself, or ffmpeg is missing.
         """
-        from a3c.video import make_drawn
+        from a3c.video import Recorder
 
         try:
-            with _random_states_kept(), StepWatch(timeout, "its first picture"):
-                make_drawn(env, "rgb_array").close()
+            with random_states_kept(), StepWatch(timeout, "its first picture"):
+                Recorder(env).close()
         except HangError as error:
             raise EnvError(f"env: {env.id} cannot be drawn: {error}") from error
 
@@ -86,7 +84,7 @@ class GreedyVideo(Callback):
         env_steps = data.progress.env_steps
         path = self.folder / f"env_steps-{env_steps:09d}.mp4"
         with (
-            _random_states_kept(),
+            random_states_kept(),
             StepWatch(data.policy.timeout or math.inf, "an environment that is recorded") as watch,
         ):
 
@@ -99,8 +97,9 @@ class GreedyVideo(Callback):
                 self._recorder = self._recorder or Recorder(data.env)
                 if self._recorder(module.network, seed_of(data.seed, "video", 0), path, should_stop) is None:
                     return
-            except OSError as error:  # of a full disk, or of ffmpeg, which Ctrl-C ends too
-                _log.warning("%s is not written: %s", path, str(error).splitlines()[0])
+            # Of a full disk, of ffmpeg, which Ctrl-C ends too, or of an environment that draws no picture any more.
+            except (OSError, ValueError) as error:
+                _log.warning("%s is not written: %s", path, (str(error).splitlines() or [type(error).__name__])[0])
                 return
         for logger in trainer.loggers:
             if hasattr(logger, "log_media"):
@@ -117,13 +116,3 @@ class GreedyVideo(Callback):
         if self._recorder is not None:
             self._recorder.close()
             self._recorder = None
-
-
-@contextmanager
-def _random_states_kept() -> Iterator[None]:
-    """Has training go on as if nothing had been drawn: environments may use the process's generators."""
-    states = global_states()
-    try:
-        yield
-    finally:
-        set_global_states(states)

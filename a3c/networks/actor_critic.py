@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import gymnasium
@@ -46,3 +48,15 @@ class ActorCritic(nn.Module, ABC):
     @abstractmethod
     def forward(self, observations: Tensor) -> tuple[Tensor, Tensor]:
         """Gives distribution parameters [..., P] and values [...] of observations [..., *shape]."""
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Puts a network into evaluation mode, and each of its modules back into its own: some may be frozen."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -39,6 +41,16 @@ def set_global_states(states: dict[str, Any]) -> None:
     random.setstate((version, tuple(words), gauss))
     np.random.set_state(json.loads(states["numpy"]))
     torch.set_rng_state(states["torch"])
+
+
+@contextmanager
+def random_states_kept() -> Iterator[None]:
+    """Has training go on as if nothing had been drawn from this process's own generators."""
+    states = global_states()
+    try:
+        yield
+    finally:
+        set_global_states(states)
 
 
 def _to_json(state: Any) -> str:

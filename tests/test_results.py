@@ -48,7 +48,7 @@ def test_every_line_of_the_tables_follows_from_the_runs(env):
         ], (label, mode)
 
 
-@pytest.mark.parametrize(("env", "words"), zip(FILES, COMMANDS, strict=True))
+@pytest.mark.parametrize(("env", "words"), list(zip(FILES, COMMANDS, strict=True)))
 def test_the_command_beside_a_table_makes_its_runs(env, words, monkeypatch):
     monkeypatch.chdir(ROOT)
     grid = make_grid(comparison.axes_of(comparison.make_parser().parse_args(shlex.split(words))))

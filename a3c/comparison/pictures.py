@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,7 +41,7 @@ def learning_curves(comparison: Comparison, env: str, axis: str) -> Figure:
         axis: "env_steps", "updates" or "seconds".
     """
     modes = comparison.modes
-    figure, panels = _figure(1, len(modes), 5.2, 4.2, legend_rows=_rows(comparison.labels))
+    figure, panels = _figure(1, len(modes), 5.2, 4.2, legend=comparison.labels)
     threshold = threshold_of(env)
     styles = styles_of(comparison.labels)
     for panel, mode in zip(panels, modes, strict=True):
@@ -167,9 +167,7 @@ def probe(comparison: Comparison, env: str, measure: str) -> Figure:
     variants = [variant for variant in rows if _probed(comparison, env, variant, measure)]
     probed = probed_labels(comparison, env, measure)
     columns = len(comparison.modes) if len(comparison.modes) > 1 else min(3, len(variants))
-    figure, panels = _figure(
-        math.ceil(len(variants) / columns), columns, 4.6, 3.0, legend_rows=_rows(probed), panels=len(variants)
-    )
+    figure, panels = _figure(math.ceil(len(variants) / columns), columns, 4.6, 3.0, legend=probed, panels=len(variants))
     styles = styles_of([*comparison.labels, *(label for label in probed if label not in comparison.labels)])
     for panel, variant in zip(panels, variants, strict=True):
         for label, series in _probed(comparison, env, variant, measure):
@@ -210,12 +208,13 @@ def styles_of(labels: list[str]) -> dict[str, Style]:
 
 
 def _figure(
-    rows: int, columns: int, width: float, height: float, legend_rows: int = 0, panels: int | None = None
+    rows: int, columns: int, width: float, height: float, legend: Sequence[str] = (), panels: int | None = None
 ) -> tuple[Figure, list[Axes]]:
-    """Makes a figure of equal panels, in inches each, with room for a legend below."""
-    below = 0.25 * legend_rows + 0.15 if legend_rows else 0.0
+    """Makes a figure of equal panels, in inches each, with room below for a legend of these labels and one more."""
+    whole = max(columns * width, LEAST_WIDTH)
+    below = 0.25 * math.ceil((len(legend) + 1) / _columns(legend, whole)) + 0.15 if legend else 0.0
     total = rows * height + 0.7 + below
-    figure = Figure(figsize=(max(columns * width, LEAST_WIDTH), total), dpi=DPI)
+    figure = Figure(figsize=(whole, total), dpi=DPI)
     figure.set_layout_engine("constrained", rect=(0, below / total, 1, 1 - below / total))
     FigureCanvasAgg(figure)
     made = [figure.add_subplot(rows, columns, number + 1) for number in range(panels or rows * columns)]
@@ -226,17 +225,15 @@ def _figure(
     return figure, made
 
 
-def _rows(labels: list[str]) -> int:
-    return math.ceil((len(labels) + 1) / _columns(labels))
-
-
-def _columns(labels: list[str]) -> int:
-    return max(1, min(len(labels) + 1, 110 // (8 + max(map(len, labels)))))
+def _columns(labels: Sequence[str], width: float) -> int:
+    """Gives how many entries of a legend stand side by side within a width in inches."""
+    entry = 0.8 + 0.085 * max(map(len, [*labels, "solved at 000"]))
+    return max(1, min(len(labels) + 1, int(width / entry)))
 
 
 def _legend(figure: Figure, entries: list[tuple[str, Style]]) -> None:
     handles = [Line2D([], [], label=label, linewidth=2, **style) for label, style in entries]
-    columns = _columns([label for label, _ in entries][:-1] or [entries[0][0]])
+    columns = _columns([label for label, _ in entries][:-1] or [entries[0][0]], figure.get_figwidth())
     figure.legend(handles=handles, loc="lower center", ncols=columns, frameon=False, fontsize=10)
 
 

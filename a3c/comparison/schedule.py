@@ -101,7 +101,9 @@ class Schedule:
         What is refused for its command line (status 2) before anything has succeeded would be refused again:
         then nothing more is started.
         """
-        heeded = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]  # nohup ignores one
+        heeded = list(SIGNALS)
+        if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # by nohup; a shell ignores SIGINT for what it runs in
+            heeded.remove(signal.SIGHUP)  # the background, and there it is heeded all the same
         previous = {number: signal.signal(number, self._handle) for number in heeded}
         try:
             while self._running or (self._waiting and not self._signals):

@@ -101,9 +101,9 @@ class Schedule:
         What is refused for its command line (status 2) before anything has succeeded would be refused again:
         then nothing more is started.
         """
-        heeded = list(SIGNALS)
-        if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # by nohup; a shell ignores SIGINT for what it runs in
-            heeded.remove(signal.SIGHUP)  # the background, and there it is heeded all the same
+        # What nohup wants is respected; SIGINT is heeded also where a shell ignores it for background jobs.
+        passed_over = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else set()
+        heeded = [number for number in SIGNALS if number not in passed_over]
         previous = {number: signal.signal(number, self._handle) for number in heeded}
         try:
             while self._running or (self._waiting and not self._signals):

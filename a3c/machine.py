@@ -7,7 +7,9 @@ import platform
 from importlib.metadata import version
 from pathlib import Path
 
-PACKAGES = ("a3c", "torch", "gymnasium", "numpy")
+import a3c
+
+PACKAGES = ("torch", "gymnasium", "numpy")
 
 
 def cpu_model() -> str:
@@ -21,5 +23,6 @@ def cpu_model() -> str:
 
 def machine_in_words() -> str:
     """Gives processor, cores, system and versions in a phrase."""
-    versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    # A checkout may be used without being installed, so its own version is not asked of the installer.
+    versions = ", ".join([f"a3c {a3c.__version__}", *(f"{name} {version(name)}" for name in PACKAGES)])
     return f"{cpu_model()}, {os.cpu_count()} cores, {platform.system()}; Python {platform.python_version()}, {versions}"

@@ -260,7 +260,7 @@ def machine() -> Record:
     """Says what the figures were measured on."""
     import torch
 
-    from a3c.machine import cpu_model
+    from a3c.runs.machine import cpu_model
 
     return {
         "part": "machine",

@@ -22,14 +22,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from a3c.batch import BatchShape, empty_batch
-from a3c.envs import EnvSpec
+from a3c.envs.spec import EnvSpec
+from a3c.learner.objective import Objective
 from a3c.networks import ActorCritic, MLPActorCritic
-from a3c.objective import Objective
 from a3c.returns import NStep, discounted_sum
 from a3c.rollouts.collector import Collector
-from a3c.rollouts.pool import WorkerPool
 from a3c.rollouts.weights import SharedWeights
-from a3c.rollouts.worker import WorkerContext
+from a3c.rollouts.workers.pool import WorkerPool
+from a3c.rollouts.workers.process import WorkerContext
 
 # Programs 5.1 and 5.2
 NUMBERS = 64

@@ -19,11 +19,11 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from a3c import A3C, Collector, MLPActorCritic, NStep, RolloutBatch, RolloutDataModule
 from a3c.batch import BatchShape, empty_batch
-from a3c.cli import TRAINER_DEFAULTS
-from a3c.guards import UpdateGuard
-from a3c.rollouts.checks import EnvCheck
-from a3c.rollouts.pulse import Pulse
+from a3c.envs.checks import EnvCheck
+from a3c.learner.guard import UpdateGuard
 from a3c.rollouts.weights import SharedWeights
+from a3c.rollouts.workers.heartbeat import Pulse
+from a3c.training.cli.command import TRAINER_DEFAULTS
 
 LENGTH, COLUMNS = 32, 64
 WARM_UP = 20  # fragments or updates that are not counted

@@ -116,7 +116,7 @@ def make_parser() -> OneLineParser:
 
 def record(agent: Agent, folder: Path, seeds: Sequence[int], greedy: bool) -> list[dict[str, Any]]:
     """Writes an mp4 and a GIF of an episode for each seed; says what they show."""
-    from a3c.video import Recorder, write_gif
+    from a3c.evaluation.video import Recorder, write_gif
 
     recorder = Recorder(agent.env, greedy)
     videos = []
@@ -142,8 +142,8 @@ def evaluate(agent: Agent, options: argparse.Namespace) -> dict[str, Any]:
         EnvError: the environment cannot be made or drawn, or gives returns that are not finite.
         OSError: something cannot be written.
     """
-    from a3c.envs import EnvError
-    from a3c.scores import score
+    from a3c.envs.spec import EnvError
+    from a3c.evaluation.scores import score
 
     greedy = not options.sampled
     seeds = range(options.seed, options.seed + options.video_episodes)
@@ -153,7 +153,7 @@ def evaluate(agent: Agent, options: argparse.Namespace) -> dict[str, Any]:
     # What can fail for want of a display or a library comes first: nobody likes to wait for it.
     videos = record(agent, options.video, seeds, greedy) if options.video else []
     if options.render:
-        from a3c.video import show
+        from a3c.evaluation.video import show
 
         show(agent.network, agent.env, seeds, greedy)
     if options.beliefs:
@@ -234,7 +234,7 @@ def main(args: Sequence[str] | None = None) -> int:
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))  # where --allow may find modules of your own
     from a3c import load
-    from a3c.envs import EnvError
+    from a3c.envs.spec import EnvError
 
     try:
         agent = load(options.path, options.which, options.allow)

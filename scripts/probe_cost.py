@@ -38,7 +38,7 @@ def seconds_of(every: int, n_steps: int, env_steps: int) -> float:
     from lightning.pytorch import Callback, Trainer
 
     from a3c import A3C, EstimatorProbe, MLPActorCritic, NStep, ProbePlan, RolloutDataModule
-    from a3c.loggers import MetricsFile
+    from a3c.runs.metrics_file import MetricsFile
 
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -27,7 +27,7 @@ import torch
 from processes import marked_environment, processes_of, seconds_until_gone, shared_names, wait_until
 
 TRAIN = Path(__file__).resolve().parent / "train.py"
-FAULTY = "a3c.faults:Faulty-v0"
+FAULTY = "a3c.envs.faulty:Faulty-v0"
 
 
 class Measured:
@@ -52,11 +52,11 @@ def make_pool(timeout: float, deaths: list[Any], **faults: Any) -> Any:
     """Gives a pool of two workers, and appends what it tells of deaths, with the time."""
     from a3c import MLPActorCritic
     from a3c.batch import BatchShape
-    from a3c.envs import EnvSpec
+    from a3c.envs.spec import EnvSpec
     from a3c.rollouts.collector import CollectorSpec
-    from a3c.rollouts.pool import RestartPolicy, WorkerPool
     from a3c.rollouts.weights import SharedWeights
-    from a3c.rollouts.worker import CollectTask
+    from a3c.rollouts.workers.pool import RestartPolicy, WorkerPool
+    from a3c.rollouts.workers.process import CollectTask
 
     space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
     network = MLPActorCritic(space, gymnasium.spaces.Discrete(2))

@@ -36,7 +36,7 @@ class Result(NamedTuple):
 
 def run(point: tuple[str, int, int], env_steps: int) -> Result:
     """Trains once with an estimator, a lag and a seed."""
-    from a3c.plots import read_metric
+    from a3c.runs.curves import read_metric
 
     estimator, inject_lag, seed = point
     flags = {

@@ -16,10 +16,10 @@ def main() -> int:
         signal.signal(number, lambda number, _: os._exit(128 + number))
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(name, "1")  # learner and workers each keep to one core
-    from a3c.rollouts.forkserver import start_fork_server
+    from a3c.rollouts.workers.fork_server import start_fork_server
 
     start_fork_server()
-    from a3c.cli import main as train
+    from a3c.training.cli.command import main as train
 
     status = train(DEFAULT_CONFIG)
     for number in (signal.SIGTERM, signal.SIGUSR1):  # a scheduler's, too late to mean anything

@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch import Trainer
 
 from a3c import A3C, MLPActorCritic, NStep, RolloutDataModule
-from a3c.envs import EnvSpec
+from a3c.envs.spec import EnvSpec
 from a3c.rollouts.collector import Collector, CollectorSpec
 from a3c.rollouts.weights import SharedWeights
 

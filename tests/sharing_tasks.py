@@ -3,7 +3,7 @@
 import contextlib
 import multiprocessing
 
-from a3c.rollouts.forkserver import start_fork_server
+from a3c.rollouts.workers.fork_server import start_fork_server
 
 
 @contextlib.contextmanager

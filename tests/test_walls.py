@@ -1,4 +1,4 @@
-"""Who may import whom: the rooms of the house, read from the code itself."""
+"""Who may import whom: a rule about folders, read from the code itself."""
 
 import ast
 import subprocess
@@ -7,28 +7,24 @@ from pathlib import Path
 
 import pytest
 
-from a3c.rollouts.forkserver import PRELOADED
+from a3c.rollouts.workers.fork_server import PRELOADED
 
 PACKAGE = Path(__file__).parent.parent / "a3c"
 HEAVY = {"lightning", "wandb", "matplotlib", "rich"}
-LEARNING = {"a3c.returns", "a3c.losses", "a3c.objective"}
-# Rooms that may see Lightning or what is built on it; no worker imports any of them.
-MAIN_PROCESS = {
-    "a3c.module",
-    "a3c.cli",
-    "a3c.training_run",
-    "a3c.extras",
-    "a3c.last_words",
-    "a3c.loggers",
-    "a3c.tracking",
-    "a3c.wandb_service",
-    "a3c.plots",
-    "a3c.agent",
-    "a3c.beliefs",
-    "a3c.usage",
-    "a3c.screening",
-    "a3c.rollouts.datamodule",
+# Folders by floor: nothing imports from a higher one, and what a worker may import lies in the first five.
+FLOORS = {
+    "batch": 0,
+    "envs": 1,
+    "networks": 1,
+    "returns": 1,
+    "rollouts": 2,
+    "learner": 3,
+    "runs": 2,
+    "evaluation": 3,
+    "training": 4,
+    "comparison": 5,
 }
+OF_WORKERS = ("batch", "envs", "networks", "returns", "rollouts", "learner")
 
 
 def imports(path):
@@ -42,46 +38,67 @@ def imports(path):
     return found
 
 
-def rooms():
+def modules():
     for path in sorted(PACKAGE.rglob("*.py")):
         parts = ["a3c", *path.relative_to(PACKAGE).with_suffix("").parts]
         yield ".".join(part for part in parts if part != "__init__"), imports(path)
+
+
+def room_of(module):
+    return module.split(".")[1] if "." in module else ""
 
 
 def tops(names):
     return {name.split(".")[0] for name in names}
 
 
+def test_at_the_root_stand_the_contract_and_the_rooms_alone():
+    there = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or path.is_dir()} - {"__pycache__"}
+    assert there == {"__init__", *FLOORS}
+
+
 @pytest.mark.parametrize(
-    ("room", "allowed"), [("a3c.batch", set()), ("a3c.returns", {"a3c.batch"}), ("a3c.losses", set())]
+    ("module", "found"), list(modules()), ids=lambda value: value if isinstance(value, str) else ""
 )
-def test_the_mathematics_imports_only_torch(room, allowed):
-    found = dict(rooms())[room]
-    assert tops(found) - set(sys.stdlib_module_names) <= {"torch"} | tops(allowed)
-    ours = {name for name in found if name.startswith("a3c.")}
-    assert all(any(name.startswith(one) for one in allowed) for name in ours)
+def test_nothing_is_imported_from_a_higher_floor(module, found):
+    ours = {room_of(name) for name in found if name.startswith("a3c.")} & FLOORS.keys()
+    higher = {room for room in ours if module != "a3c" and FLOORS[room] > FLOORS[room_of(module)]}
+    assert not higher
 
 
-def test_collection_knows_nothing_of_learning():
-    for room, found in rooms():
-        if room.startswith("a3c.rollouts"):
-            assert not found & LEARNING, room
+def test_no_room_imports_another_in_a_circle():
+    edges = {}
+    for module, found in modules():
+        others = {room_of(name) for name in found if name.startswith("a3c.")} & FLOORS.keys()
+        edges.setdefault(room_of(module), set()).update(others - {room_of(module)})
+    edges.pop("")
+    while edges:
+        free = [room for room, others in edges.items() if not others & edges.keys()]
+        assert free, f"a circle among {sorted(edges)}"
+        for room in free:
+            del edges[room]
 
 
-def test_only_the_rooms_of_the_main_process_see_lightning_or_wandb():
-    for room, found in rooms():
-        if room not in MAIN_PROCESS and not room.startswith(("a3c.callbacks", "a3c.comparison")):
-            assert not tops(found) & HEAVY, room
+@pytest.mark.parametrize("room", ["a3c.batch", "a3c.returns", "a3c.learner.losses"])
+def test_the_mathematics_imports_only_torch(room):
+    for module, found in modules():
+        if (module == room or module.startswith(f"{room}.")) and module != "a3c.returns.labels":
+            assert tops(found) - set(sys.stdlib_module_names) <= {"torch", "a3c"}, module
+            assert {room_of(name) for name in found if name.startswith("a3c.")} <= {"batch", "returns"}, module
 
 
-def test_only_its_own_rooms_see_a_comparison_and_only_statistics_see_scipy():
-    for room, found in rooms():
-        if not room.startswith("a3c.comparison"):
-            assert not any(name.startswith("a3c.comparison") for name in found), room
-        if room not in ("a3c.comparison.statistics", "a3c.scores"):
-            assert "scipy" not in tops(found), room
-        else:
+def test_what_workers_may_import_sees_neither_lightning_nor_wandb():
+    for module, found in modules():
+        if room_of(module) in OF_WORKERS:
+            assert not tops(found) & HEAVY, module
+
+
+def test_only_statistics_see_scipy():
+    for module, found in modules():
+        if module in ("a3c.comparison.statistics", "a3c.evaluation.scores"):
             assert "scipy" in tops(found)
+        else:
+            assert "scipy" not in tops(found), module
 
 
 def test_a_comparison_reads_its_runs_without_lightning_or_wandb():
@@ -91,13 +108,7 @@ def test_a_comparison_reads_its_runs_without_lightning_or_wandb():
 
 
 def test_the_learner_knows_no_gymnasium():
-    assert not tops(dict(rooms())["a3c.module"]) & {"gymnasium"}
-
-
-def test_only_the_command_line_sees_the_command_line():
-    for room, found in rooms():
-        if room not in ("a3c.cli", "a3c.training_run"):
-            assert not {"a3c.cli", "a3c.training_run"} & found, room
+    assert not tops(dict(modules())["a3c.training.module"]) & {"gymnasium"}
 
 
 def test_what_a_worker_imports_is_light():
@@ -109,7 +120,7 @@ def test_what_a_worker_imports_is_light():
 
 
 def test_the_fork_server_can_be_started_before_torch_is_imported():
-    code = "import sys, a3c.rollouts.forkserver; print('torch' in sys.modules)"
+    code = "import sys, a3c.rollouts.workers.fork_server; print('torch' in sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert loaded.strip() == "False"
 

@@ -17,7 +17,7 @@ from a3c.comparison import statistics
 from a3c.comparison.records import Evaluations, Run
 from a3c.comparison.statistics import LEVEL, Estimate
 from a3c.comparison.variants import Variant
-from a3c.usage import UsageError
+from a3c.training.cli.usage import UsageError
 
 POINTS = 101  # of the grid that curves are interpolated onto
 SHOWN = 3  # runs that a message names

@@ -18,7 +18,7 @@ from a3c.comparison.ledger import Ledger
 from a3c.comparison.records import find_runs
 from a3c.comparison.schedule import USAGE_ERROR
 from a3c.comparison.sweep import GROUPS, read_sweep, read_yaml
-from a3c.usage import UsageError, explain
+from a3c.training.cli.usage import UsageError, explain
 
 EVALUATIONS = 30  # of a run, where nobody says how far apart
 # What a grid is made of where no flag, sweep or config says so.
@@ -176,7 +176,7 @@ def axes_of(options: Namespace, passed: Sequence[str] = ()) -> dict[str, list[An
 
 def _screen(file: Path, values: Mapping[str, Any], passed: Sequence[str]) -> None:
     """Refuses what a file may not say: as flags of a run, its words would pass for the user's own."""
-    from a3c.screening import NotAllowedError, screen_values  # Lightning, which only files need
+    from a3c.training.cli.screening import NotAllowedError, screen_values  # Lightning, which only files need
 
     try:
         screen_values(file, values, passed)

@@ -9,12 +9,12 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from a3c.blueprint import describe
 from a3c.comparison.variants import Variant, label_with, short_names, word_of
-from a3c.envs import EnvError, EnvSpec
-from a3c.labels import OWN, label_of, parse
+from a3c.envs.spec import EnvError, EnvSpec
 from a3c.returns import ReturnEstimator
-from a3c.usage import UsageError
+from a3c.returns.labels import OWN, label_of, parse
+from a3c.runs.descriptions import describe
+from a3c.training.cli.usage import UsageError
 
 RETURNS, MODE, ENV, SEED = "model.returns", "mode", "data.env", "seed_everything"
 BUDGET, INTERVAL, STOP = "data.max_env_steps", "evaluation.every_env_steps", "stop_when_solved"

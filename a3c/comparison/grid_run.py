@@ -14,15 +14,15 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from a3c.checkpoints import present
 from a3c.comparison.analysis import Comparison, compare
 from a3c.comparison.grid import Grid, PlannedRun
 from a3c.comparison.ledger import Ledger, is_finished
 from a3c.comparison.records import Run, read_run
 from a3c.comparison.schedule import USAGE_ERROR, Outcome, Schedule, Task
-from a3c.machine import machine_in_words
-from a3c.run_folder import CHECKPOINTS, FolderInUseError, FolderLock
-from a3c.usage import UsageError
+from a3c.runs.checkpoints import present
+from a3c.runs.folder import CHECKPOINTS, FolderInUseError, FolderLock
+from a3c.runs.machine import machine_in_words
+from a3c.training.cli.usage import UsageError
 
 FAILED = 1
 STOPPED = (128 + signal.SIGINT, -signal.SIGINT)  # of a run that saved at its end, or had not begun

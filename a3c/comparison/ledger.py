@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from a3c.comparison.grid import PlannedRun
-from a3c.usage import UsageError
+from a3c.training.cli.usage import UsageError
 
 LEDGER = "comparison.json"
 COMPARED = ("flags", "passed", "configs")  # of an entry: what makes a run the same

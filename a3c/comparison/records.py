@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from a3c.comparison.variants import Variant, label_with, short_names, word_of
 from a3c.comparison.wandb_records import read_record, records_in
-from a3c.labels import OWN, label_of
 from a3c.returns import ReturnEstimator
-from a3c.run_folder import METRICS
-from a3c.usage import UsageError
+from a3c.returns.labels import OWN, label_of
+from a3c.runs.folder import METRICS
+from a3c.training.cli.usage import UsageError
 
 SUMMARY = "summary.json"
 RETURN = "eval/episode_return"

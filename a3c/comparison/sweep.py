@@ -10,7 +10,7 @@ import yaml
 
 from a3c.comparison.grid import MODE, RETURNS
 from a3c.comparison.variants import word_of
-from a3c.usage import UsageError
+from a3c.training.cli.usage import UsageError
 
 GROUPS = ("config", "data", "model", "evaluation")  # keys of train.py that files stand for, or that hold others
 

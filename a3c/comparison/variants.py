@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from a3c.labels import text_of
+from a3c.returns.labels import text_of
 
 LONGEST_SLUG = 100  # characters
 

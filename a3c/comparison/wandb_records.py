@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from a3c.usage import UsageError
+from a3c.training.cli.usage import UsageError
 
 ENDING = ".wandb"
 PATIENCE_SECONDS = 120.0

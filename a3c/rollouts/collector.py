@@ -13,10 +13,11 @@ from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
 from a3c.batch import Episode, RolloutBatch
-from a3c.envs import OWN_REWARDS, EnvSpec
+from a3c.envs.checks import EnvCheck, EnvironmentFaultError
+from a3c.envs.spec import EnvSpec
+from a3c.envs.state import get_env_state, set_env_state
+from a3c.envs.wrappers import OWN_REWARDS
 from a3c.networks.actor_critic import ActorCritic
-from a3c.rollouts.checks import EnvCheck, EnvironmentFaultError
-from a3c.rollouts.env_state import get_env_state, set_env_state
 from a3c.rollouts.weights import WeightSource
 
 MAX_BUFFERS = 16  # whose rows a collector keeps at hand

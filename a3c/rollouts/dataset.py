@@ -9,9 +9,9 @@ from typing import Any, Protocol
 from torch.utils.data import IterableDataset
 
 from a3c.batch import Lost, Rollout, RolloutBatch, join_columns
+from a3c.rollouts.delay_line import DelayLine
 from a3c.rollouts.progress import Progress
 from a3c.rollouts.segments import SegmentJoiner
-from a3c.rollouts.staleness import DelayLine
 
 Update = tuple[RolloutBatch, list[Rollout]]
 POLL_SECONDS = 0.2  # how often a dataset that waits for rollouts looks whether it should stop

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from a3c.batch import Lost, Rollout, RolloutBatch
+from a3c.envs.random_states import global_states, set_global_states
+from a3c.envs.state import EnvStateError
+from a3c.envs.watchdog import StepWatch
 from a3c.rollouts.collector import Collector, CollectorSpec
-from a3c.rollouts.env_state import EnvStateError
-from a3c.rollouts.random_states import global_states, set_global_states
-from a3c.rollouts.watch import StepWatch
 
 log = logging.getLogger(__name__)
 

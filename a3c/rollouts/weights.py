@@ -9,8 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from a3c.rollouts.memory import Field, SharedBlock, layout, shared_zeros
-from a3c.rollouts.tally import Tally
+from a3c.rollouts.workers.shared_memory import Field, SharedBlock, layout, shared_zeros
 
 
 class WeightSource(Protocol):
@@ -24,12 +23,13 @@ class WeightSource(Protocol):
         """Copies the newest tensors into the network and gives their version."""
 
 
-def _tensors(network: nn.Module) -> list[Tensor]:
+def tensors_of(network: nn.Module) -> list[Tensor]:
+    """Gives a network's parameters and buffers, in its order."""
     return [*network.parameters(), *network.buffers()]
 
 
 def _fields(network: nn.Module) -> list[Field]:
-    return [Field(str(index), tensor.shape, tensor.dtype) for index, tensor in enumerate(_tensors(network))]
+    return [Field(str(index), tensor.shape, tensor.dtype) for index, tensor in enumerate(tensors_of(network))]
 
 
 def shared_nbytes(network: nn.Module) -> int:
@@ -37,15 +37,16 @@ def shared_nbytes(network: nn.Module) -> int:
     return layout(_fields(network))[1]
 
 
-def _shared_copy(network: nn.Module) -> SharedBlock:
+def shared_copy(network: nn.Module) -> SharedBlock:
     """Gives the network's tensors in shared memory, in their order."""
     block = SharedBlock(_fields(network))
-    _copy(list(block.views.values()), _tensors(network))
+    copy_tensors(list(block.views.values()), tensors_of(network))
     return block
 
 
 @torch.no_grad()
-def _copy(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
+def copy_tensors(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
+    """Copies tensors into others of the same shapes, all at once."""
     if targets:
         torch._foreach_copy_(list(targets), list(sources))
 
@@ -65,7 +66,7 @@ class SharedWeights:
     """
 
     def __init__(self, network: nn.Module, version: int = 0) -> None:
-        self._block = _shared_copy(network)
+        self._block = shared_copy(network)
         self._sequence = shared_zeros(1, dtype=torch.int64).fill_(2 * version)
         self._map()
 
@@ -88,7 +89,7 @@ class SharedWeights:
     def publish(self, network: nn.Module) -> int:
         """Copies the network's tensors in and gives their new version; one process only."""
         self._counter[0] += 1
-        _copy(self._views, _tensors(network))
+        copy_tensors(self._views, tensors_of(network))
         self._counter[0] += 1
         return self.version
 
@@ -102,66 +103,15 @@ class SharedWeights:
         Raises:
             TimeoutError: no quiet moment came: the writer died in a write, or never pauses.
         """
-        tensors = _tensors(network)
+        tensors = tensors_of(network)
         deadline = time.monotonic() + timeout
         while True:
             before = int(self._counter[0])
             if before % 2 == 0:
-                _copy(tensors, self._views)
+                copy_tensors(tensors, self._views)
                 # Accepted race: the copy may tear. It is then seen here and made again.
                 if int(self._counter[0]) == before:
                     return before // 2
             if time.monotonic() > deadline:
                 raise TimeoutError(f"the shared weights stayed in the middle of a write for {timeout} s")
             time.sleep(0)
-
-
-class LiveWeights:
-    """A network's tensors in shared memory that many processes step in place, without a lock.
-
-    Recht et al. (2011), Hogwild!, arXiv:1106.5730.
-
-    Args:
-        network: the network to mirror.
-        tally: counts the updates, which are the version.
-
-    Attributes:
-        parameters: the shared parameters, in the network's order.
-        buffers: the shared buffers.
-    """
-
-    def __init__(self, network: nn.Module, tally: Tally) -> None:
-        self._tally = tally
-        self._block = _shared_copy(network)
-        self._count = len(list(network.parameters()))
-        self._map()
-
-    def _map(self) -> None:
-        views = list(self._block.views.values())
-        self.parameters, self.buffers = views[: self._count], views[self._count :]
-
-    def __getstate__(self) -> dict[str, object]:
-        return {"_tally": self._tally, "_block": self._block, "_count": self._count}
-
-    def __setstate__(self, state: dict[str, object]) -> None:
-        self.__dict__.update(state)
-        self._map()
-
-    @property
-    def version(self) -> int:
-        """Number of updates that all workers have made."""
-        return self._tally.updates
-
-    def pull(self, network: nn.Module) -> int:
-        """Copies the tensors out into the network and gives the version that they have at least.
-
-        Accepted race: another worker may step meanwhile, and the copy is then torn between two
-        versions. That is what Hogwild is; each number in it is whole.
-        """
-        version = self.version
-        _copy(_tensors(network), [*self.parameters, *self.buffers])
-        return version
-
-    def write_buffers(self, network: nn.Module) -> None:
-        """Copies the network's buffers in; of several workers the last one wins."""
-        _copy(self.buffers, list(network.buffers()))

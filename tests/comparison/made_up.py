@@ -6,8 +6,8 @@ import json
 import numpy as np
 import yaml
 
-from a3c.blueprint import describe
-from a3c.labels import parse
+from a3c.returns.labels import parse
+from a3c.runs.descriptions import describe
 
 
 def make_run(

@@ -284,7 +284,7 @@ def test_without_a_folder_the_environment_names_it(tmp_path, log, monkeypatch):
 
 
 def test_a_folder_in_which_another_comparison_runs_is_refused(tmp_path, log, capsys):
-    from a3c.run_folder import FolderLock
+    from a3c.runs.folder import FolderLock
 
     (tmp_path / "out").mkdir()
     lock = FolderLock(tmp_path / "out")

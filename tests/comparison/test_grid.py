@@ -11,7 +11,7 @@ from a3c.comparison.grid import make_grid
 from a3c.comparison.ledger import Ledger
 from a3c.comparison.sweep import read_sweep
 from a3c.comparison.variants import Variant, short_names
-from a3c.usage import UsageError
+from a3c.training.cli.usage import UsageError
 
 SWEEPS = Path(__file__).parent.parent.parent / "configs" / "sweeps"
 

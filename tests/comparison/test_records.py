@@ -11,7 +11,7 @@ from made_up import make_run, make_runs
 from a3c.comparison.analysis import compare
 from a3c.comparison.records import find_runs, read_run
 from a3c.comparison.variants import Variant
-from a3c.usage import UsageError
+from a3c.training.cli.usage import UsageError
 
 
 def test_a_run_is_read_as_it_was_written(tmp_path):
@@ -160,7 +160,7 @@ def test_a_folder_that_is_no_run_of_ours_is_refused(tmp_path):
 @pytest.fixture(scope="module")
 def record(tmp_path_factory):
     """Offline records of one run, which was gone on with from a checkpoint at 200 env steps."""
-    from a3c.tracking import make_wandb_logger
+    from a3c.runs.wandb_logger import make_wandb_logger
 
     folder = tmp_path_factory.mktemp("tracked")
     config = yaml.safe_load((make_run(folder / "made", "GAE", "sync", seed=3, budget=400) / "config.yaml").read_text())
@@ -212,7 +212,7 @@ def test_a_torn_wandb_file_is_read_up_to_the_tear_which_is_said(record, tmp_path
 
 def test_group_job_type_and_tags_of_the_environment_are_respected(tmp_path, monkeypatch):
     from a3c.comparison.wandb_records import _records
-    from a3c.tracking import make_wandb_logger
+    from a3c.runs.wandb_logger import make_wandb_logger
 
     def run_of(folder, estimator="GAE:lambda_=0.9"):
         folder.mkdir()

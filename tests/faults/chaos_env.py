@@ -2,7 +2,7 @@
 
 import gymnasium
 
-from a3c.faults import FaultyEnv
+from a3c.envs.faulty import FaultyEnv
 
 KINDS = [
     *("none", "raise", "raise_unpicklable", "raise_reset", "kill", "segfault", "exit"),

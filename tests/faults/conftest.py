@@ -9,7 +9,7 @@ import pytest
 from harness import assert_no_new_names, own_processes
 from processes import shared_names, wait_until
 
-from a3c.rollouts.forkserver import start_fork_server
+from a3c.rollouts.workers.fork_server import start_fork_server
 
 OURS = ("/dev/shm/", "anon_inode:[pidfd]", "pipe:")  # W&B's service and fonts, once opened, stay
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from a3c.rollouts.worker import CollectTask
+from a3c.rollouts.workers.process import CollectTask
 
 
 @dataclass(frozen=True)

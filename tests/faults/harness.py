@@ -31,12 +31,12 @@ from processes import (
 
 from a3c.batch import BatchShape, Lost
 from a3c.rollouts.collector import LINEAGE, LIVES
-from a3c.rollouts.pool import RestartPolicy, WorkerPool
-from a3c.rollouts.worker import CollectTask
+from a3c.rollouts.workers.pool import RestartPolicy, WorkerPool
+from a3c.rollouts.workers.process import CollectTask
 
 ROOT = Path(__file__).parent.parent.parent
 TRAIN = ROOT / "scripts" / "train.py"
-FAULTY = "a3c.faults:Faulty-v0"
+FAULTY = "a3c.envs.faulty:Faulty-v0"
 OURS = os.environ[MARK] = f"pytest-{os.getpid()}"  # before the fork server starts, which inherits it
 QUICK = [
     *("--stop_when_solved", "false", "--evaluation.every_env_steps", "1000000000", "--evaluation.episodes", "1"),
@@ -190,7 +190,7 @@ class Collection:
     """A pool over environments that go wrong, and all that came out of it so far.
 
     Args:
-        kind: see `a3c.faults.FaultyEnv`.
+        kind: see `a3c.envs.faulty.FaultyEnv`.
         workers: number of workers.
         slots: of each.
         num_envs: environments of each.

@@ -4,8 +4,8 @@ import os
 
 import gymnasium
 
-from a3c.faults import FaultyEnv
-from a3c.rollouts.memory import shared_zeros
+from a3c.envs.faulty import FaultyEnv
+from a3c.rollouts.workers.shared_memory import shared_zeros
 
 
 class LeakyEnv(FaultyEnv):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from a3c.checkpoints import LAST, save
+from a3c.runs.checkpoints import LAST, save
 
 folder = Path(sys.argv[1])
 for line in sys.stdin:

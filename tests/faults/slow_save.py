@@ -5,9 +5,9 @@ import time
 from pathlib import Path
 
 if __name__ == "__main__":
-    from a3c import checkpoints
-    from a3c.cli import main
-    from a3c.rollouts.forkserver import start_fork_server
+    from a3c.rollouts.workers.fork_server import start_fork_server
+    from a3c.runs import checkpoints
+    from a3c.training.cli.command import main
 
     start_fork_server()
     real, saves = checkpoints._write, 0

@@ -10,12 +10,12 @@ from helpers import fit, make_spec
 
 import a3c
 from a3c.batch import BatchShape, Lost, Rollout, empty_batch
-from a3c.rollouts.checks import EnvironmentFaultError
+from a3c.envs.checks import EnvironmentFaultError
 from a3c.rollouts.collector import LINEAGE
-from a3c.rollouts.pool import RestartPolicy, WorkerError, WorkerPool
-from a3c.rollouts.worker import CollectTask
+from a3c.rollouts.workers.pool import RestartPolicy, WorkerError, WorkerPool
+from a3c.rollouts.workers.process import CollectTask
 
-FAULTY = "a3c.faults:Faulty-v0"
+FAULTY = "a3c.envs.faulty:Faulty-v0"
 MODES = ["sync", "async", "hogwild"]
 
 

@@ -21,15 +21,16 @@ from helpers import fit
 from lightning.pytorch import Callback
 from optimizers import SlowCount
 
-from a3c import NStep, checkpoints, load
-from a3c.agent import CheckpointError
+from a3c import NStep, load
 from a3c.batch import Episode
-from a3c.callbacks import BudgetBar, Checkpoints
-from a3c.callbacks.checkpoints import CheckpointSaveError
-from a3c.checkpoints import DAMAGED, LAST, PREVIOUS, DamagedCheckpointError, newest_valid, save, tidy
-from a3c.cli import main
-from a3c.evaluation import Evaluation, Evaluator
-from a3c.run_folder import FolderInUseError, FolderLock, rewind
+from a3c.evaluation.agent import CheckpointError
+from a3c.evaluation.evaluator import Evaluation, Evaluator
+from a3c.runs import checkpoints
+from a3c.runs.checkpoints import DAMAGED, LAST, PREVIOUS, DamagedCheckpointError, newest_valid, save, tidy
+from a3c.runs.folder import FolderInUseError, FolderLock, rewind
+from a3c.training.callbacks import BudgetBar, Checkpoints
+from a3c.training.callbacks.checkpoints import CheckpointSaveError
+from a3c.training.cli.command import main
 
 ROOT = Path(__file__).parent.parent.parent
 CONFIG = ROOT / "configs" / "cartpole.yaml"
@@ -214,7 +215,7 @@ def test_row_18_a_real_short_write_keeps_the_old_file_and_leaves_no_other(tmp_pa
     script = "\n".join(
         [
             "import sys, torch, pathlib, errno, resource",
-            "from a3c.checkpoints import save",
+            "from a3c.runs.checkpoints import save",
             "path = pathlib.Path(sys.argv[1])",
             "save({'number': 1}, path)",
             "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))",
@@ -521,7 +522,7 @@ def test_a_second_process_is_kept_out_of_a_run_folder(run, capfd):
 
 def test_a_log_stays_in_the_run_folder_and_the_handlers_go(run):
     assert go_on("--ckpt_path", "last", "--model.discount", "0.5") == 0
-    assert "WARNING a3c.training_run: discount was 0.99" in (run / "log.txt").read_text()
+    assert "WARNING a3c.training.cli.run: discount was 0.99" in (run / "log.txt").read_text()
     assert logging.getLogger("a3c").handlers == []
     assert logging.getLogger("a3c").level == logging.NOTSET
 

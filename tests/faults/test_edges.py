@@ -9,8 +9,8 @@ from lightning.pytorch import Callback
 
 from a3c import GAE, FullEpisode, L2Normalised, NStep, Objective, VTrace
 from a3c.batch import BatchShape, empty_batch
-from a3c.guards import UpdateGuard
-from a3c.metrics import mean_lag
+from a3c.learner.guard import UpdateGuard
+from a3c.learner.metrics import mean_lag
 from a3c.rollouts.progress import Progress
 from a3c.rollouts.segments import SegmentJoiner
 

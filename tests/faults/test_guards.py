@@ -14,17 +14,17 @@ from lightning.pytorch import Callback
 from poisoned import CountingNetwork, PoisonedNStep
 
 from a3c import A3C, NStep, Objective, RolloutDataModule
-from a3c.actor_learner import ActorLearner, UpdateRule
 from a3c.batch import BatchShape, empty_batch
-from a3c.callbacks import Checkpoints
-from a3c.cli import main
-from a3c.guards import TrainingDivergedError, UpdateGuard
-from a3c.rollouts.pool import WorkerError
+from a3c.learner.guard import TrainingDivergedError, UpdateGuard
+from a3c.learner.hogwild.actor_learner import ActorLearner, UpdateRule
+from a3c.learner.hogwild.live_weights import LiveWeights
+from a3c.learner.hogwild.shared_optimizer import SharedOptimizer
+from a3c.learner.hogwild.tally import Tally
+from a3c.learner.schedules import Rates
 from a3c.rollouts.progress import Progress
-from a3c.rollouts.tally import Tally
-from a3c.rollouts.weights import LiveWeights
-from a3c.schedules import Rates
-from a3c.shared_optimizer import SharedOptimizer
+from a3c.rollouts.workers.pool import WorkerError
+from a3c.training.callbacks import Checkpoints
+from a3c.training.cli.command import main
 
 CONFIG = Path(__file__).parent.parent.parent / "configs" / "cartpole.yaml"
 OPTIMIZERS = {

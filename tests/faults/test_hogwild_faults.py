@@ -9,7 +9,7 @@ from helpers import fit
 from lightning.pytorch import Callback
 from optimizers import DyingAdam
 
-from a3c.shared_optimizer import step_counts
+from a3c.learner.hogwild.shared_optimizer import step_counts
 
 
 def hogwild(**kwargs):

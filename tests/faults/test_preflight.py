@@ -13,15 +13,15 @@ from helpers import fit, make_network, make_spec
 
 from a3c import A3C, FullEpisode, MLPActorCritic, NStep, RolloutDataModule
 from a3c.batch import BatchShape
-from a3c.cli import main
-from a3c.rollouts import preflight
-from a3c.rollouts.forkserver import start_fork_server
-from a3c.rollouts.memory import SharedBlock
-from a3c.rollouts.pool import WorkerPool
-from a3c.rollouts.preflight import Demand, Limits, check
+from a3c.learner.hogwild.shared_optimizer import SharedOptimizer
 from a3c.rollouts.weights import SharedWeights
-from a3c.rollouts.worker import CollectTask
-from a3c.shared_optimizer import SharedOptimizer
+from a3c.rollouts.workers import resources as preflight
+from a3c.rollouts.workers.fork_server import start_fork_server
+from a3c.rollouts.workers.pool import WorkerPool
+from a3c.rollouts.workers.process import CollectTask
+from a3c.rollouts.workers.resources import Demand, Limits, check
+from a3c.rollouts.workers.shared_memory import SharedBlock
+from a3c.training.cli.command import main
 
 ROOT = Path(__file__).parent.parent.parent
 CONFIG = ROOT / "configs" / "cartpole.yaml"

@@ -24,12 +24,12 @@ from test_segments import cut_streams
 
 from a3c import GAE, FullEpisode, NStep, VTrace
 from a3c.batch import BatchShape, empty_batch
-from a3c.envs import EnvSpec
-from a3c.rollouts.env_state import EnvStateError, from_plain, get_env_state, set_env_state, to_plain
+from a3c.envs.spec import EnvSpec
+from a3c.envs.state import EnvStateError, from_plain, get_env_state, set_env_state, to_plain
+from a3c.learner.hogwild.shared_optimizer import step_counts
+from a3c.learner.schedules import Linear
 from a3c.rollouts.segments import SegmentJoiner
 from a3c.rollouts.weights import SharedWeights
-from a3c.schedules import Linear
-from a3c.shared_optimizer import step_counts
 
 UPDATES = 20
 WANDER = "scripted_envs:Wander-v0"
@@ -249,7 +249,7 @@ def test_row_23_what_was_collected_of_a_used_up_episode_budget_is_trained_on_aft
 
 
 def warnings_of(caplog):
-    return [record.getMessage() for record in caplog.records if record.name == "a3c.rollouts.datamodule"]
+    return [record.getMessage() for record in caplog.records if record.name == "a3c.training.datamodule"]
 
 
 @pytest.mark.parametrize(

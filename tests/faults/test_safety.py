@@ -18,10 +18,10 @@ import yaml
 from helpers import fit
 
 from a3c import NStep, load
-from a3c.agent import CheckpointError
-from a3c.cli import main
-from a3c.envs import EnvError, EnvSpec
-from a3c.training_run import TrainingRun
+from a3c.envs.spec import EnvError, EnvSpec
+from a3c.evaluation.agent import CheckpointError
+from a3c.training.cli.command import main
+from a3c.training.cli.run import TrainingRun
 
 ROOT = Path(__file__).parent.parent.parent
 CONFIG = ROOT / "configs" / "cartpole.yaml"
@@ -98,8 +98,16 @@ IMPORTS = {
     "anchor": ("x", "os.system", f"x: &a {SHELL}\nmodel: {{returns: *a}}"),
     "config within a config": ("model.returns", "os.system", f"config: '{{model: {{returns: {SHELL}}}}}'"),
     "beside the base, not below it": ("model.returns", "torch.hub.load", "model: {returns: torch.hub.load}"),
-    "through an allowed module": ("model.returns", "a3c.agent.torch.load", "model: {returns: a3c.agent.torch.load}"),
-    "a function of an allowed module": ("model.returns", "a3c.agent.load", "model: {returns: a3c.agent.load}"),
+    "through an allowed module": (
+        "model.returns",
+        "a3c.evaluation.agent.torch.load",
+        "model: {returns: a3c.evaluation.agent.torch.load}",
+    ),
+    "a function of an allowed module": (
+        "model.returns",
+        "a3c.evaluation.agent.load",
+        "model: {returns: a3c.evaluation.agent.load}",
+    ),
     "a name that begins alike": ("model.returns", "a3c_evil.Mine", "model: {returns: a3c_evil.Mine}"),
 }
 
@@ -118,7 +126,7 @@ PARSED = [text for key, given, text in IMPORTS.values() if "evil" in given and k
 
 @pytest.mark.parametrize("text", [*PARSED, "data: {env: 'evil:X-v0'}"])
 def test_row_33_the_parser_imports_nothing_of_the_kind_even_if_no_file_was_checked(here, monkeypatch, text, capsys):
-    monkeypatch.setattr("a3c.screening._Screening.read", lambda *_: None)
+    monkeypatch.setattr("a3c.training.cli.screening._Screening.read", lambda *_: None)
     Path("some.yaml").write_text(text)
     assert main(CONFIG, ["--config", "some.yaml"]) == 2
     assert not Path("canary").exists()
@@ -237,7 +245,7 @@ def test_row_33_a_class_that_is_typed_is_the_users_own_and_its_saved_config_need
 def test_row_33_a_config_may_name_what_belongs_to_the_project_torch_and_the_trainer(here):
     Path("some.yaml").write_text(
         "model: {returns: a3c.returns.GAE, optimizer: torch.optim.SGD, lr_schedule: {class_path: "
-        "a3c.schedules.TorchScheduler, init_args: {scheduler: {class_path: torch.optim.lr_scheduler.StepLR, "
+        "a3c.learner.schedules.TorchScheduler, init_args: {scheduler: {class_path: torch.optim.lr_scheduler.StepLR, "
         "init_args: {step_size: 3}}}}}\n"
         "trainer: {callbacks: [{class_path: lightning.pytorch.callbacks.LambdaCallback}], default_root_dir: here}\n"
         "run_dir: made.here/run\n"
@@ -399,8 +407,8 @@ def test_row_36_a_name_is_that_of_the_folder_and_of_the_wandb_run_and_used_once(
         run._lock.release()
         return 0
 
-    monkeypatch.setattr("a3c.training_run.make_wandb_logger", make_logger)
-    monkeypatch.setattr("a3c.training_run.TrainingRun.execute", execute)
+    monkeypatch.setattr("a3c.training.cli.run.make_wandb_logger", make_logger)
+    monkeypatch.setattr("a3c.training.cli.run.TrainingRun.execute", execute)
     for name in ("first-run_1.0", "7", "x" * 100):
         assert main(CONFIG, [*SMALL, "--run_name", name]) == 0
         assert given["name"] == name

@@ -13,13 +13,14 @@ import pytest
 from helpers import fit
 from lightning.pytorch import Trainer
 
-import a3c.training_run
-from a3c import NStep, checkpoints
-from a3c.callbacks import BudgetBar, Checkpoints, Interruption
-from a3c.callbacks.interruption import SAME_SECONDS, SIGNALS, requeue
-from a3c.checkpoints import LAST, PREVIOUS, newest_valid
-from a3c.cli import main
-from a3c.evaluation import Evaluator
+import a3c.training.cli.run
+from a3c import NStep
+from a3c.evaluation.evaluator import Evaluator
+from a3c.runs import checkpoints
+from a3c.runs.checkpoints import LAST, PREVIOUS, newest_valid
+from a3c.training.callbacks import BudgetBar, Checkpoints, Interruption
+from a3c.training.callbacks.interruption import SAME_SECONDS, SIGNALS, requeue
+from a3c.training.cli.command import main
 
 ROOT = Path(__file__).parent.parent.parent
 CONFIG = ROOT / "configs" / "cartpole.yaml"
@@ -109,7 +110,7 @@ def test_row_15_and_16_a_signal_in_the_course_of_updates_ends_the_run_with_a_che
 
 @pytest.mark.parametrize("mode", ["sync", "async", "hogwild"])
 def test_row_16_a_signal_while_the_learner_waits_for_data_ends_the_run_with_a_checkpoint(capfd, mode):
-    env = ["--data.env", "a3c.faults:Faulty-v0", "--evaluation.final_episodes", "0"]
+    env = ["--data.env", "a3c.envs.faulty:Faulty-v0", "--evaluation.final_episodes", "0"]
     env += ["--data.env_kwargs", '{"kind": "hang", "at_step": 200, "in_parent": true}']
     sender = Sender(signal.SIGTERM, logged(2))
     assert main(CONFIG, [*ENDLESS, *env, "--mode", mode]) == 143
@@ -155,7 +156,7 @@ def test_row_16_a_signal_during_a_checkpoint_leaves_the_old_or_the_new_one(tmp_p
 
 
 def test_row_15_an_update_is_never_broken_off(tmp_path, monkeypatch):
-    from a3c.callbacks import interruption as room
+    from a3c.training.callbacks import interruption as room
 
     monkeypatch.setattr(room, "GRACE_SECONDS", 0.05)
     finished = []
@@ -202,14 +203,14 @@ def test_a_signal_in_the_start_up_ends_the_run_before_it_began(capfd, monkeypatc
         send(number)
         time.sleep(1000)
 
-    monkeypatch.setattr(a3c.training_run, "make_wandb_logger", stuck)
+    monkeypatch.setattr(a3c.training.cli.run, "make_wandb_logger", stuck)
     assert main(CONFIG, [*ENDLESS, "--mode", "sync"]) == status
     assert capfd.readouterr().err == f"{number.name}: the run ends before its first update\n"
     assert not Path("run/checkpoints").exists()
 
 
 def test_a_signal_while_workers_start_ends_the_run(capfd, monkeypatch):
-    from a3c.rollouts.pool import WorkerPool
+    from a3c.rollouts.workers.pool import WorkerPool
 
     def stuck(*args, **kwargs):
         send(signal.SIGINT)
@@ -221,7 +222,7 @@ def test_a_signal_while_workers_start_ends_the_run(capfd, monkeypatch):
 
 
 def test_a_signal_that_somebody_swallowed_still_ends_the_run(capfd, monkeypatch):
-    real = a3c.training_run.make_wandb_logger
+    real = a3c.training.cli.run.make_wandb_logger
 
     def swallow(*args, **kwargs):
         try:
@@ -231,7 +232,7 @@ def test_a_signal_that_somebody_swallowed_still_ends_the_run(capfd, monkeypatch)
             pass
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(a3c.training_run, "make_wandb_logger", swallow)
+    monkeypatch.setattr(a3c.training.cli.run, "make_wandb_logger", swallow)
     assert main(CONFIG, [*ENDLESS, "--mode", "sync"]) == 143
 
 
@@ -246,7 +247,7 @@ def test_a_failure_after_a_signal_is_a_failure(capfd, monkeypatch):
 
 
 def test_a_signal_does_not_break_off_the_save_after_an_exception(tmp_path, monkeypatch):
-    from a3c.callbacks import interruption as room
+    from a3c.training.callbacks import interruption as room
 
     monkeypatch.setattr(room, "GRACE_SECONDS", 0.2)
     real = checkpoints._write

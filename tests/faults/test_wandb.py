@@ -18,9 +18,9 @@ import pytest
 from harness import SLACK
 from wandb_server import WandbServer
 
-from a3c.cli import main
-from a3c.tracking import Patience, make_wandb_logger
-from a3c.training_run import TrainingRun
+from a3c.runs.wandb_logger import Patience, make_wandb_logger
+from a3c.training.cli.command import main
+from a3c.training.cli.run import TrainingRun
 
 ROOT = Path(__file__).parent.parent.parent
 TRACKED = [sys.executable, str(Path(__file__).parent / "tracked.py")]

@@ -12,8 +12,8 @@ from harness import FAULTY, IMPATIENT, Collection, exists, own_processes, restar
 from helpers import make_network, make_spec
 
 from a3c.rollouts.dataset import RolloutDataset
-from a3c.rollouts.pool import RestartPolicy, WorkerError
 from a3c.rollouts.progress import Progress
+from a3c.rollouts.workers.pool import RestartPolicy, WorkerError
 
 RAISE = RestartPolicy(timeout=30.0, restart=False)
 

@@ -14,8 +14,8 @@ def say_when_all_hooks_are_done():
     )
 
 
-from a3c.loggers import MetricsFile
-from a3c.tracking import make_wandb_logger
+from a3c.runs.metrics_file import MetricsFile
+from a3c.runs.wandb_logger import make_wandb_logger
 
 before = time.monotonic()
 arguments = {"env": "Env-v0", "estimator": "GAE", "mode": "sync", "seed": 1, "config": {"budget": 1}}

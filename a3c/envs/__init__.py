@@ -1,0 +1,1 @@
+"""What is stepped: environments, what they look like in memory, and what is refused of them."""

@@ -1,0 +1,1 @@
+"""One policy, looked at: played, scored, filmed."""

@@ -1,0 +1,241 @@
+"""A trained policy outside of training: load it, act, evaluate, look at its run."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike, NDArray
+
+from a3c.envs.spec import EnvSpec
+from a3c.evaluation.evaluator import Evaluation, Evaluator
+from a3c.networks import ActorCritic
+from a3c.runs.allowlist import checked_prefixes, lies_under
+from a3c.runs.checkpoints import DamagedCheckpointError
+from a3c.runs.checkpoints import load as load_file
+from a3c.runs.descriptions import build
+
+if TYPE_CHECKING:
+    from a3c.evaluation.video import Recording
+
+
+class CheckpointError(ValueError):
+    """A file that is no checkpoint of this project, or one that cannot be rebuilt here."""
+
+
+class Agent:
+    """A policy and the environment it was trained in.
+
+    Args:
+        network: the policy.
+        env: its environment.
+        folder: the run folder, if it has one.
+        checkpoint: the file that it was loaded from, if any.
+        discount: γ that its critic was trained with.
+        reward_scale: factor on rewards that the critic's values are in units of; None if they have
+            no fixed units.
+    """
+
+    def __init__(
+        self,
+        network: ActorCritic,
+        env: EnvSpec,
+        folder: Path | None = None,
+        checkpoint: Path | None = None,
+        discount: float = 0.99,
+        reward_scale: float | None = 1.0,
+    ) -> None:
+        self.network = network
+        self.env = env
+        self.folder = folder
+        self.checkpoint = checkpoint
+        self.discount = discount
+        self.reward_scale = reward_scale
+
+    @torch.inference_mode()
+    def act(self, observation: ArrayLike, greedy: bool = True) -> NDArray[np.int64] | int:
+        """Chooses an action.
+
+        Args:
+            observation: one observation, [*shape], or several, [..., *shape].
+            greedy: take the most probable action; False samples, with torch's global generator.
+
+        Returns:
+            The action as an int, or as an array, [...].
+
+        Raises:
+            ValueError: the observation's last axes are not the observation space's.
+        """
+        space = self.network.observation_space
+        array = np.asarray(observation, dtype=space.dtype)
+        shape = space.shape or ()
+        if array.shape[array.ndim - len(shape) :] != shape:
+            raise ValueError(f"observation: got shape {array.shape}, must end in {shape}")
+        policy = self.network.distribution(self.network.actor(torch.from_numpy(array)))
+        noise = policy.noise(policy.logits.shape, torch.default_generator)
+        action = policy.mode() if greedy else policy.sample(noise)
+        return int(action) if array.shape == shape else action.numpy()
+
+    def evaluate(self, episodes: int = 100, seed: int = 0, greedy: bool = True) -> Evaluation:
+        """Plays whole episodes on fresh environments.
+
+        Args:
+            episodes: how many, ≥ 1.
+            seed: of the environments and, if sampled, of the actions.
+            greedy: take the most probable action; False samples.
+        """
+        evaluator = Evaluator(self.env, episodes, greedy)
+        try:
+            evaluation = evaluator(self.network, seed)
+            assert evaluation is not None, "nothing stops it"
+            return evaluation
+        finally:
+            evaluator.close()
+
+    def record(self, path: str | PathLike[str], seed: int = 0, greedy: bool = True) -> Recording:
+        """Records one episode as a video, of which it shows at most 1000 steps.
+
+        Args:
+            path: the mp4, in a folder that exists.
+            seed: of the environment and, if sampled, of the actions.
+            greedy: take the most probable action; False samples.
+
+        Raises:
+            EnvError: the environment cannot be made, or cannot draw itself.
+            OSError: the file cannot be written.
+        """
+        from a3c.evaluation.video import Recorder
+
+        recorder = Recorder(self.env, greedy)
+        try:
+            recording = recorder(self.network, seed, Path(path))
+            assert recording is not None, "nothing stops it"
+            return recording
+        finally:
+            recorder.close()
+
+    def plot_beliefs(self, seed: int = 0, greedy: bool = True) -> Figure:
+        """Draws what the network believes along one episode: values against what came, and its policy.
+
+        Args:
+            seed: of the environment and, if sampled, of the actions.
+            greedy: take the most probable action; False samples.
+        """
+        from a3c.evaluation.beliefs import draw, observe
+
+        env = self.env.make(1)
+        try:
+            beliefs = observe(env, self.network, self.discount, self.reward_scale, seed, greedy)
+        finally:
+            env.close()
+        how = "greedy" if greedy else "sampled"
+        end = "terminated" if beliefs.terminated else "cut off"
+        steps = len(beliefs.actions)
+        title = f"{self.env.id} · {how} · seed {seed} · return {beliefs.episode_return:.6g} · {end} after {steps} steps"
+        return draw(beliefs, title)
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The run's summary.json.
+
+        Raises:
+            FileNotFoundError: there is no run folder, or the run has not ended.
+        """
+        summary: dict[str, Any] = json.loads((self._run_folder() / "summary.json").read_text())
+        return summary
+
+    def plot(self) -> Figure:
+        """Draws the run's learning curve.
+
+        Raises:
+            FileNotFoundError: there is no run folder, or nothing has been logged in it.
+        """
+        from a3c.runs.curves import learning_curve
+
+        return learning_curve(self._run_folder() / "metrics.csv", self.env.id, self.env.reward_threshold)
+
+    def _run_folder(self) -> Path:
+        if self.folder is None:
+            raise FileNotFoundError("this agent was not loaded from a run folder")
+        return self.folder
+
+
+def load(path: str | PathLike[str], which: Literal["last", "best"] = "last", allow: str | Iterable[str] = ()) -> Agent:
+    """Loads a policy from a run folder or a checkpoint; no environment is made for it.
+
+    A checkpoint names the classes of its network and, as "module:Name-v0", the module of its
+    environment. Nothing is imported for it but this project and what `allow` says.
+
+    Args:
+        path: a run folder, or a checkpoint file, on this machine.
+        which: the checkpoint of a run folder: the last one, or the best one evaluated.
+        allow: your own modules and packages that the checkpoint may name, such as ["my_networks"].
+
+    Raises:
+        FileNotFoundError: there is nothing there.
+        CheckpointError: the file is no checkpoint of this project, it names what is not allowed, or
+            its network cannot be built.
+        ValueError: `allow` holds what is no module or package.
+    """
+    allow = checked_prefixes(allow)
+    if "://" in os.fspath(path):
+        raise CheckpointError(f"{path}: is an address, must be a run folder or a checkpoint on this machine")
+    path = Path(path)
+    file = path / "checkpoints" / f"{which}.ckpt" if path.is_dir() else path
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: no such checkpoint")
+    described, weights = read_checkpoint(file)
+    try:
+        network = build(described["network"], ActorCritic, allow)
+        network.load_state_dict(weights)
+        env = build(described["env"], EnvSpec)
+        _check_env_module(env, allow)
+        discount, reward_scale = described["settings"]["discount"], _units(described)
+    except (KeyError, TypeError, ValueError, AttributeError, ImportError, RuntimeError) as error:
+        raise CheckpointError(f"{file}: cannot be rebuilt here: {error}") from error
+    network.eval()
+    folder = file.parent.parent
+    run_folder = folder if (folder / "metrics.csv").exists() else None
+    return Agent(network, env, run_folder, file, discount, reward_scale)
+
+
+def _units(described: dict[str, Any]) -> float | None:
+    """Gives the factor between rewards and values; None where every column's targets have one of their own."""
+    if described["returns"]["class_path"].rpartition(".")[2] == "L2Normalised":
+        return None
+    return float(described["settings"]["reward_scale"])
+
+
+def _check_env_module(env: EnvSpec, allow: tuple[str, ...]) -> None:
+    """Refuses an environment whose module would be imported once it is made, unless it is trusted."""
+    module = env.module
+    if module and not lies_under(module, allow):
+        raise ImportError(
+            f"env: got {env.id!r}, which imports {module}; must be an id alone, or of a module that you trust: "
+            f"allow=[{module.partition('.')[0]!r}]"
+        )
+
+
+def read_checkpoint(file: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """Gives what a checkpoint says of its run, and the network's weights; runs nothing of it.
+
+    Raises:
+        CheckpointError: the file is no checkpoint of this project.
+    """
+    try:
+        checkpoint = load_file(file)
+        described, state = checkpoint["a3c"], dict(checkpoint["state_dict"])
+    except DamagedCheckpointError as error:
+        raise CheckpointError(str(error)) from error
+    except (KeyError, TypeError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"{file}: not a checkpoint of a3c: {reason}") from error
+    prefix = "network."
+    return described, {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}

@@ -1,0 +1,149 @@
+"""What a network believes along one episode: its values against what came, and its policy."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from gymnasium.vector import VectorEnv
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from a3c.evaluation.episode import begin, play
+from a3c.networks.actor_critic import ActorCritic
+from a3c.returns import discounted_sum
+
+MAX_STEPS = 10_000  # of an episode that nothing else ends
+CAME, BELIEVED = "#777777", "#aa3377"  # of the lines; actions have other colours
+COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#bbbbbb")  # the rest of Tol's bright scheme
+MOST_NAMED = 20  # actions in a legend
+
+
+class Beliefs(NamedTuple):
+    """An episode of T steps as the network saw it.
+
+    Attributes:
+        values: the critic's value of each state, in its own units, [T].
+        returns_to_go: discounted rewards from each state on, as a learner is given them, unscaled,
+            [T]. Where the episode is cut they end in the critic's value of the last state, as in
+            training; without it where that value is in other units.
+        probabilities: π(a|s) of every action, [T, A].
+        actions: the actions taken, [T].
+        episode_return: in the environment's own rewards, undiscounted.
+        reward_scale: the critic's units for one of reward; None if it has no fixed ones.
+        terminated: the episode ended in a terminal state; else it was cut, by a time limit mostly.
+    """
+
+    values: NDArray[np.float64]
+    returns_to_go: NDArray[np.float64]
+    probabilities: NDArray[np.float32]
+    actions: NDArray[np.int64]
+    episode_return: float
+    reward_scale: float | None
+    terminated: bool
+
+
+def observe(
+    env: VectorEnv,
+    network: ActorCritic,
+    discount: float,
+    reward_scale: float | None,
+    seed: int,
+    greedy: bool = True,
+) -> Beliefs:
+    """Plays one episode and notes what the network thought.
+
+    Args:
+        env: one environment, with the rewards that a learner is given.
+        network: policy and critic, in evaluation mode.
+        discount: γ that the critic was trained with.
+        reward_scale: factor on rewards that its values are in units of; None if there is no such.
+        seed: of the environment and, if sampled, of the actions.
+        greedy: take the most probable action; False samples.
+    """
+    moments = []
+    for moment in play(env, network, begin(env, seed), greedy, seed):
+        moments.append(moment)
+        if len(moments) == MAX_STEPS:
+            break
+    last = moments[-1]
+    with torch.inference_mode():
+        value_after = float(network(torch.from_numpy(last.observation))[1][0])
+    rewards = torch.tensor([[moment.reward] for moment in moments], dtype=torch.float64)
+    discounts = torch.full_like(rewards, discount)
+    discounts[-1] *= not last.terminated
+    bootstrap_value = torch.tensor([value_after / reward_scale if reward_scale else 0.0], dtype=torch.float64)
+    return Beliefs(
+        np.array([moment.value for moment in moments]),
+        discounted_sum(rewards, discounts, bootstrap_value)[:, 0].numpy(),
+        np.stack([moment.probabilities for moment in moments]),
+        np.array([moment.action for moment in moments]),
+        sum(moment.own_reward for moment in moments),
+        reward_scale,
+        last.terminated,
+    )
+
+
+def draw(beliefs: Beliefs, title: str) -> Figure:
+    """Draws values over what came in the end, and the policy with the actions taken below.
+
+    Args:
+        beliefs: of one episode.
+        title: above the picture.
+    """
+    figure = Figure(figsize=(11, 7), layout="constrained")
+    FigureCanvasAgg(figure)
+    above, below = figure.subplots(2, sharex=True, height_ratios=(1.1, 1))
+    figure.suptitle(title)
+    _draw_values(above, beliefs)
+    _draw_policy(below, beliefs)
+    below.set_xlabel("step of the episode")
+    below.set_xlim(-0.5, len(beliefs.actions) - 0.5)
+    return figure
+
+
+def _draw_values(axes: Axes, beliefs: Beliefs) -> None:
+    steps = np.arange(len(beliefs.values))
+    came = "what came: discounted rewards to the end"
+    if not beliefs.terminated and beliefs.reward_scale is not None:
+        came += ", then the last state's value"
+    lines = axes.plot(steps, beliefs.returns_to_go, color=CAME, linewidth=2, label=came)
+    axes.set_ylabel("discounted return to go")
+    if beliefs.reward_scale is None:
+        own, values, label = axes.twinx(), beliefs.values, "value V(s), in units of its own (right axis)"
+        own.set_ylabel("V(s)")
+    else:
+        own, values, label = axes, beliefs.values / beliefs.reward_scale, "value V(s), in units of reward"
+    lines += own.plot(steps, values, color=BELIEVED, linewidth=1.4, label=label)
+    axes.grid(alpha=0.25)
+    axes.legend(handles=lines, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, borderaxespad=0.2)
+
+
+def _draw_policy(axes: Axes, beliefs: Beliefs) -> None:
+    length, actions = beliefs.probabilities.shape
+    colours = _colours(actions)
+    edges = np.arange(length + 1) - 0.5
+    floor = np.zeros(length)
+    for action, colour in enumerate(colours):
+        ceiling = floor + beliefs.probabilities[:, action]
+        axes.stairs(ceiling, edges, baseline=floor, fill=True, color=colour, alpha=0.75, label=f"action {action}")
+        floor = ceiling
+        taken = np.flatnonzero(beliefs.actions == action)
+        axes.broken_barh([(step - 0.5, 1.0) for step in taken], (1.04, 0.08), color=colour, linewidth=0)
+    axes.set_ylim(0, 1.15)
+    axes.set_yticks([0, 0.25, 0.5, 0.75, 1, 1.08], ["0", "0.25", "0.5", "0.75", "1", "taken"])
+    axes.set_ylabel("probability of each action")
+    if actions <= MOST_NAMED:
+        axes.figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=7, frameon=False)
+
+
+def _colours(actions: int) -> list[str]:
+    if actions <= len(COLOURS):
+        return list(COLOURS[:actions])
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    return [to_hex(colour) for colour in colormaps["turbo"](np.linspace(0.05, 0.95, actions))]

@@ -1,0 +1,1 @@
+"""Workers that learn by themselves, on shared weights without a lock."""

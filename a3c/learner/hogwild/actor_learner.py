@@ -1,0 +1,247 @@
+"""The learner in a worker: gradients of its own rollouts, stepped on the shared weights without a lock.
+
+Mnih et al. (2016), Asynchronous Methods for Deep Reinforcement Learning, arXiv:1602.01783, alg. S3.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from a3c.batch import BatchShape, Episode, RolloutBatch
+from a3c.learner.guard import UpdateGuard
+from a3c.learner.hogwild.live_weights import LiveWeights
+from a3c.learner.hogwild.reports import UpdateReport
+from a3c.learner.hogwild.shared_optimizer import SharedOptimizer, detach_step_counts
+from a3c.learner.hogwild.tally import Tally
+from a3c.learner.metrics import MetricSums, column_lags, mean_lag
+from a3c.learner.objective import Objective
+from a3c.learner.schedules import Rates
+from a3c.networks.actor_critic import ActorCritic
+from a3c.rollouts.collector import CollectorSpec
+from a3c.rollouts.dataset import RolloutDataset
+from a3c.rollouts.inline import InlineSource
+from a3c.rollouts.progress import Progress
+from a3c.rollouts.segments import SegmentJoiner
+from a3c.rollouts.workers.process import WorkerContext
+
+REPORT_SECONDS = 0.05  # between two reports of a worker; each costs the parent about a millisecond
+
+
+@dataclass(frozen=True)
+class UpdateRule:
+    """How a batch becomes a step on the shared weights.
+
+    Attributes:
+        objective: the loss, the same as in every other mode.
+        weights: the shared parameters.
+        tally: counts updates and steps.
+        rates: learning rate and entropy coefficient in the course of the run.
+        max_grad_norm: gradients are scaled down to this L2 norm; None for no clipping.
+        max_lag: a gradient is dropped if others have made more updates since its weights were
+            pulled; None for no limit.
+        steps_before: updates that the optimizer had counted before, where all workers share one;
+            None where each has its own.
+        max_skipped: updates in a row that a worker may skip, since their loss or gradient is not
+            finite; one more raises.
+    """
+
+    objective: Objective
+    weights: LiveWeights
+    tally: Tally
+    rates: Rates
+    max_grad_norm: float | None
+    max_lag: int | None
+    steps_before: int | None
+    max_skipped: int
+
+
+class ActorLearner:
+    """One worker's updates.
+
+    Args:
+        worker: number of the worker.
+        network: the worker's own copy, with which it also acts.
+        rule: how it learns.
+        optimizer: over the shared parameters.
+        should_stop: asked while it is held.
+    """
+
+    def __init__(
+        self,
+        worker: int,
+        network: ActorCritic,
+        rule: UpdateRule,
+        optimizer: SharedOptimizer,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._worker = worker
+        self._network = network
+        self._rule = rule
+        self._should_stop = should_stop
+        self.optimizer = optimizer.attach(rule.weights.parameters)
+        self._counts = [] if rule.steps_before is None else detach_step_counts(self.optimizer)
+        self._guard = UpdateGuard(rule.max_grad_norm, rule.max_skipped)
+        self._acted = -1  # version of the last update's newest fragment
+        self.sums = MetricSums()
+        self.lags: Counter[int] = Counter()
+
+    def update(self, batch: RolloutBatch, version: int) -> None:
+        """Makes one update from a batch; none if it is too old by then or not finite, or on a request to stop.
+
+        Args:
+            batch: transitions.
+            version: of the weights that acted in the newest fragment.
+
+        Raises:
+            TrainingDivergedError: too many updates in a row had a loss or gradient that was not finite.
+        """
+        rule, tally, worker = self._rule, self._rule.tally, self._worker
+        if version == self._acted:  # nothing was pulled since our own last update, which is not in it yet
+            rule.weights.pull(self._network)
+        self._acted = version
+        env_steps, steps = tally.env_steps, int(batch.mask.sum())
+        loss, metrics = rule.objective(self._network, batch, rule.rates.entropy_at(env_steps))
+        self._network.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = self._guard.admit(self._network, [loss.detach()])
+        if norm is None:
+            tally.count_rejected(worker, steps)
+            rule.weights.pull(self._network)  # buffers, which the forward pass may have changed
+            self._guard.skip(f"worker {worker}: ")
+            return
+        metrics["gradient/norm"] = norm
+        if not tally.enter_step(worker, self._should_stop):
+            return
+        try:
+            updates = tally.updates
+            lags = column_lags(updates, batch.policy_versions)
+            if rule.max_lag is not None and max(lags) > rule.max_lag:
+                tally.count_dropped(worker, steps)
+                return
+            rule.rates.set_learning_rates(self.optimizer, env_steps)
+            self._step(updates)
+            tally.count_update(worker, steps)
+        finally:
+            tally.leave_step(worker)
+        metrics["lag/policy_versions"] = torch.tensor(mean_lag(lags))
+        self.sums.add(metrics)
+        self.lags.update(lags)
+
+    def _step(self, updates: int) -> None:
+        """Steps the shared parameters in place.
+
+        Accepted race: other workers step them, and shared statistics, at the same time. Single
+        numbers are written whole, so what is lost is at most one of two steps on some of them.
+        """
+        for shared, ours in zip(self._rule.weights.parameters, self._network.parameters(), strict=True):
+            shared.grad = ours.grad  # this update's: zero_grad makes it None, backward a new tensor
+        if self._rule.steps_before is not None:
+            for count in self._counts:  # exact, where lock-free increments of one number would get lost
+                count.fill_(self._rule.steps_before + updates)
+        self.optimizer.step()
+        self._rule.weights.write_buffers(self._network)
+
+
+class _WorkerProgress(Progress):
+    """Keeps the episodes for the next report."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unreported: list[Episode] = []
+        self._counted = (0, 0)  # env steps collected, and discarded, that the tally knows of
+
+    def add_episodes(self, episodes: list[Episode]) -> None:
+        self.unreported += episodes
+
+    def count_into(self, tally: Tally, worker: int) -> None:
+        """Adds to the tally what was collected since the last time."""
+        collected, discarded = self._counted
+        self._counted = self.collected, self.dropped["bad_values"]
+        tally.count_collected(worker, self.collected - collected, self.dropped["bad_values"] - discarded)
+
+
+@dataclass(frozen=True)
+class ActorLearnerTask:
+    """Collects and learns until the budget of all workers, or its own in episodes, is used up.
+
+    Attributes:
+        collector: builds the worker's collector.
+        shape: of one fragment.
+        rollouts_per_update: rollouts that one update trains on.
+        segmented: whether fragments are joined to segments.
+        horizon: most steps of a segment, or None for whole episodes.
+        rule: how it learns.
+        optimizers: one for each worker, or one for all.
+        max_env_steps: budget of all workers together, or None.
+    """
+
+    collector: CollectorSpec
+    shape: BatchShape
+    rollouts_per_update: int
+    segmented: bool
+    horizon: int | None
+    rule: UpdateRule
+    optimizers: list[SharedOptimizer]
+    max_env_steps: int | None
+
+    def __call__(self, context: WorkerContext) -> None:
+        tally, worker = self.rule.tally, context.worker
+
+        pulse = context.pulse
+
+        def held_up() -> bool:
+            pulse.beat()  # who waits while the workers are held is alive
+            return context.stopped
+
+        def should_stop() -> bool:
+            spent = self.max_env_steps is not None and tally.env_steps >= self.max_env_steps
+            return spent or context.stopped
+
+        progress = _WorkerProgress()
+
+        def begin(slot: int) -> None:
+            progress.count_into(tally, worker)  # from here on the pulse speaks of another fragment
+            pulse.begin(slot)
+
+        source = InlineSource(
+            self.collector, context.slots, worker, context.restarts, pulse.episodes, begin, pulse.step
+        )
+        source.start()
+        assert source.collector is not None, "it has just been started"
+        collector = source.collector
+        optimizer = self.optimizers[worker % len(self.optimizers)]
+        learner = ActorLearner(worker, collector.network, self.rule, optimizer, held_up)
+        updates = RolloutDataset(
+            source,
+            progress,
+            rollouts_per_update=self.rollouts_per_update,
+            joiner=SegmentJoiner(self.horizon) if self.segmented else None,
+            segments_per_rollout=self.shape.columns,
+            should_stop=should_stop,
+        )
+        context.ready()
+        tally.wait_for_release(held_up)
+        reported = time.monotonic()
+        for batch in updates:
+            progress.count_into(tally, worker)
+            pulse.end()
+            learner.update(batch, collector.version)
+            pulse.beat()
+            if time.monotonic() - reported >= REPORT_SECONDS:
+                reported = time.monotonic()
+                self._report(context, learner, progress, is_last=False)
+        progress.count_into(tally, worker)
+        self._report(context, learner, progress, is_last=True)
+
+    @staticmethod
+    def _report(context: WorkerContext, learner: ActorLearner, progress: _WorkerProgress, is_last: bool) -> None:
+        sums, updates = learner.sums.take()
+        lags, learner.lags = dict(learner.lags), Counter()
+        episodes, progress.unreported = progress.unreported, []
+        context.pulse.count_episodes(len(episodes))
+        context.report(UpdateReport(context.worker, updates, sums, lags, episodes, is_last), is_last)

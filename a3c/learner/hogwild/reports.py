@@ -1,0 +1,118 @@
+"""The stream of what workers report that learn by themselves: the Trainer only watches."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from torch.utils.data import IterableDataset
+
+from a3c.batch import Episode, Lost
+from a3c.learner.hogwild.tally import Tally
+from a3c.rollouts.dataset import POLL_SECONDS
+from a3c.rollouts.progress import Progress
+from a3c.rollouts.workers.pool import WorkerPool
+
+
+class UpdateReport(NamedTuple):
+    """What a worker did since its last report.
+
+    Attributes:
+        worker: which one.
+        updates: updates that it made.
+        sums: metrics by key, summed over those updates.
+        lags: policy lags, and how many columns had each.
+        episodes: episodes that ended meanwhile.
+        is_last: nothing more comes from this worker.
+    """
+
+    worker: int
+    updates: int
+    sums: Mapping[str, float]
+    lags: Mapping[int, int]
+    episodes: Sequence[Episode]
+    is_last: bool
+
+
+class ReportStream(IterableDataset[UpdateReport]):
+    """Gives the workers' reports until all of them have ended.
+
+    For its length, and for `on_last_batch`, see `RolloutDataset`.
+
+    Args:
+        pool: workers that report, and end by themselves when the budget is used up.
+        progress: counters, kept up to date here.
+        tally: what the workers have counted.
+        spent: the budget is used up already: nothing is started.
+        on_last_batch: called before the last report is yielded, or when there is none.
+        should_stop: asked while waiting.
+    """
+
+    def __init__(
+        self,
+        pool: WorkerPool,
+        progress: Progress,
+        tally: Tally,
+        spent: bool = False,
+        on_last_batch: Callable[[], None] = lambda: None,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._pool = pool
+        self._progress = progress
+        self._tally = tally
+        self._before = progress.trained, Counter(progress.dropped), progress.collected
+        self._spent = spent
+        self._on_last_batch = on_last_batch
+        self._should_stop = should_stop
+
+    def __len__(self) -> int:
+        return sys.maxsize
+
+    def __iter__(self) -> Iterator[UpdateReport]:
+        try:
+            if not self._spent:
+                self._pool.start()
+                self._progress.clock.start()
+                self._tally.release()
+                while not self._pool.exhausted and not self._should_stop():
+                    report = self._pool.get(POLL_SECONDS)
+                    if report is None or isinstance(report, Lost):  # the tally knows of it
+                        continue
+                    self._take_in(report)
+                    if self._pool.exhausted:
+                        self._on_last_batch()
+                    yield report
+            self._on_last_batch()
+        finally:
+            self._progress.clock.stop()
+            self._pool.close()
+
+    def _take_in(self, report: UpdateReport) -> None:
+        self._progress.add_episodes(list(report.episodes))
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Sets the counters to what the workers have counted by now."""
+        trained, dropped, collected = self._before
+        # In this order: what is trained was counted as collected earlier, so no difference is negative.
+        self._progress.trained = trained + self._tally.trained
+        counts = {
+            "max_lag": self._tally.dropped,
+            "worker_death": self._tally.lost,
+            "bad_values": self._tally.discarded,
+            "bad_update": self._tally.rejected,
+        }
+        for reason, count in counts.items():
+            self._progress.dropped[reason] = dropped[reason] + count
+        self._progress.collected = collected + self._tally.collected
+
+    def remaining(self) -> Iterator[UpdateReport]:
+        """Stops the workers and gives the reports that nobody has read yet."""
+        self._pool.close()
+        report: Any
+        while (report := self._pool.get(0)) is not None:
+            self._take_in(report)
+            yield report
+        self.refresh()

@@ -1,0 +1,107 @@
+"""The parent's side of workers that learn: what it shares with them, and how it takes over what they made."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+from torch.optim import Optimizer
+
+from a3c.learner.hogwild.actor_learner import UpdateRule
+from a3c.learner.hogwild.live_weights import LiveWeights
+from a3c.learner.hogwild.shared_optimizer import SharedOptimizer, step_counts
+from a3c.learner.hogwild.tally import Tally
+from a3c.learner.objective import Objective
+from a3c.learner.schedules import Rates
+from a3c.networks.actor_critic import ActorCritic
+
+log = logging.getLogger(__name__)
+
+
+class SharedLearning:
+    """Puts the optimizers' statistics beside the shared weights, and keeps the parent's copies up to date.
+
+    Made once the optimizers have their state, from a checkpoint or new.
+
+    Args:
+        network: the parent's, which no worker touches.
+        optimizers: the parent's, one for all workers or one for each.
+        weights: the shared weights.
+        tally: counts what the workers do.
+        updates_before: updates that a resumed run had made before.
+
+    Attributes:
+        optimizers: what workers attach to.
+    """
+
+    def __init__(
+        self,
+        network: ActorCritic,
+        optimizers: Sequence[Optimizer],
+        weights: LiveWeights,
+        tally: Tally,
+        updates_before: int,
+    ) -> None:
+        self._network = network
+        self._weights = weights
+        self._tally = tally
+        self._updates_before = updates_before
+        self.optimizers = [SharedOptimizer(optimizer, network.parameters()) for optimizer in optimizers]
+        # Shared by several, counts of steps would lose increments: they come from the tally. Each one's own are right.
+        self._counts = step_counts(optimizers[0]) if len(optimizers) == 1 else []
+        self._steps_before = int(max(self._counts, default=0))
+
+    def rule(
+        self,
+        objective: Objective,
+        rates: Rates,
+        max_grad_norm: float | None,
+        max_lag: int | None,
+        own: bool,
+        max_skipped: int,
+    ) -> UpdateRule:
+        """Gives the rule by which workers learn.
+
+        Args:
+            objective: the loss.
+            rates: learning rate and entropy coefficient in the course of the run.
+            max_grad_norm: see `UpdateRule`.
+            max_lag: see `UpdateRule`.
+            own: each worker has an optimizer of its own.
+            max_skipped: see `UpdateRule`.
+        """
+        steps_before = None if own else self._steps_before
+        return UpdateRule(
+            objective, self._weights, self._tally, rates, max_grad_norm, max_lag, steps_before, max_skipped
+        )
+
+    @property
+    def updates(self) -> int:
+        """Updates made so far, those of a resumed run's past included."""
+        return self._updates_before + self._weights.version
+
+    @property
+    def skipped(self) -> int:
+        """Updates that workers have skipped."""
+        return self._tally.skipped
+
+    def hold(self, is_alive: Callable[[int], bool]) -> None:
+        """Keeps workers from changing anything until `release`, and takes over what they made.
+
+        Args:
+            is_alive: whether a worker's process runs.
+        """
+        stuck = self._tally.hold(is_alive)
+        if stuck:
+            log.warning("workers %s did not leave their update: what is saved now may be torn", stuck)
+        self.take_over()
+
+    def take_over(self) -> None:
+        """Copies the newest weights and counts into the parent's network and optimizers."""
+        self._weights.pull(self._network)
+        for count in self._counts:
+            count.fill_(self._steps_before + self._weights.version)
+
+    def release(self) -> None:
+        """Lets the workers go on."""
+        self._tally.release()

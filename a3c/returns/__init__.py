@@ -1,0 +1,35 @@
+"""Return estimators: pure backward recursions, and the strategies that put them to use.
+
+An estimator turns a batch of transitions and the critic's values into advantages (what the actor
+is told) and value targets (what the critic is told). All of them go back to one recursion,
+
+    Gₜ = rₜ + γₜ·((1 − λₜ)·Vₜ₊₁ + λₜ·Gₜ₊₁),
+
+in which λₜ = 0 cuts the trace: the rest of the return is then taken from the critic. It is cut
+after a truncated step, before padding, at the fragment's end and, for N-step returns, every n
+steps. Where an episode terminated γₜ is 0, so nothing beyond it counts.
+
+Write your own: a subclass of `ReturnEstimator` in any importable file works by its import path
+(``--model.returns my_file.MyReturns``).
+"""
+
+from a3c.returns.base import ReturnEstimator, Targets
+from a3c.returns.lambda_family import GAE, FullEpisode, NStep
+from a3c.returns.normalised import L2Normalised
+from a3c.returns.recursions import discounted_sum, lambda_returns, linear_recursion, trace_cuts, vtrace_targets
+from a3c.returns.vtrace import VTrace
+
+__all__ = [
+    "GAE",
+    "FullEpisode",
+    "L2Normalised",
+    "NStep",
+    "ReturnEstimator",
+    "Targets",
+    "VTrace",
+    "discounted_sum",
+    "lambda_returns",
+    "linear_recursion",
+    "trace_cuts",
+    "vtrace_targets",
+]

@@ -1,0 +1,82 @@
+"""What every return estimator offers, and what estimators check and share."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+from torch import Tensor
+
+from a3c.batch import RolloutBatch
+
+
+class Targets(NamedTuple):
+    """What the two heads learn from; neither carries a gradient.
+
+    Attributes:
+        advantages: how much better each action was than the critic expected, [T, B].
+        value_targets: what the critic should have said, [T, B].
+    """
+
+    advantages: Tensor
+    value_targets: Tensor
+
+
+class ReturnEstimator(ABC):
+    """Strategy that turns transitions and values into advantages and value targets.
+
+    Every constructor argument is kept as an attribute of the same name, so that a run can say
+    which estimator it used.
+
+    Attributes:
+        horizon: steps of a rollout, or None if it needs whole episodes.
+        end_at_episode: a rollout's columns stop at the end of an episode instead of running on
+            into the next one.
+    """
+
+    horizon: int | None = None
+    end_at_episode: bool = False
+
+    @abstractmethod
+    def __call__(self, batch: RolloutBatch, values: Tensor, log_probs: Tensor, discounts: Tensor) -> Targets:
+        """Gives advantages and value targets for a batch.
+
+        Args:
+            batch: transitions, [T, B]; rewards come multiplied by the model's `reward_scale`.
+            values: the critic's values of all observations, the last one included, [T+1, B].
+            log_probs: log π(a|s) of the taken actions under the current policy, [T, B].
+            discounts: γ, or 0 where the episode terminated, [T, B].
+
+        Returns:
+            Advantages and value targets, [T, B] each, without gradient. What they hold at masked
+            steps counts nowhere.
+        """
+
+
+def real_rewards(batch: RolloutBatch) -> Tensor:
+    """Gives the rewards with 0 at masked steps: the recursion multiplies by 0 there, and 0 · NaN is NaN."""
+    return batch.rewards.where(batch.mask, 0)
+
+
+def check_shapes(batch: RolloutBatch, values: Tensor, **steps: Tensor) -> None:
+    """Refuses values that are not [T+1, B], and other tensors that are not [T, B]."""
+    length, columns = batch.rewards.shape
+    if values.shape != (length + 1, columns):
+        raise ValueError(f"values: got shape {tuple(values.shape)}, must be [T+1, B] = {(length + 1, columns)}")
+    for name, tensor in steps.items():
+        if tensor.shape != (length, columns):
+            raise ValueError(f"{name}: got shape {tuple(tensor.shape)}, must be [T, B] = {(length, columns)}")
+
+
+def check_n_steps(n_steps: int) -> None:
+    """Refuses a number of steps below 1, or that is no whole number."""
+    if not isinstance(n_steps, int) or isinstance(n_steps, bool):  # whatever the annotation says, labels are typed
+        raise ValueError(f"n_steps: got {n_steps}, must be a whole number, at least 1")
+    check_range("n_steps", n_steps, 1)
+
+
+def check_range(name: str, value: float, low: float, high: float | None = None) -> None:
+    """Refuses an argument outside its range, or that is NaN."""
+    if not (value >= low and (high is None or value <= high)):  # written so that NaN fails
+        allowed = f"at least {low}" if high is None else f"between {low} and {high}"
+        raise ValueError(f"{name}: got {value}, must be {allowed}")

@@ -1,0 +1,41 @@
+"""Estimators that bring the targets of another one to other units."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from a3c.batch import RolloutBatch
+from a3c.returns.base import ReturnEstimator, Targets
+from a3c.returns.vtrace import VTrace
+
+
+class L2Normalised(ReturnEstimator):
+    """Divides another estimator's value targets by their L2 norm, for each column by itself.
+
+    The book divides the returns of an update so (its programs 5.8 and 5.9); the advantages are
+    then normalised targets less values. Masked steps are no part of the norm. The critic learns
+    normalised values, and where the inner estimator bootstraps it adds them to rewards that are not
+    normalised, as the book's N-step program does.
+
+    Args:
+        estimator: the estimator whose targets are normalised.
+
+    Raises:
+        ValueError: the estimator is VTrace, whose advantages are not targets less values.
+    """
+
+    def __init__(self, estimator: ReturnEstimator) -> None:
+        if isinstance(estimator, VTrace):
+            raise ValueError(
+                "estimator: got VTrace, must be one whose advantages are its targets less the values "
+                "(FullEpisode, NStep, GAE)"
+            )
+        self.estimator = estimator
+        self.horizon = estimator.horizon
+        self.end_at_episode = estimator.end_at_episode
+
+    def __call__(self, batch: RolloutBatch, values: Tensor, log_probs: Tensor, discounts: Tensor) -> Targets:
+        targets = self.estimator(batch, values, log_probs, discounts).value_targets
+        real = targets.masked_fill(~batch.mask, 0)
+        targets = targets / real.norm(dim=0, keepdim=True).clamp(min=1e-12)
+        return Targets(targets - values[:-1].detach(), targets)

@@ -1,0 +1,114 @@
+"""Backward recursions that the estimators have in common, as pure functions of tensors."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from a3c.batch import RolloutBatch
+
+
+def linear_recursion(addends: Tensor, factors: Tensor) -> Tensor:
+    """Solves xₜ = aₜ + bₜ·xₜ₊₁ backwards from x_T = 0.
+
+    Args:
+        addends: aₜ, [T, B].
+        factors: bₜ, [T, B].
+
+    Returns:
+        xₜ for every step, [T, B].
+
+    Raises:
+        ValueError: the two differ in shape.
+    """
+    if addends.shape != factors.shape:
+        raise ValueError(f"addends {tuple(addends.shape)} and factors {tuple(factors.shape)} differ in shape")
+    rows = list(addends.unbind(0))
+    factor_rows = factors.unbind(0)
+    for t in range(len(rows) - 2, -1, -1):
+        rows[t] = torch.addcmul(rows[t], factor_rows[t], rows[t + 1])
+    return torch.stack(rows)
+
+
+def discounted_sum(rewards: Tensor, discounts: Tensor, bootstrap_value: Tensor) -> Tensor:
+    """Sums future rewards backwards: Gₜ = rₜ + γₜ·Gₜ₊₁, from G_T = bootstrap_value.
+
+    Sutton & Barto, Reinforcement Learning (2nd ed.), eq. 3.9.
+
+    Args:
+        rewards: reward received after each action, [T, B].
+        discounts: γ, or 0 where the episode terminated, [T, B].
+        bootstrap_value: value of the state after the last step, [B].
+
+    Returns:
+        Gₜ for every step, [T, B].
+
+    Raises:
+        ValueError: the shapes do not belong together.
+    """
+    if rewards.shape != discounts.shape or bootstrap_value.shape != rewards.shape[1:]:
+        raise ValueError(
+            f"rewards and discounts must be of one shape [T, B], and bootstrap_value [B]: got "
+            f"{tuple(rewards.shape)}, {tuple(discounts.shape)} and {tuple(bootstrap_value.shape)}"
+        )
+    addends = rewards.clone()
+    addends[-1] += discounts[-1] * bootstrap_value
+    return linear_recursion(addends, discounts)
+
+
+def lambda_returns(rewards: Tensor, discounts: Tensor, next_values: Tensor, lambdas: Tensor) -> Tensor:
+    """Mixes bootstrapped and longer returns: Gₜ = rₜ + γₜ·((1 − λₜ)·Vₜ₊₁ + λₜ·Gₜ₊₁).
+
+    Sutton & Barto, Reinforcement Learning (2nd ed.), eq. 12.18; less the values of the states,
+    these are the advantages of Schulman et al. (2016), arXiv:1506.02438, eq. 16.
+
+    Args:
+        rewards: reward received after each action, [T, B].
+        discounts: γ, or 0 where the episode terminated, [T, B].
+        next_values: the critic's value of the state after each action, [T, B].
+        lambdas: weight of the longer return, in [0, 1]; 0 cuts the trace, [T, B]. The last row
+            must be 0: nothing is known beyond it.
+
+    Returns:
+        Gₜ for every step, [T, B].
+    """
+    return linear_recursion(rewards + discounts * (1 - lambdas) * next_values, discounts * lambdas)
+
+
+def vtrace_targets(
+    values: Tensor, errors: Tensor, discounts: Tensor, ratios: Tensor, rho_clip: float, c: Tensor
+) -> Tensor:
+    """Gives V-trace targets: vₜ = Vₜ + ρₜ·δₜ + γₜ·cₜ·(vₜ₊₁ − Vₜ₊₁), with ρₜ = min(ρ̄, ratioₜ).
+
+    Espeholt et al. (2018), IMPALA, arXiv:1802.01561, eq. 1 and remark 1.
+
+    Args:
+        values: Vₜ of the states acted in, [T, B].
+        errors: δₜ = rₜ + γₜ·Vₜ₊₁ − Vₜ, [T, B].
+        discounts: γ, or 0 where the episode terminated, [T, B].
+        ratios: π(a|s) / μ(a|s), [T, B].
+        rho_clip: ρ̄, the clip of the errors' weights.
+        c: trace weights cₜ, 0 where the trace is cut, [T, B].
+    """
+    return values + linear_recursion(ratios.clamp(max=rho_clip) * errors, discounts * c)
+
+
+def trace_cuts(batch: RolloutBatch, n_steps: int | None = None) -> Tensor:
+    """Says after which steps the return is taken from the critic.
+
+    That is after truncated steps, before padding or a reset step, at the fragment's end and, if
+    asked for, every n steps from the fragment's start.
+
+    Args:
+        batch: the transitions.
+        n_steps: steps between cuts, or None for none but the others.
+
+    Returns:
+        True where Vₜ₊₁ stands for all that follows step t, [T, B].
+    """
+    cuts = batch.truncated.clone()
+    cuts[:-1] |= ~batch.mask[1:]
+    cuts[-1] = True
+    if n_steps is not None:
+        cuts[n_steps - 1 :: n_steps] = True
+    return cuts

@@ -1,0 +1,1 @@
+"""Worker processes: where a researcher need not go."""

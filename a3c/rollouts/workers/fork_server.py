@@ -1,0 +1,47 @@
+"""Starts the process that workers are forked from; imports nothing heavy, so it can come first."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from multiprocessing import forkserver
+
+from a3c.rollouts.workers.server_lifetime import PARENT_VARIABLE
+
+# The last one takes a second, and every optimizer imports it in its first step: too late in a worker that learns.
+PRELOADED = [
+    "a3c.rollouts.workers.server_lifetime",
+    "a3c.rollouts.workers.process",
+    "a3c.networks",
+    "a3c.learner.hogwild.actor_learner",
+    "torch._dynamo",
+]
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+def start_fork_server() -> None:
+    """Starts the fork server if it does not run yet, and does not wait for it.
+
+    It imports torch, gymnasium and the worker once, so that a worker starts in a fraction of a
+    second. A server, since to fork the learner would copy its threads' locks in whatever state
+    they are, and its signal handlers. Called before this process imports torch, the two imports
+    run side by side.
+    """
+    multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOADED)
+    # One thread a worker, and the variables must stand before torch is imported there.
+    missing = [name for name in THREAD_VARIABLES if name not in os.environ]
+    os.environ.update(dict.fromkeys(missing, "1"))
+    main_thread = threading.current_thread() is threading.main_thread()
+    if main_thread:  # the kernel ends the server with the *thread* that started it
+        os.environ[PARENT_VARIABLE] = str(os.getpid())
+    # Ignored signals stay ignored in a child: Ctrl-C, which reaches the whole group, leaves the server alone.
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN) if main_thread else None
+    try:
+        forkserver.ensure_running()
+    finally:
+        if main_thread:
+            signal.signal(signal.SIGINT, handler)
+        for name in (*missing, PARENT_VARIABLE):
+            os.environ.pop(name, None)

@@ -1,0 +1,160 @@
+"""The folder of a run: one process at a time in it, its log, and what a run that goes on in it finds."""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import io
+import logging
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from a3c.runs.checkpoints import present
+
+LOG = "log.txt"
+METRICS = "metrics.csv"
+CHECKPOINTS = "checkpoints"
+VIDEOS = "videos"
+
+log = logging.getLogger(__name__)
+
+
+class FolderInUseError(RuntimeError):
+    """Another process runs in the folder."""
+
+
+class FolderLock:
+    """Keeps other processes out of a run folder; the kernel opens it when this process ends.
+
+    It lies on log.txt, which every run has, so it leaves no file of its own behind.
+
+    Args:
+        folder: the run folder.
+
+    Raises:
+        FolderInUseError: another process holds it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._file = (folder / LOG).open("a")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._file.close()
+            raise FolderInUseError(f"got {str(folder)!r}, in which another process runs") from None
+        except OSError as error:  # a file system without locks
+            log.warning("%s cannot be locked, so two runs in it would go unnoticed: %s", folder, error)
+
+    def release(self) -> None:
+        """Lets others in. Idempotent."""
+        self._file.close()
+
+
+@contextmanager
+def logging_to(folder: Path) -> Iterator[None]:
+    """Writes what the project logs to the folder's log.txt; warnings go to stderr as well."""
+    logger = logging.getLogger("a3c")
+    file = logging.FileHandler(folder / LOG)
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handlers: list[logging.Handler] = [file]
+    if not logging.getLogger().handlers:  # with a handler of ours, logging's last resort is none any more
+        console = logging.StreamHandler()
+        console.setLevel(logging.WARNING)
+        console.setFormatter(logging.Formatter("warning: %(message)s"))
+        handlers.append(console)
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    for handler in handlers:
+        logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        for handler in handlers:
+            logger.removeHandler(handler)
+        file.close()
+
+
+def newest_run(shelf: Path, seed: int) -> Path | None:
+    """Gives the run folder of a seed whose checkpoint is the newest; None if none has one.
+
+    Args:
+        shelf: the folder of run folders.
+        seed: theirs, as their names begin.
+    """
+    saved = [
+        (max(file.stat().st_mtime_ns for file in files), folder)
+        for folder in shelf.glob(f"seed{seed}-*")
+        if (files := present(folder / CHECKPOINTS))
+    ]
+    return max(saved)[1] if saved else None
+
+
+def save_config(folder: Path, text: str) -> None:
+    """Writes config.yaml, or config-2.yaml and so on where a run goes on: the first one is kept."""
+    path, number = folder / "config.yaml", 1
+    while path.exists():
+        number += 1
+        path = folder / f"config-{number}.yaml"
+    path.write_text(text)
+
+
+def rewind(folder: Path, env_steps: float) -> None:
+    """Makes a folder what it was when a checkpoint was saved, so that env steps never run backwards.
+
+    Lines of metrics.csv beyond the checkpoint are cut, and said; so is a line that was torn when the
+    run was killed. Videos beyond it are removed. The old summary goes: that of a run that goes on is not written yet.
+
+    Args:
+        folder: the run folder.
+        env_steps: those of the checkpoint; -1 to begin anew.
+    """
+    for name in ("summary.json", f".{METRICS}.tmp"):
+        (folder / name).unlink(missing_ok=True)
+    _remove_videos(folder / VIDEOS, env_steps)
+    path = folder / METRICS
+    if not path.exists():
+        return
+    text = path.read_text(errors="replace")
+    rows = list(csv.reader(io.StringIO(text.replace("\0", ""), newline="")))
+    header = rows[0] if rows else []
+    whole = [row for row in rows[1:] if len(row) == len(header)]
+    if not text.endswith("\n") and rows and whole and whole[-1] is rows[-1]:
+        whole.pop()  # as many fields as it should have, but nobody knows whether the last one is all there
+    kept = [row for row in whole if 0 <= _env_steps(row, header) <= env_steps]
+    torn, beyond = len(rows) - 1 - len(whole), len(whole) - len(kept)
+    if "env_steps" not in header or not kept:
+        path.unlink()
+    else:
+        _replace(path, [header, *kept])
+    if torn > 0:
+        log.warning("%s: %d torn line(s) at its end cut", path, torn)
+    if beyond > 0:
+        log.warning("%s: %d line(s) beyond the checkpoint cut", path, beyond)
+
+
+def _remove_videos(folder: Path, env_steps: float) -> None:
+    """Removes videos beyond a checkpoint, and one that was left unfinished."""
+    videos = {path: re.fullmatch(r"env_steps-(\d+)\.mp4", path.name) for path in folder.glob("*.mp4")}
+    beyond = [path for path, match in videos.items() if match and int(match[1]) > env_steps]
+    for path in [*beyond, *folder.glob(".*.tmp.mp4")]:
+        path.unlink(missing_ok=True)
+    if beyond:
+        log.warning("%s: %d video(s) beyond the checkpoint removed", folder, len(beyond))
+
+
+def _env_steps(row: list[str], header: list[str]) -> float:
+    """Gives a row's env steps; -1 where they are no number."""
+    with suppress(ValueError):
+        return float(row[header.index("env_steps")])
+    return -1.0
+
+
+def _replace(path: Path, rows: list[list[str]]) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    os.replace(temporary, path)

@@ -1,0 +1,85 @@
+"""Where a run begins: anew, from a checkpoint, or in the folder of a run that it goes on with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from a3c.runs.checkpoints import FORMAT, newest_valid, present
+from a3c.runs.folder import CHECKPOINTS, LOG, newest_run
+
+
+class Start(NamedTuple):
+    """Where a run begins.
+
+    Attributes:
+        checkpoint: what it goes on from; None begins anew.
+        folder: the run folder that it goes on in; None for a new one.
+    """
+
+    checkpoint: Path | None = None
+    folder: Path | None = None
+
+
+def find_start(wanted: str | None, folder: Path | None, shelf: Path, seed: int) -> Start:
+    """Finds what ``--ckpt_path`` asks for.
+
+    Args:
+        wanted: a checkpoint file; "last", the newest checkpoint of a run; "auto", the same if there is
+            one, otherwise a beginning; None for a beginning.
+        folder: the run folder that was asked for; None takes, for "last", the newest one.
+        shelf: where run folders lie that nobody named.
+        seed: the run's.
+
+    Raises:
+        ValueError: there is no such checkpoint, or none holds (`DamagedCheckpointError`).
+    """
+    if wanted is None:
+        return Start()
+    if wanted not in ("last", "auto"):
+        file = Path(wanted)
+        if not file.is_file():
+            raise ValueError(f"got {wanted!r}, must be a checkpoint file that exists, or last, or auto")
+        inside = folder is not None and file.resolve().parent == (folder / CHECKPOINTS).resolve()
+        return Start(file, folder if inside else None)
+    if wanted == "auto" and folder is None:
+        raise ValueError("got 'auto' without a run folder, must come with run_dir or run_name")
+    if wanted == "last" and folder is None:
+        folder = newest_run(shelf, seed)
+        if folder is None:
+            raise ValueError(f"got 'last', but no run of seed {seed} in {shelf} has a checkpoint")
+    assert folder is not None, "either it was given, or it was found"
+    if present(folder / CHECKPOINTS):
+        return Start(newest_valid(folder / CHECKPOINTS), folder)
+    if wanted == "last":
+        raise ValueError(f"got 'last', but {folder} has no checkpoint")
+    # A run that was ended before its first checkpoint has left its log at least.
+    return Start(None, folder if (folder / LOG).exists() else None)
+
+
+def check_same(described: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
+    """Refuses a checkpoint of another kind of run.
+
+    Args:
+        described: what the checkpoint says of its run.
+        ours: what must be the same, by name.
+
+    Raises:
+        ValueError: the name of what differs, with both values.
+    """
+    if (version := described.get("format", 0)) > FORMAT:
+        raise ValueError(f"was saved in format {version}, must be at most {FORMAT}: a newer a3c wrote it")
+    for name, wanted in ours.items():
+        if (theirs := described.get(name)) != wanted:
+            raise ValueError(f"was trained with {name} {theirs}, must be that of the run: {wanted}")
+
+
+def changes(described: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
+    """Names the settings that a run may change when it goes on, and does."""
+    before = described.get("settings", {})
+    return [
+        f"{name} was {before[name]} in the checkpoint, and is {value} from here on"
+        for name, value in settings.items()
+        if name in before and before[name] != value
+    ]

@@ -1,0 +1,343 @@
+"""The run's record in Weights & Biases, which may fail, hang or be killed without harm to the training."""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import re
+import shutil
+import threading
+from argparse import Namespace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import wandb
+from lightning.pytorch.loggers import WandbLogger
+
+from a3c.runs.wandb_service import END, PATIENCE, Patience, check_writable, choose_mode, let_go, service_ids
+
+PROJECT = "a3c"
+START = 4.5  # seconds that a run waits for a start online
+START_OFFLINE = 9.0  # for one that needs nobody but this machine, which may be busy
+BACKLOG = 2000  # jobs that may wait for W&B
+MOST_ALERTS = 5  # of one run
+TITLE, TEXT = 63, 1000  # characters of an alert
+LONGEST_TAG = 64  # characters
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class WandbExtras:
+    """What W&B gets on demand.
+
+    Attributes:
+        histograms_every: updates from one set of histograms of weights and gradients to the next, ≥ 1;
+            null for none.
+        artifacts: keep last.ckpt and best.ckpt as an artifact at the end of the run.
+
+    Raises:
+        ValueError: histograms_every < 1.
+    """
+
+    histograms_every: int | None = None
+    artifacts: bool = False
+
+    def __post_init__(self) -> None:
+        if self.histograms_every is not None and self.histograms_every < 1:
+            raise ValueError(f"histograms_every: got {self.histograms_every}, must be at least 1, or null")
+
+
+class _Job(NamedTuple):
+    """What W&B is to be told; it can be left out, with a warning, if it has a name."""
+
+    call: Callable[[], object]
+    name: str | None = None
+
+
+class RunTracker(WandbLogger):
+    """Lightning's W&B logger, which no failure of W&B's can stop, and which logs counts as histograms.
+
+    All that goes to W&B does so from a thread of its own, in order. The first row that fails closes the
+    tracker: one warning, then silence; metrics.csv goes on. Media, alerts and checkpoints that fail cost
+    a warning and nothing else, and they take at most half of the queue, so that rows find room.
+
+    Args:
+        run: the W&B run; a disabled one if there is no W&B.
+        patience: what the run still waits for W&B.
+        folder: the run folder.
+    """
+
+    def __init__(self, run: wandb.Run, patience: Patience, folder: Path) -> None:
+        super().__init__(experiment=run, project=PROJECT, save_dir=folder)
+        self._run = run
+        self._record = Path(run.dir).parent
+        self._patience = patience
+        self._services = service_ids()  # of a service that was killed the helpers are left, in its process group
+        self._failed = threading.Event()
+        self._finished = False
+        self._alerts = 0
+        self._crowded = False  # the one warning of what found no room is given
+        self._jobs: queue.Queue[_Job | None] = queue.Queue(BACKLOG)
+        self._thread = threading.Thread(target=self._work, name="a3c-wandb", daemon=True)
+        self._thread.start()
+
+    @property
+    def run_id(self) -> str | None:
+        """The W&B run's id, by which it can be gone on with; None if nothing is recorded."""
+        return None if self._run.disabled else self._run.id
+
+    def log_hyperparams(self, params: dict[str, Any] | Namespace) -> None:
+        """Sends nothing: the run was started with the whole configuration."""
+
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """Queues a row; never waits, and never raises for W&B's sake."""
+        row = {key: _histogram(value) if isinstance(value, Mapping) else value for key, value in metrics.items()}
+        if step is not None:
+            row["trainer/global_step"] = step
+        self._queue(_Job(lambda: self._run.log(row)))
+
+    def log_media(self, rows: Mapping[str, Any], env_steps: int) -> None:
+        """Queues images, videos, tables or histograms; never waits, and never raises for W&B's sake.
+
+        A file that one is made of must stay where it is until the run ends.
+
+        Args:
+            rows: `wandb.Image`, `wandb.Video`, `wandb.Table`, `wandb.Histogram` and the like, by key.
+            env_steps: where they stand on the x-axis.
+        """
+        row = {**rows, "env_steps": float(env_steps)}
+        self._queue(_Job(lambda: self._run.log(row), ", ".join(rows)))
+
+    def alert(self, title: str, text: str) -> None:
+        """Queues an alert, which W&B sends by mail or to a chat; the first `MOST_ALERTS` of a run only."""
+        if self._alerts < MOST_ALERTS:
+            self._alerts += 1
+            title, text = (_without_secrets(part)[:most] for part, most in ((title, TITLE), (text, TEXT)))
+            self._queue(_Job(lambda: self._run.alert(title, text, "ERROR"), f"the alert {title!r}"))
+
+    def log_checkpoints(self, files: Mapping[str, Path], metadata: Mapping[str, Any]) -> None:
+        """Queues checkpoints as one artifact; never waits, and never raises for W&B's sake.
+
+        The record keeps a link to each file as it is now, so that `wandb sync` finds it whatever is saved later.
+
+        Args:
+            files: by alias.
+            metadata: what the artifact says of them.
+        """
+
+        def send() -> None:
+            artifact = wandb.Artifact(f"checkpoints-{self._run.id}", "model", metadata=dict(metadata))
+            for file in files.values():
+                kept = self._record / "checkpoints" / file.name
+                kept.parent.mkdir(exist_ok=True)
+                try:
+                    os.link(file, kept)
+                except OSError:  # a file system without links
+                    shutil.copyfile(file, kept)
+                artifact.add_file(str(kept), policy="immutable")  # else W&B copies it into the home folder
+            self._run.log_artifact(artifact, aliases=list(files))
+
+        if files and self.run_id is not None:
+            self._queue(_Job(send, "the checkpoints"))
+
+    def _queue(self, job: _Job) -> None:
+        if self._failed.is_set() or self._finished:
+            return
+        waiting = self._jobs.qsize()
+        # Only the main thread queues, so the other half stays for rows: the thread that works only makes room.
+        if job.name is not None and waiting >= BACKLOG // 2:
+            if not self._crowded:
+                self._crowded = True
+                _log.warning("W&B does not get %s: %d jobs wait", job.name, waiting)
+            return
+        try:
+            self._jobs.put_nowait(job)
+        except queue.Full:
+            self._fail(TimeoutError(f"{BACKLOG} rows wait for its service"))
+
+    def finish(self, status: int, summary: Mapping[str, Any]) -> None:
+        """Sends what is queued and the summary, and ends W&B in this process, within what patience is left.
+
+        Its service too: left to the interpreter's end, that would wait for it, and the service may
+        wait for a server that does not answer.
+
+        Args:
+            status: the process's exit status.
+            summary: what the run came to.
+        """
+        if self._finished:
+            return
+        self._finished = True
+        came_back = threading.Event()
+
+        def close() -> None:
+            try:
+                self._jobs.put(None)
+                self._thread.join()
+                if not self._failed.is_set():  # by one of the last rows
+                    self._run.summary.update(dict(summary))
+                    self._run.finish(exit_code=status)
+            finally:
+                came_back.set()
+
+        try:
+            if not self._failed.is_set():
+                self._patience.wait(close, spare=END)
+        except Exception as error:
+            self._fail(error)
+        except BaseException:  # a second Ctrl-C: the interpreter's end must not wait for W&B either
+            self._failed.set()
+            raise
+        finally:
+            if self.run_id is not None:
+                # A service that answers, even if only that its server does not, first writes down what it has.
+                kill = self._failed.is_set() and not came_back.is_set()
+                let_go(self._patience, self._run if self._failed.is_set() else None, kill, self._services)
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            if self._failed.is_set():
+                continue  # so that whoever waits for room in the queue gets it
+            try:
+                job.call()
+            except Exception as error:
+                if job.name is None:
+                    self._fail(error)
+                else:  # if it was W&B's service that failed, the next row will say so
+                    _log.warning("W&B does not get %s: %s", job.name, _plain(error))
+
+    def _fail(self, error: BaseException) -> None:
+        if not self._failed.is_set():  # two threads may both get here, at worst with two warnings
+            self._failed.set()
+            _log.warning(
+                "W&B failed, and gets nothing more of this run; metrics.csv is whole, "
+                "and wandb sync %s uploads what W&B had: %s",
+                self._record,
+                _plain(error),
+            )
+
+
+def make_wandb_logger(
+    folder: Path,
+    *,
+    env: str,
+    estimator: str,
+    mode: str,
+    seed: int,
+    config: Mapping[str, Any],
+    name: str | None = None,
+    run_id: str | None = None,
+) -> RunTracker:
+    """Starts a W&B run whose x-axis is env steps, and gives its Lightning logger.
+
+    Its group is ENV/ESTIMATOR and its job type ESTIMATOR · MODE, unless WANDB_RUN_GROUP and
+    WANDB_JOB_TYPE say otherwise; the tags of WANDB_TAGS come after its own.
+
+    Online if W&B is logged in and answers, else offline, and where neither starts, not at all; each
+    step down is one warning.
+
+    Args:
+        folder: the run folder; W&B writes into its wandb/.
+        env: environment id.
+        estimator: label of the return estimator.
+        mode: update mode.
+        seed: the run's seed.
+        config: the whole configuration.
+        name: the run's name, instead of ESTIMATOR-MODE-sSEED.
+        run_id: W&B run to go on with: what is logged is appended to it, online at once, offline
+            by `wandb sync` of both folders.
+    """
+    os.environ.setdefault("WANDB_SILENT", "true")
+    # W&B's reports on itself: sent at the interpreter's end, which waits 10 s for a server that is silent.
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    own_tags = _tags(os.environ.pop("WANDB_TAGS", "").split(","))
+    if own_tags:
+        os.environ["WANDB_TAGS"] = ",".join(own_tags)  # W&B reads it too, and raises at what it does not take
+    patience = Patience()
+
+    def start(wandb_mode: str) -> wandb.Run:
+        run = wandb.init(
+            project=os.environ.get("WANDB_PROJECT", PROJECT),
+            dir=folder.absolute(),  # W&B's service may have been started in another working folder
+            mode=wandb_mode,  # type: ignore[arg-type]
+            group=os.environ.get("WANDB_RUN_GROUP") or f"{env}/{estimator}",
+            job_type=os.environ.get("WANDB_JOB_TYPE") or f"{estimator} · {mode}",
+            name=name or f"{estimator}-{mode}-s{seed}",
+            tags=_tags([env, estimator, mode, *own_tags]),
+            config=dict(config),
+            id=run_id,
+            resume="allow" if run_id else None,
+            settings=wandb.Settings(
+                console="off",
+                silent=True,
+                init_timeout=START - 0.5,  # before we stop waiting: its own end leaves less behind
+                finish_timeout=PATIENCE / 2,
+                finish_timeout_raises=True,
+            ),
+        )
+        # The axis first, and never Lightning's: updates are not comparable between estimators.
+        run.define_metric("env_steps")
+        run.define_metric("*", step_metric="env_steps", step_sync=True)
+        return run
+
+    try:
+        run = _start_somehow(start, folder, patience)
+    except BaseException:  # a Ctrl-C while it starts: the interpreter's end must not wait for it
+        let_go(patience)
+        raise
+    return RunTracker(run, patience, folder)
+
+
+def _tags(words: Sequence[str]) -> list[str]:
+    """Gives tags as W&B takes them: each once, none empty or longer than it allows."""
+    return list(dict.fromkeys(word.strip()[:LONGEST_TAG] for word in words if word.strip()))
+
+
+def _start_somehow(start: Callable[[str], wandb.Run], folder: Path, patience: Patience) -> wandb.Run:
+    """Starts the run online, or offline, or disabled: the first of them that works."""
+    mode = choose_mode(patience)
+    if mode != "disabled":
+        try:
+            check_writable(folder / "wandb")
+        except OSError as error:
+            _log.warning("W&B is left out of this run: its folder cannot be written to: %s", _plain(error))
+            mode = "disabled"
+    if mode not in ("offline", "disabled"):
+        try:
+            return patience.wait(lambda: start(mode), START)
+        except Exception as error:
+            _log.warning("W&B did not start online; the run is kept offline, for wandb sync: %s", _plain(error))
+            let_go(patience)
+            mode = "offline"
+    if mode == "offline":
+        try:
+            return Patience(START_OFFLINE).wait(lambda: start(mode))
+        except Exception as error:
+            _log.warning("W&B is left out of this run, it did not start: %s", _plain(error))
+            let_go(patience)
+    return start("disabled")  # local, and without a service
+
+
+def _plain(error: BaseException) -> str:
+    """The error's kind and first line, without key or credentials."""
+    return _without_secrets(f"{type(error).__name__}: {error}".splitlines()[0])
+
+
+def _without_secrets(text: str) -> str:
+    key = os.environ.get("WANDB_API_KEY")
+    if key:
+        text = text.replace(key, "(key)")
+    return re.sub(r"//[^/@\s]*@", "//", text)
+
+
+def _histogram(counts: Mapping[int, int]) -> wandb.Histogram:
+    """Gives a bin for every whole number, or at most W&B's 512 of them."""
+    low, high = min(counts, default=0), max(counts, default=0)
+    bins = min(high - low + 1, wandb.Histogram.MAX_LENGTH)
+    heights, edges = np.histogram(list(counts), bins=bins, range=(low - 0.5, high + 0.5), weights=list(counts.values()))
+    return wandb.Histogram(np_histogram=(heights, edges))

@@ -1,0 +1,200 @@
+"""The command line: a LightningCLI without subcommands, one run a call."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+from a3c.runs.wandb_logger import WandbExtras
+from a3c.training.callbacks import Checkpoints, GreedyEvaluation
+from a3c.training.cli.run import TrainingRun
+from a3c.training.cli.screening import NotAllowedError, Screened, screen
+from a3c.training.cli.usage import UsageError, explain, locate
+from a3c.training.datamodule import RolloutDataModule
+from a3c.training.module import A3C
+from a3c.training.probe.plan import ProbePlan
+
+USAGE_ERROR = 2
+
+TRAINER_DEFAULTS: dict[str, Any] = {
+    "accelerator": "cpu",
+    "devices": 1,
+    "max_epochs": -1,  # the budget is in env steps: the dataset ends the fit
+    "log_every_n_steps": 10,
+    "enable_checkpointing": False,  # our own callback also sees evaluations
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+    "logger": False,  # metrics.csv and W&B are attached once the run folder exists
+}
+
+
+class OneLineParser(LightningArgumentParser):
+    """Ends with one line that says what is wrong, instead of pages of usage."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        if not self.exit_on_error:  # a parser within the parser, which only tries a class out
+            super().error(message, ex)
+        raise UsageError(explain(message, self)) from ex
+
+
+class TrainCLI(LightningCLI):
+    """Parses flags and configs, and builds module, data and trainer.
+
+    Args:
+        screened: what the command line allows.
+        kwargs: see LightningCLI.
+    """
+
+    def __init__(self, screened: Screened, **kwargs: Any) -> None:
+        self._screened = screened
+        super().__init__(**kwargs)
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--mode", type=Literal["sync", "async", "hogwild"], default="async", help="update mode")
+        parser.add_argument(
+            "--run_dir",
+            type=str | None,
+            default=None,
+            help="run folder, new or empty (default: runs/ENV/ESTIMATOR-MODE/seedS-TIME)",
+        )
+        parser.add_argument(
+            "--run_name",
+            type=str | None,
+            default=None,
+            help="name of the run in W&B, and of its folder instead of seedS-TIME; new, unless the run goes on in it",
+        )
+        parser.add_argument(
+            "--allow",
+            metavar="PREFIX",
+            action="append",
+            type=str,
+            help="module or package whose classes and environments config files may name; may be repeated",
+        )
+        parser.add_argument(
+            "--ckpt_path",
+            type=str | None,
+            default=None,
+            help="checkpoint to go on from; or last: the newest of --run_dir, or of the newest run of this seed, in "
+            "whose folder the run goes on; or auto, with --run_dir: last if there is a checkpoint, else a beginning",
+        )
+        parser.add_argument(
+            "--stop_when_solved",
+            type=bool,
+            default=True,
+            help="end the run when a greedy evaluation, and a second one, reach the environment's reward threshold",
+        )
+        parser.add_argument(
+            "--video_every",
+            type=int | None,
+            default=None,
+            help="record a greedy episode every so many env steps, and one at the end (default: none)",
+        )
+        parser.add_argument(
+            "--probe",
+            type=bool | ProbePlan,
+            default=False,
+            help="compare return estimators on the batches that one of them trains with: true, or how",
+        )
+        parser.add_lightning_class_args(GreedyEvaluation, "evaluation")
+        parser.add_class_arguments(Checkpoints, "checkpoint", skip={"folder", "evaluation"}, instantiate=False)
+        parser.add_class_arguments(WandbExtras, "wandb")
+        parser.link_arguments("mode", "data.mode")
+        parser.link_arguments("seed_everything", "data.seed", compute_fn=_as_seed)
+        parser.link_arguments("stop_when_solved", "evaluation.stop_when_solved")
+        for space in ("observation_space", "action_space"):
+            parser.link_arguments(f"data.{space}", f"model.network.init_args.{space}", apply_on="instantiate")
+
+    def before_instantiate_classes(self) -> None:
+        self._screened.check_env(self.config["data"]["env"])
+
+    def _set_seed(self) -> None:
+        seed = self.config["seed_everything"]
+        if isinstance(seed, bool) or not 0 <= seed < 2**32:
+            given = str(seed).lower()
+            raise UsageError(f"seed_everything: got {given}, must be a whole number from 0 to {2**32 - 1}")
+        super()._set_seed()
+
+    def instantiate_classes(self) -> None:
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            # A constructor's message begins with its argument's name.
+            raise UsageError(locate(str(error), self.config.keys())) from error
+        except MisconfigurationException as error:
+            raise UsageError(f"trainer: {error}".replace("\n", " ")) from error
+
+
+def _as_seed(seed: bool | int) -> int:
+    return int(seed)
+
+
+def _quieten() -> None:
+    """Silences what Lightning says of devices and loaders; its warnings about a run stay."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (
+        ".*has `__len__` defined.*",  # one process reads it, and the length is only there to stop prefetching
+        ".*does not have many workers.*",
+        ".*your dataloader is not resumable.*",  # the data module keeps what it needs to go on
+        ".*isinstance\\(treespec, LeafSpec\\).*",
+        ".*`srun` command is available.*",
+        "(?s).*instantiate_classes.*deprecated.*",  # jsonargparse, of Lightning's own code
+    ):
+        warnings.filterwarnings("ignore", message=message)
+
+
+def _leave_slurm_to_us() -> None:
+    """Keeps Lightning from requeueing the job, and from taking up checkpoints of its own making.
+
+    Its documented way to be left alone in a SLURM job is the name of an interactive one.
+    """
+    if "SLURM_JOB_ID" in os.environ:
+        os.environ["SLURM_JOB_NAME"] = "interactive"
+
+
+def main(config: Path, args: Sequence[str] | None = None) -> int:
+    """Makes the run that the command line asks for.
+
+    Args:
+        config: the default configuration; flags and further configs override it.
+        args: the command line without the program's name; ``sys.argv`` by default.
+
+    Returns:
+        The exit status: 0, 2 for a command line that cannot be used, 1 after a failure, 128 + n
+        after signal n.
+    """
+    _quieten()
+    _leave_slurm_to_us()
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))  # a user's own estimator lies where the command is typed
+    arguments = sys.argv[1:] if args is None else list(args)
+    # Set to true it would have the parser take any flag, and further configs, from the environment.
+    os.environ.pop("JSONARGPARSE_DEFAULT_ENV", None)
+    try:
+        cli = TrainCLI(
+            screen(config, arguments),
+            model_class=A3C,
+            datamodule_class=RolloutDataModule,
+            save_config_callback=None,
+            trainer_defaults=TRAINER_DEFAULTS,
+            seed_everything_default=1,
+            parser_class=OneLineParser,
+            parser_kwargs={"default_config_files": [str(config)], "allow_abbrev": False},
+            args=None if args is None else arguments,
+            run=False,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+        )
+        run = TrainingRun(cli)
+    except (UsageError, NotAllowedError, UnicodeDecodeError) as error:  # the second from a config that is no text
+        sys.stderr.write(f"{Path(sys.argv[0]).name}: error: {error}\n")
+        return USAGE_ERROR
+    return run.execute()

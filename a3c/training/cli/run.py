@@ -1,0 +1,281 @@
+"""One run from the command line: its folder, its loggers, its fit and its last words."""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+import signal
+import sys
+import time
+import traceback
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import yaml
+from lightning.pytorch.cli import LightningCLI
+from rich.console import Console
+
+from a3c.envs.spec import EnvError
+from a3c.envs.watchdog import HangError
+from a3c.evaluation.agent import read_checkpoint
+from a3c.learner.guard import TrainingDivergedError
+from a3c.returns.labels import label_of
+from a3c.rollouts.workers.pool import WorkerError
+from a3c.runs.checkpoints import BEST, DamagedCheckpointError, load, present, tidy
+from a3c.runs.descriptions import describe
+from a3c.runs.folder import CHECKPOINTS, METRICS, FolderInUseError, FolderLock, logging_to, rewind, save_config
+from a3c.runs.metrics_file import MetricsFile
+from a3c.runs.resume import Start, changes, check_same, find_start
+from a3c.runs.wandb_logger import RunTracker, make_wandb_logger
+from a3c.training.callbacks import (
+    BudgetBar,
+    Checkpoints,
+    DivergenceAlert,
+    GreedyEvaluation,
+    Interruption,
+    RunReport,
+)
+from a3c.training.callbacks.checkpoints import CheckpointSaveError
+from a3c.training.callbacks.interruption import Interrupted, requeue
+from a3c.training.cli.final_report import print_summary
+from a3c.training.cli.optional import Extras
+from a3c.training.cli.usage import UsageError
+from a3c.training.datamodule import RolloutDataModule
+from a3c.training.module import A3C
+
+FAILED = 1
+# Their message says it all.
+PLAIN_ERRORS = (WorkerError, EnvError, HangError, CheckpointSaveError, TrainingDivergedError)
+
+log = logging.getLogger(__name__)
+
+
+class TrainingRun:
+    """One run from the command line.
+
+    Args:
+        cli: the parsed command line.
+        console: where the table at the end goes; stdout by default.
+
+    Raises:
+        UsageError: the run folder is in use or its name leads elsewhere, or there is no checkpoint that
+            this run can go on from.
+    """
+
+    def __init__(self, cli: LightningCLI, console: Console | None = None) -> None:
+        self.module: A3C = cli.model
+        self.data: RolloutDataModule = cli.datamodule
+        self.trainer = cli.trainer
+        self.evaluation: GreedyEvaluation = cli.config_init["evaluation"]
+        self._parser, self._config = cli.parser, cli.config
+        self._console = console or Console()
+        _check_name(cli.config["run_name"], cli.config["run_dir"])
+        self.run_name: str | None = cli.config["run_name"]
+        self.estimator = type(self.module.returns).__name__
+        try:
+            # Its folder follows, once there is one.
+            every_seconds = cli.config["checkpoint"]["every_seconds"]
+            self.checkpoints = Checkpoints(Path(CHECKPOINTS), self.evaluation, every_seconds)
+        except ValueError as error:
+            raise UsageError(f"checkpoint.{error}") from error
+        try:
+            self.data.check_run(self.module)
+        except ValueError as error:
+            raise UsageError(f"data.{error}") from error
+        try:
+            self.module.check_run(self.data.max_env_steps, self.data.learners)
+        except ValueError as error:
+            raise UsageError(f"model.{error}") from error
+        self._extras = Extras(cli.config_init["probe"], cli.config["video_every"], cli.config_init["wandb"], self.data)
+        self._described: dict[str, Any] = {}  # what the checkpoint says of its run
+        self._tracker: RunTracker | None = None
+        self.start = self._find_start()
+        self.folder = self.start.folder or self._make_folder(cli.config["run_dir"])
+        try:
+            self._lock = FolderLock(self.folder)
+        except FolderInUseError as error:
+            raise UsageError(f"run_dir: {error}") from error
+        self.checkpoints.folder = self.folder / CHECKPOINTS
+        self.interruption = Interruption()
+        self.report = RunReport(self.folder, self.evaluation, self.start.checkpoint)
+
+    def _find_start(self) -> Start:
+        """Finds the checkpoint that is asked for, and refuses one that this run cannot go on from."""
+        wanted, run_dir, run_name = (self._config.get(key) for key in ("ckpt_path", "run_dir", "run_name"))
+        shelf = Path() if run_dir is not None else self._shelf
+        folder = Path(run_dir) if run_dir is not None else shelf / run_name if run_name is not None else None
+        try:
+            start = find_start(wanted, folder, shelf, self.data.seed)
+            if start.checkpoint is not None:
+                self._described, _ = read_checkpoint(start.checkpoint)
+        except ValueError as error:
+            raise UsageError(f"ckpt_path: {error}") from error
+        ours = {
+            "env": describe(self.data.env),
+            "network": describe(self.module.network),
+            "returns": describe(self.module.returns),
+            "optimizer": self.module.optimizer_name,
+            "optimizers": 1 if self.module.shared_optimizer else max(1, self.data.learners),
+        }
+        if start.checkpoint is not None:
+            try:
+                check_same(self._described, ours)
+            except ValueError as error:
+                raise UsageError(f"ckpt_path: {start.checkpoint} {error}") from error
+        elif wanted is not None:
+            sys.stderr.write(f"ckpt_path: {wanted}: {folder} has no checkpoint, so the run begins anew\n")
+        return start
+
+    def _make_folder(self, wanted: str | None) -> Path:
+        """Makes the run's folder; nothing that is there already is written into."""
+        if wanted is None:
+            parent = self._shelf
+            name = self.run_name or f"seed{self.data.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
+            more = [] if self.run_name else [parent / f"{name}-{number}" for number in range(2, 100)]
+            candidates = [parent / name, *more]
+        else:
+            candidates = [Path(wanted)]
+        for folder in candidates:
+            try:
+                folder.mkdir(parents=True)  # of two runs started in one second, one gets the next name
+            except FileExistsError:
+                if wanted is None or not folder.is_dir() or any(folder.iterdir()):
+                    continue
+            except OSError as error:
+                raise UsageError(f"run_dir: got {str(folder)!r}, must be a folder that can be made: {error}") from error
+            return folder
+        if self.run_name:
+            raise UsageError(f"run_name: got {self.run_name!r}, must be new: {candidates[-1]} exists")
+        raise UsageError(f"run_dir: got {str(candidates[-1])!r}, must be a folder that is new or empty")
+
+    @property
+    def _shelf(self) -> Path:
+        """Where run folders lie that nobody placed: runs/ENV/ESTIMATOR-MODE; no id and no link leads out of runs/."""
+        env = [re.sub(r"^\.+|[^\w.-]|^$", "-", part) for part in self.data.env.id.split("/")]
+        parent = Path("runs", *env, f"{self.estimator}-{self.data.mode}")
+        inner = [folder for folder in (parent, *parent.parents) if len(folder.parts) > 1]
+        if link := next((folder for folder in inner if folder.is_symlink()), None):
+            raise UsageError(f"run_dir: got {str(parent)!r} by default, must lead through no link, which {link} is")
+        return parent
+
+    def execute(self) -> int:
+        """Trains, and gives the exit status: 0, 1 after a failure, 128 + n after signal n."""
+        self.interruption.install()
+        status = FAILED
+        try:
+            with logging_to(self.folder):
+                try:
+                    status = self._train()
+                finally:
+                    with suppress(Interrupted):
+                        self._finish(status)
+                    self.interruption.disarm()
+                if self.interruption.signal == signal.SIGUSR1:
+                    requeue()  # at the very end: SLURM ends the job there and then
+        finally:
+            self._lock.release()
+            self.interruption.restore()
+        return self._status(status)
+
+    def _status(self, status: int) -> int:
+        """Gives the exit status as it stands: a failure outranks a signal."""
+        number = self.interruption.signal
+        return status if status == FAILED or number is None else 128 + number
+
+    def _train(self) -> int:
+        """Fits, with a last line for every way out."""
+        status = 0
+        try:
+            if self.start.folder is not None:
+                self._go_on_in_folder()
+            for change in changes(self._described, self.module.settings):
+                log.warning("%s", change)
+            checkpoint = self.start.checkpoint
+            if checkpoint is not None:
+                log.info("goes on from %s", checkpoint)
+            self._attach(self._save_config())
+            # Weights only in any case: without a path Lightning may find a checkpoint by itself, on SLURM.
+            self.trainer.fit(self.module, self.data, ckpt_path=checkpoint, weights_only=True)
+        except Interrupted:
+            pass
+        except (Exception, SystemExit) as error:  # the second from an environment in this process
+            status = FAILED
+            self._say_why(error)
+        with suppress(Interrupted):
+            if self.report.summary and status == 0:
+                going_on = self.interruption.signal is not None
+                print_summary(self.report.summary, self.folder, going_on, self._console)
+        return status
+
+    def _say_why(self, error: BaseException) -> None:
+        text = str(error) if isinstance(error, PLAIN_ERRORS) else traceback.format_exc()
+        files = present(self.checkpoints.folder)
+        saved = f"the newest checkpoint is {files[0]}" if files else "there is no checkpoint"
+        last_line = f"failed after {self.data.progress.env_steps:,} env steps; {saved}"
+        log.info("%s\n%s", text, last_line)
+        sys.stderr.write(f"error: {text.rstrip()}\nerror: {last_line}\n")
+        if self._tracker is not None:
+            self._tracker.alert("the run failed", f"{last_line}\n{type(error).__name__}: {error}")
+
+    def _finish(self, status: int) -> None:
+        """Stops the workers, and W&B."""
+        self.data.close()
+        if self._tracker is not None:
+            self._extras.keep_checkpoints(self._tracker, self.checkpoints.folder, self.report.summary)
+            self._tracker.finish(self._status(status), self.report.summary)
+
+    def _go_on_in_folder(self) -> None:
+        """Makes the folder what it was when the checkpoint was saved."""
+        rewind(self.folder, -1 if self.start.checkpoint is None else self._described.get("env_steps", math.inf))
+        tidy(self.checkpoints.folder)
+        best = self.checkpoints.folder / BEST
+        if best.is_file():
+            try:
+                self.evaluation.best = load(best)["callbacks"]["GreedyEvaluation"]["best"]
+            except (DamagedCheckpointError, KeyError) as error:
+                log.warning("the next evaluation replaces %s: %s", best, error)
+
+    def _save_config(self) -> dict[str, Any]:
+        """Writes config.yaml; without names of this run's files, so that it can be run again."""
+        config = self._config.clone()
+        config["run_dir"] = config["run_name"] = None
+        config["ckpt_path"] = None if self.start.checkpoint is None else str(self.start.checkpoint)
+        config["allow"] = None  # a file has no say in whom the next user trusts
+        text = self._parser.dump(config, skip_unset=False)
+        save_config(self.folder, text)
+        parsed: dict[str, Any] = yaml.safe_load(text)
+        return parsed
+
+    def _attach(self, config: dict[str, Any]) -> None:
+        """Gives the trainer the loggers and callbacks that need the run folder."""
+        self._tracker = make_wandb_logger(
+            self.folder,
+            env=self.data.env.id,
+            estimator=label_of(self.module.returns),
+            mode=self.data.mode,
+            seed=self.data.seed,
+            config=config,
+            run_id=self._described.get("wandb_run_id") if self.start.folder is not None else None,
+            name=self.run_name,
+        )
+        self.checkpoints.notes["wandb_run_id"] = self._tracker.run_id
+        self.trainer.loggers = [MetricsFile(self.folder / METRICS), self._tracker]
+        callbacks: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]
+        callbacks.insert(0, self.interruption)
+        callbacks += self._extras.callbacks(self.folder)
+        callbacks += [DivergenceAlert(self._tracker.alert)]
+        callbacks += [self.checkpoints, self.report, BudgetBar()]
+
+
+def _check_name(name: str | None, folder: str | None) -> None:
+    """Refuses a name that leads to another folder than its own."""
+    if name is None:
+        return
+    if folder is not None:
+        raise UsageError(f"run_name: got {name!r} and run_dir {folder!r}, must be one of them")
+    if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}", name):
+        raise UsageError(
+            f"run_name: got {name!r}, must be 1 to 100 letters, digits, '.', '_' and '-', and not begin with '.'"
+        )

@@ -1,0 +1,394 @@
+"""A3C, the LightningModule: the learner in the Trainer."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import fields
+from typing import Any, Literal, NamedTuple
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor
+from torch.optim import Adam, Optimizer
+
+from a3c.batch import BatchShape, RolloutBatch
+from a3c.learner.guard import TrainingDivergedError, UpdateGuard
+from a3c.learner.hogwild.actor_learner import ActorLearnerTask
+from a3c.learner.hogwild.live_weights import LiveWeights
+from a3c.learner.hogwild.reports import UpdateReport
+from a3c.learner.hogwild.shared_learning import SharedLearning
+from a3c.learner.hogwild.shared_optimizer import check_shareable, statistics_nbytes
+from a3c.learner.hogwild.tally import Tally
+from a3c.learner.metrics import LagRecord, MetricSums, column_lags, mean_lag
+from a3c.learner.objective import Objective, Observer
+from a3c.learner.schedules import Rates, Schedule
+from a3c.networks.actor_critic import ActorCritic
+from a3c.returns import ReturnEstimator
+from a3c.rollouts.collector import CollectorSpec
+from a3c.rollouts.weights import SharedWeights, shared_nbytes
+from a3c.runs.checkpoints import FORMAT
+from a3c.runs.descriptions import describe
+
+
+class _Attempt(NamedTuple):
+    """A batch whose gradient is there, but not applied yet."""
+
+    loss: Tensor
+    metrics: dict[str, Tensor]
+    lags: Counter[int]
+    sums: MetricSums
+    env_steps: int
+
+
+class A3C(LightningModule):
+    """Advantage actor-critic on batches of rollouts.
+
+    Mnih et al. (2016), Asynchronous Methods for Deep Reinforcement Learning, arXiv:1602.01783.
+
+    Args:
+        network: policy and value function.
+        returns: return estimator; swapping it changes nothing else.
+        optimizer: makes the optimizer from the parameters.
+        discount: γ, in [0, 1].
+        value_coefficient: weight of the value loss, ≥ 0.
+        entropy_coefficient: weight of the entropy bonus, ≥ 0.
+        reward_scale: factor on rewards before returns are estimated, > 0; 1 − γ keeps values of
+            rewards around 1 within a critic's quick reach. Logged returns stay unscaled.
+        value_loss: squared error or Huber loss.
+        huber_delta: where the Huber loss turns linear, > 0.
+        reduction: mean over real steps, or their sum.
+        max_grad_norm: gradients are scaled down to this L2 norm, > 0; None for no clipping.
+        lr_schedule: of the learning rate, over env steps; None keeps it as it is.
+        entropy_schedule: of the entropy coefficient, over env steps; None keeps it as it is.
+        shared_optimizer: where workers learn, one optimizer whose statistics they share, as in the
+            paper; False gives each its own, as in the book. Elsewhere there is one anyway.
+        max_skipped_updates: an update whose loss or gradient is not finite is skipped; more than so
+            many in a row, ≥ 0, end the run.
+
+    Attributes:
+        observer: shown what the next losses are made from, where the Trainer makes the updates; it may
+            not change anything.
+
+    Raises:
+        ValueError: a value outside its range.
+    """
+
+    def __init__(
+        self,
+        network: ActorCritic,
+        returns: ReturnEstimator,
+        optimizer: OptimizerCallable = lambda params: Adam(params, lr=2e-3, fused=True),
+        discount: float = 0.99,
+        value_coefficient: float = 0.5,
+        entropy_coefficient: float = 0.0,
+        reward_scale: float = 1.0,
+        value_loss: Literal["squared_error", "huber"] = "squared_error",
+        huber_delta: float = 1.0,
+        reduction: Literal["mean", "sum"] = "mean",
+        max_grad_norm: float | None = 0.5,
+        lr_schedule: Schedule | None = None,
+        entropy_schedule: Schedule | None = None,
+        shared_optimizer: bool = True,
+        max_skipped_updates: int = 10,
+    ) -> None:
+        super().__init__()
+        if max_grad_norm is not None and not (max_grad_norm > 0 and math.isfinite(max_grad_norm)):
+            raise ValueError(f"max_grad_norm: got {max_grad_norm}, must be above 0 and finite, or null")
+        if max_skipped_updates < 0:
+            raise ValueError(f"max_skipped_updates: got {max_skipped_updates}, must be at least 0")
+        probe = _check_optimizer(optimizer, network)
+        self.optimizer_name = type(probe).__name__
+        self._initial_rates = [group["lr"] for group in probe.param_groups]
+        try:
+            describe(network), describe(returns)
+        except TypeError as error:  # said now, not when the first checkpoint is saved
+            raise ValueError(str(error)) from error
+        self.network = network
+        self.returns = returns
+        self.objective = Objective(
+            returns,
+            discount,
+            value_coefficient,
+            entropy_coefficient,
+            reward_scale,
+            value_loss,
+            huber_delta,
+            reduction,
+        )
+        self.max_grad_norm = max_grad_norm
+        self.make_optimizer = optimizer
+        self.lr_schedule = lr_schedule
+        self.entropy_schedule = entropy_schedule
+        self.shared_optimizer = shared_optimizer
+        self.max_skipped_updates = max_skipped_updates
+        self.weights: SharedWeights | LiveWeights | None = None  # set by the data module when a fit begins
+        self.observer: Observer | None = None
+        self.updates = 0
+        self.lags = LagRecord()
+        self.latest: dict[str, Any] = {}  # what was logged last, for the progress bar
+        self._rates = Rates()
+        self._sums, self._warm_up = MetricSums(), MetricSums()
+        self._guard = UpdateGuard(max_grad_norm, max_skipped_updates)
+        self._attempts: list[_Attempt] = []  # of the update at hand: several where the Trainer accumulates gradients
+        self._norm: Tensor | None = None  # of the update at hand; None if it is skipped
+        self._skipped_before = 0  # by an earlier part of the run, where workers learn by themselves
+        self._flushed_at = 0  # updates
+        self._shared: SharedLearning | None = None  # while workers learn by themselves
+
+    def setup(self, stage: str) -> None:
+        data = self._data
+        self.check_run(data.max_env_steps, data.learners)
+        self.automatic_optimization = data.learners == 0
+        self._rates = self._bind_schedules(data.max_env_steps)
+        self._shared = None  # of a fit that ended by an exception
+        self._attempts = []
+        self._guard.begin()
+
+    def check_run(self, max_env_steps: int | None, learners: int) -> None:
+        """Refuses schedules and optimizers that a run cannot use.
+
+        Args:
+            max_env_steps: the run's budget, or None if it has none in env steps.
+            learners: workers that step the shared weights themselves.
+
+        Raises:
+            ValueError: the argument's name, what was given, what is allowed.
+        """
+        self._bind_schedules(max_env_steps)
+        if learners:
+            check_shareable(self.make_optimizer(self.network.parameters()))
+
+    def shared_bytes(self, learners: int) -> int:
+        """Gives the bytes of shared memory for the weights and, where workers learn, the optimizers' statistics.
+
+        Args:
+            learners: workers that step the shared weights themselves.
+        """
+        weights = shared_nbytes(self.network)
+        if not learners:
+            return weights
+        optimizers = 1 if self.shared_optimizer else learners
+        return weights + optimizers * statistics_nbytes(self.make_optimizer(self.network.parameters()))
+
+    def _bind_schedules(self, max_env_steps: int | None) -> Rates:
+        rates, entropy = None, None
+        try:
+            name = "lr_schedule"
+            if self.lr_schedule is not None:
+                rates = tuple(self.lr_schedule.curve(rate, max_env_steps) for rate in self._initial_rates)
+            name = "entropy_schedule"
+            if self.entropy_schedule is not None:
+                entropy = self.entropy_schedule.curve(self.objective.entropy_coefficient, max_env_steps)
+        except ValueError as error:
+            raise ValueError(f"{name}.{error}") from error
+        return Rates(rates, entropy)
+
+    def configure_optimizers(self) -> list[Optimizer]:
+        count = 1 if self.shared_optimizer else max(1, self._data.learners)
+        return [self.make_optimizer(self.network.parameters()) for _ in range(count)]
+
+    def training_step(self, batch: RolloutBatch | UpdateReport, batch_index: int) -> Tensor | None:
+        """Learns from transitions; or takes note of what workers report that learn by themselves."""
+        if isinstance(batch, UpdateReport):
+            self._watch(batch)
+            return None
+        return self._learn(batch)
+
+    def _learn(self, batch: RolloutBatch) -> Tensor:
+        steps = int(batch.mask.sum())
+        env_steps = self._data.progress.env_steps - steps  # those before this update
+        self._rates.set_learning_rates(self.trainer.optimizers[0], env_steps)
+        loss, metrics = self.objective(self.network, batch, self._rates.entropy_at(env_steps), self.observer)
+        sums, lags = self._sums, Counter[int]()
+        if self.weights is not None:
+            lags = column_lags(self.weights.version, batch.policy_versions)
+            metrics["lag/policy_versions"] = torch.tensor(mean_lag(lags))
+        if self._data.warming_up:
+            sums, lags = self._warm_up, Counter[int]()
+        self._attempts.append(_Attempt(loss.detach(), metrics, lags, sums, steps))
+        return loss
+
+    def _watch(self, report: UpdateReport) -> None:
+        self._sums.add_sums(report.sums, report.updates)
+        self.lags.add(report.lags)
+        if self._shared is not None:
+            self._take_counts(self._shared)
+
+    def _take_counts(self, shared: SharedLearning) -> None:
+        self.updates = shared.updates
+        self._guard.skipped = self._skipped_before + shared.skipped
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        # Within the optimizer's step, after backward. A gradient that is taken away here is not stepped.
+        self._norm = self._guard.admit(self.network, [attempt.loss for attempt in self._attempts])
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        attempts, self._attempts = self._attempts, []
+        if self._norm is None:
+            self._skip(attempts)
+            return
+        for attempt in attempts:
+            attempt.sums.add(attempt.metrics)
+            self.lags.add(attempt.lags)
+        attempts[-1].sums.add({"gradient/norm": self._norm}, updates=0)
+        self.updates += 1
+        if isinstance(self.weights, SharedWeights):
+            self.weights.publish(self.network)  # before any callback: workers wait for nothing else
+
+    def _skip(self, attempts: list[_Attempt]) -> None:
+        self._data.progress.reject(sum(attempt.env_steps for attempt in attempts))
+        if isinstance(self.weights, SharedWeights):
+            self.weights.pull(self.network)  # buffers, which the forward pass may have changed
+        try:
+            self._guard.skip()
+        except TrainingDivergedError:
+            self.flush_metrics()
+            raise
+
+    @property
+    def skipped_updates(self) -> int:
+        """Updates skipped so far, since their loss or gradient was not finite."""
+        return self._guard.skipped
+
+    def share(self, spec: CollectorSpec, shape: BatchShape, tally: Tally) -> ActorLearnerTask:
+        """Shares the optimizers with workers that learn, and gives their task.
+
+        Called once the optimizers have their state, and the data module has set the shared weights.
+
+        Args:
+            spec: builds a worker's collector.
+            shape: of one fragment.
+            tally: counts what the workers do.
+        """
+        assert isinstance(self.weights, LiveWeights), "the data module sets them first"
+        data, own = self._data, not self.shared_optimizer
+        self._shared = SharedLearning(self.network, self.trainer.optimizers, self.weights, tally, self.updates)
+        self._skipped_before = self._guard.skipped
+        return ActorLearnerTask(
+            spec,
+            shape,
+            data.rollouts_per_update,
+            spec.end_with_episodes,
+            self.returns.horizon,
+            self._shared.rule(
+                self.objective, self._rates, self.max_grad_norm, data.max_lag, own, self.max_skipped_updates
+            ),
+            self._shared.optimizers,
+            data.max_env_steps,
+        )
+
+    def hold(self) -> None:
+        """Takes over the newest weights, statistics and counters, and keeps workers from changing them.
+
+        Until the end of the batch at hand, so that an evaluation and the checkpoint of it speak of
+        the same weights. Where the Trainer makes the updates there is nothing to do.
+        """
+        if self._shared is not None:
+            self._shared.hold(self._data.worker_is_alive)
+            self._data.refresh()
+            self._take_counts(self._shared)
+
+    def finish(self) -> None:
+        """Stops the workers and takes in what they have still to say. Idempotent."""
+        for report in self._data.finish():
+            self._watch(report)
+        if self._shared is not None:
+            self._shared.take_over()
+            self._take_counts(self._shared)
+            self._shared = None
+        self.flush_metrics()
+
+    def on_train_batch_end(self, outputs: Any, batch: RolloutBatch | UpdateReport, batch_index: int) -> None:
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if self.updates // every > self._flushed_at // every or self.trainer.should_stop:
+            self.flush_metrics()
+        if self.trainer.should_stop:
+            self._data.progress.clock.stop()
+        elif self._shared is not None:
+            self._shared.release()
+
+    def on_train_end(self) -> None:
+        self.finish()
+
+    def flush_metrics(self) -> None:
+        """Logs the means since the last flush, with the counters, against env steps."""
+        self._flushed_at = self.updates
+        row = {f"warm_up/{key}": value for key, value in self._means(self._warm_up).items()}
+        if self._sums.updates:
+            row.update(self._means(self._sums))
+            window = self.lags.take_window()
+            row["lag/largest"] = max(window, default=0)
+            row["lag/histogram"] = window
+        if not row:
+            return
+        row.update(self._rates.metrics(self._data.progress.env_steps))
+        row["time/env_steps_per_second"] = self._data.progress.take_rate()
+        self.log_now(row)
+
+    def _means(self, sums: MetricSums) -> dict[str, Any]:
+        totals, updates = sums.take()
+        return {key: total / updates for key, total in totals.items()} if updates else {}
+
+    def log_now(self, metrics: dict[str, Any]) -> None:
+        """Logs metrics at once, beside the run's counters, to every logger.
+
+        Args:
+            metrics: numbers by key, or counts by value (a histogram).
+        """
+        row = {**metrics, "updates": float(self.updates), "guard/skipped_updates": float(self.skipped_updates)}
+        row.update(self._data.progress.metrics())
+        self.latest.update(row)
+        for logger in self.trainer.loggers:
+            logger.log_metrics(row, step=self.updates)
+
+    @property
+    def _data(self) -> Any:
+        return self.trainer.datamodule  # type: ignore[attr-defined]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a run may change when it goes on, and what then changes the meaning of its figures."""
+        names = [field.name for field in fields(self.objective) if field.name != "returns"]
+        return {name: getattr(self.objective, name) for name in names} | {"max_grad_norm": self.max_grad_norm}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        saved = checkpoint.setdefault("a3c", {})  # callbacks have their say first
+        saved |= {
+            "format": FORMAT,
+            "network": describe(self.network),
+            "returns": describe(self.returns),
+            "env": describe(self._data.env),
+            "optimizer": self.optimizer_name,
+            "optimizers": len(self.trainer.optimizers),
+            "settings": self.settings,
+            "env_steps": self._data.progress.env_steps,
+            "updates": self.updates,
+            "lags": self.lags.state_dict(),
+            "skipped_updates": self.skipped_updates,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        saved = checkpoint["a3c"]
+        self.updates = self._flushed_at = saved["updates"]
+        self.lags.load_state_dict(saved["lags"])
+        self._guard.skipped = saved.get("skipped_updates", 0)
+
+
+def _check_optimizer(make: OptimizerCallable, network: ActorCritic) -> Optimizer:
+    """Refuses, before a run begins, what the optimizer's constructor would refuse in it."""
+    try:
+        optimizer = make(network.parameters())
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"optimizer: {error}") from error
+    rates = [group["lr"] for group in optimizer.param_groups]
+    if not all(math.isfinite(rate) for rate in rates):
+        raise ValueError(f"optimizer: got lr {rates[0]}, must be finite")
+    return optimizer

@@ -1,0 +1,1 @@
+"""How return estimators differ on the batches that one of them trains with."""

@@ -58,14 +58,14 @@ class RolloutBatch(NamedTuple):
         return self.rewards.shape[1]
 
     def first(self, steps: int) -> RolloutBatch:
-        """Gives views of the first `steps` time steps, all columns."""
+        """Return views of the first `steps` time steps, all columns."""
         if steps == self.length:
             return self
         rows = {name: getattr(self, name)[:steps] for name in TIME_FIELDS[1:]}
         return self._replace(observations=self.observations[: steps + 1], **rows)
 
     def real_steps(self, steps: int) -> int:
-        """Gives the number of real transitions among the first `steps` time steps that were written.
+        """Return the number of real transitions among the first `steps` time steps that were written.
 
         For a fragment that was left unfinished: of its mask only the first row is read.
         """
@@ -75,7 +75,7 @@ class RolloutBatch(NamedTuple):
         return int(self.mask[0].sum()) + int((~ended).sum())
 
     def copy(self) -> RolloutBatch:
-        """Gives the same batch in memory of its own."""
+        """Return the same batch in memory of its own."""
         return RolloutBatch(*(field.clone() for field in self))
 
 
@@ -98,7 +98,7 @@ class BatchShape(NamedTuple):
     observation_dtype: torch.dtype
 
     def fields(self) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
-        """Gives shape and dtype of every field of the batch, in its order."""
+        """Return shape and dtype of every field of the batch, in its order."""
         steps, columns = (self.length, self.columns), (self.columns,)
         return {
             "observations": ((self.length + 1, self.columns, *self.observation_shape), self.observation_dtype),
@@ -120,12 +120,12 @@ class BatchShape(NamedTuple):
 
 
 def empty_batch(shape: BatchShape) -> RolloutBatch:
-    """Gives a batch of zeros: nothing masked in, no episode ended."""
+    """Return a batch of zeros: nothing masked in, no episode ended."""
     return RolloutBatch(*(torch.zeros(size, dtype=dtype) for size, dtype in shape.fields().values()))
 
 
 def join_columns(batches: Sequence[RolloutBatch]) -> RolloutBatch:
-    """Joins batches side by side, the shorter ones padded below with masked zeros.
+    """Join batches side by side, the shorter ones padded below with masked zeros.
 
     A single batch is given back as it is, without a copy.
     """

@@ -63,7 +63,7 @@ class Score:
     normalised: bool
 
     def of(self, variant: Variant) -> list[Floats]:
-        """Gives a variant's values, one array an environment."""
+        """Return a variant's values, one array an environment."""
         return list(self.values[variant].values())
 
     @cached_property
@@ -147,7 +147,7 @@ class Comparison:
         return list(dict.fromkeys(variant.mode for variant in self.variants))
 
     def of(self, env: str, variant: Variant) -> list[Run]:
-        """Gives the runs of a cell, in the order of their seeds."""
+        """Return the runs of a cell, in the order of their seeds."""
         return sorted((run for run in self.runs if (run.env, run.variant) == (env, variant)), key=lambda run: run.seed)
 
     @cached_property
@@ -156,13 +156,13 @@ class Comparison:
         return min(len(self.of(env, variant)) for env in self.envs for variant in self.variants)
 
     def span(self, env: str) -> tuple[float, float]:
-        """Gives the env steps between which all runs were evaluated; the last ones are the common budget."""
+        """Return the env steps between which all runs were evaluated; the last ones are the common budget."""
         ours = [run.evaluations.env_steps for run in self.runs if run.env == env]
         start = max(steps[0] for steps in ours)
         return start, max(start, min(min(steps[-1] for steps in ours), self._budget(env)))
 
     def ended_early(self, env: str) -> bool:
-        """Whether a run ended before its budget, as those do that stop when they are solved."""
+        """Return whether a run ended before its budget, as those do that stop when they are solved."""
         return any(run.end < self._budget(env) for run in self.runs if run.env == env)
 
     def _budget(self, env: str) -> float:
@@ -188,13 +188,13 @@ class Comparison:
         return self._score("area under the curve", meaning, self._each(self.area_of))
 
     def final_of(self, run: Run) -> float:
-        """Gives a run's return at the end of the common budget."""
+        """Return a run's return at the end of the common budget."""
         if self._has_finals and run.final_return is not None:
             return run.final_return
         return float(_interpolate(run.evaluations, np.array([self.span(run.env)[1]]))[0])
 
     def area_of(self, run: Run) -> float:
-        """Gives the mean of a run's curve over env steps."""
+        """Return the mean of a run's curve over env steps."""
         return float(np.mean(_interpolate(run.evaluations, np.linspace(*self.span(run.env), POINTS))))
 
     @cached_property
@@ -203,7 +203,7 @@ class Comparison:
         return all(run.final_return is not None for run in self.runs) and not any(map(self.ended_early, self.envs))
 
     def curves(self, env: str, variant: Variant, axis: str) -> tuple[Floats, Floats]:
-        """Gives the curves of a cell on a common grid, linear between evaluations, where all its runs have values.
+        """Return the curves of a cell on a common grid, linear between evaluations, where all its runs have values.
 
         Args:
             env: environment id.
@@ -220,7 +220,7 @@ class Comparison:
         return grid, np.stack([_interpolate(run.evaluations, grid, axis) for run in runs])
 
     def solved(self, run: Run) -> Solved:
-        """Gives when a run's evaluation first reached the environment's threshold."""
+        """Return when a run's evaluation first reached the environment's threshold."""
         threshold = threshold_of(run.env)
         reached = np.flatnonzero(run.evaluations.returns >= (math.inf if threshold is None else threshold))
         if not len(reached):
@@ -247,7 +247,7 @@ class Comparison:
 
 
 def threshold_of(env: str) -> float | None:
-    """Gives the return at which Gymnasium calls an environment solved, if it is registered and says so.
+    """Return the return at which Gymnasium calls an environment solved, if it is registered and say so.
 
     No module is imported for it: the name may come from a file.
     """
@@ -256,7 +256,7 @@ def threshold_of(env: str) -> float | None:
 
 
 def compare(runs: Sequence[Run]) -> Comparison:
-    """Takes the runs that can be compared, and says what became of the others.
+    """Take the runs that can be compared, and say what became of the others.
 
     Raises:
         UsageError: no run is finished, runs of an environment have different budgets, a run is there
@@ -284,7 +284,7 @@ def compare(runs: Sequence[Run]) -> Comparison:
 
 
 def _problems(runs: Sequence[Run]) -> Iterator[str]:
-    """Says, in a line each, why runs cannot be compared."""
+    """Say, in a line each, why runs cannot be compared."""
     seen: dict[tuple[str, Variant, int], Run] = {}
     for run in runs:
         other = seen.setdefault((run.env, run.variant, run.seed), run)

@@ -41,7 +41,7 @@ class OneLineParser(ArgumentParser):
 
 
 def make_parser() -> OneLineParser:
-    """Gives the parser of the command line."""
+    """Return the parser of the command line."""
     parser = OneLineParser(
         prog="compare.py",
         description="Which return estimator is better here, and is the difference real? Runs every estimator in every "
@@ -77,7 +77,7 @@ def make_parser() -> OneLineParser:
 
 
 def main(args: Sequence[str], train: Path, default_config: Path) -> int:
-    """Makes the comparison that the command line asks for.
+    """Make the comparison that the command line asks for.
 
     Args:
         args: the command line without the program's name.
@@ -142,7 +142,7 @@ def _check(options: Namespace, passed: Sequence[str]) -> None:
 
 
 def axes_of(options: Namespace, passed: Sequence[str] = ()) -> dict[str, list[Any]]:
-    """Gives the axes of the grid that the flags, the sweep file and then the configs ask for.
+    """Return the axes of the grid that the flags, the sweep file and then the configs ask for.
 
     Args:
         options: the parsed flags.
@@ -175,7 +175,7 @@ def axes_of(options: Namespace, passed: Sequence[str] = ()) -> dict[str, list[An
 
 
 def _screen(file: Path, values: Mapping[str, Any], passed: Sequence[str]) -> None:
-    """Refuses what a file may not say: as flags of a run, its words would pass for the user's own."""
+    """Refuse what a file may not say: as flags of a run, its words would pass for the user's own."""
     from a3c.training.cli.screening import NotAllowedError, screen_values  # Lightning, which only files need
 
     try:
@@ -185,7 +185,7 @@ def _screen(file: Path, values: Mapping[str, Any], passed: Sequence[str]) -> Non
 
 
 def _configured(paths: Sequence[Path], passed: Sequence[str]) -> dict[str, Any]:
-    """Gives what configs set of that which is otherwise set by flags of a comparison; a later file goes before."""
+    """Return what configs set of that which is otherwise set by flags of a comparison; a later file goes before."""
     found = {}
     for path in paths:
         config = read_yaml(path, "config")

@@ -63,12 +63,12 @@ Block = Heading | Paragraph | Bullets | Table | Picture
 
 
 def to_markdown(blocks: Sequence[Block], folder: Path) -> str:
-    """Gives the document as Markdown, which names pictures by their paths from a folder."""
+    """Return the document as Markdown, which names pictures by their paths from a folder."""
     return "\n\n".join(_markdown(block, folder) for block in blocks) + "\n"
 
 
 def to_html(blocks: Sequence[Block]) -> str:
-    """Gives the document as HTML that needs no other file: pictures are within it."""
+    """Return the document as HTML that needs no other file: pictures are within it."""
     title = next((block.text for block in blocks if isinstance(block, Heading)), "")
     body = "\n".join(_html(block) for block in blocks)
     return (
@@ -94,7 +94,7 @@ def _markdown(block: Block, folder: Path) -> str:
 
 
 def _plain(text: str) -> str:
-    """Keeps text from being taken for markup: names of estimators hold underscores, paths may hold anything."""
+    """Keep text from being taken for markup: names of estimators hold underscores, paths may hold anything."""
     return text if set(text) == {"-"} else re.sub(r"([\\`*_<>|\[\]])", r"\\\1", " ".join(text.split()))
 
 

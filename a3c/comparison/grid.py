@@ -83,7 +83,7 @@ class Grid:
 
 
 def make_grid(axes: Axes, passed: Sequence[str] = ()) -> Grid:
-    """Makes the runs of a grid.
+    """Make the runs of a grid.
 
     Args:
         axes: values by key of train.py. An estimator is given by labels under ``model.returns``, or by a
@@ -156,7 +156,7 @@ def _only(axes: Axes, key: str, allowed: str) -> Any:
 
 
 def _field(axes: Axes) -> str:
-    """Names the axis along which a value must have been given twice."""
+    """Name the axis along which a value must have been given twice."""
     for key, name in ((ENV, "env"), (MODE, "modes")):
         if len(set(axes[key])) < len(axes[key]):
             return name
@@ -180,7 +180,7 @@ def _estimator(point: Mapping[str, Any]) -> ReturnEstimator:
 
 
 def _label(point: Mapping[str, Any], key: str) -> str:
-    """Puts a class and its arguments, each under a key of its own, together to a label."""
+    """Put a class and its arguments, each under a key of its own, together to a label."""
     name = word_of(point[key])
     parts = []
     for argument in point:
@@ -196,7 +196,7 @@ def _label(point: Mapping[str, Any], key: str) -> str:
 
 
 def _flags_of(estimator: ReturnEstimator, key: str) -> Iterator[tuple[str, str]]:
-    """Gives every argument, also one that is the default: a config file may have set it otherwise."""
+    """Return every argument, also one that is the default: a config file may have set it otherwise."""
     cls = type(estimator)
     yield key, cls.__name__ if OWN.get(cls.__name__) is cls else f"{cls.__module__}.{cls.__qualname__}"
     for name in inspect.signature(cls).parameters:
@@ -208,5 +208,5 @@ def _flags_of(estimator: ReturnEstimator, key: str) -> Iterator[tuple[str, str]]
 
 
 def env_folder(env: str) -> str:
-    """Gives a folder's name for an environment's id."""
+    """Return a folder's name for an environment's id."""
     return "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in env).lstrip(".")

@@ -49,7 +49,7 @@ class GridRun:
         self._train, self._jobs, self._console, self._command = train, jobs, console, command
 
     def execute(self, restart_changed: bool = False) -> int:
-        """Runs and reports.
+        """Run and report.
 
         Args:
             restart_changed: remove runs that are there with other settings, and begin them anew.
@@ -129,7 +129,7 @@ class GridRun:
         return FAILED if failed else 0
 
     def _named(self, runs: Sequence[Run]) -> list[Run]:
-        """Calls runs as the grid does: what varies there may be the same in those that are finished."""
+        """Call runs as the grid does: what varies there may be the same in those that are finished."""
         variants = {self._folder / run.folder: run.variant for run in self._grid.runs}
         return [replace(run, variant=variants[run.path]) for run in runs]
 
@@ -144,7 +144,7 @@ class GridRun:
 
 
 def _complete(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
-    """Leaves out variants that are missing in an environment where others are there; says which, a sentence each."""
+    """Leave out variants that are missing in an environment where others are there; say which, a sentence each."""
     there = {(run.env, run.variant) for run in runs}
     envs, variants = dict.fromkeys(run.env for run in runs), dict.fromkeys(run.variant for run in runs)
     missing = [(env, variant) for variant in variants for env in envs if (env, variant) not in there]
@@ -184,7 +184,7 @@ class _Bar:
         self._progress.stop()
 
     def update(self, names: Sequence[str], outcomes: Sequence[Outcome]) -> None:
-        """Draws what runs, and says what has ended."""
+        """Draw what runs, and say what has ended."""
         for outcome in outcomes:
             self._ended += 1
             how = f"failed with status {outcome.status}: {outcome.reason}"
@@ -196,7 +196,7 @@ class _Bar:
 
 
 def default_jobs(grid: Grid, passed: Sequence[str]) -> int:
-    """Gives how many runs the cores allow at a time: each is one process, or a learner and its workers."""
+    """Return how many runs the cores allow at a time: each is one process, or a learner and its workers."""
     workers = None
     for place, word in enumerate(passed):
         key, _, value = word.partition("=")
@@ -211,7 +211,7 @@ def default_jobs(grid: Grid, passed: Sequence[str]) -> int:
 def report(
     comparison: Comparison, folder: Path, console: Console, troubles: Sequence[str] = (), origin: str = ""
 ) -> None:
-    """Writes the report of a comparison, and says what can be told.
+    """Write the report of a comparison, and say what can be told.
 
     Args:
         comparison: what is reported.

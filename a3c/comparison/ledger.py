@@ -44,7 +44,7 @@ class Ledger:
                 ) from error
 
     def state_of(self, run: PlannedRun) -> State:
-        """Says how far a run has come, and whether it is still the same."""
+        """Describe how far a run has come, and whether it is still the same."""
         folder = self._folder / run.folder
         if not folder.is_dir() or not any(folder.iterdir()):
             return "new"
@@ -54,7 +54,7 @@ class Ledger:
         return "finished" if is_finished(folder) else "unfinished"
 
     def difference(self, run: PlannedRun) -> str:
-        """Says in what a run that was there before differs from the one that is wanted now."""
+        """Say in what a run that was there before differs from the one that is wanted now."""
         before, now = self._entries.get(str(run.folder)), self._entry(run)
         if before is None:
             return "was not started by this comparison"
@@ -68,7 +68,7 @@ class Ledger:
         return f"had further flags {before['passed'] or 'none'}, and has {now['passed'] or 'none'}"
 
     def write(self, runs: Iterable[PlannedRun], conditions: str) -> None:
-        """Enters runs that are about to be started; others keep their entries.
+        """Enter runs that are about to be started; others keep their entries.
 
         Args:
             runs: those.
@@ -80,7 +80,7 @@ class Ledger:
         os.replace(temporary, self._path)
 
     def conditions(self, runs: Iterable[PlannedRun]) -> list[str]:
-        """Gives what runs were last started on, each once."""
+        """Return what runs were last started on, each once."""
         entries = [self._entries.get(str(run.folder), {}) for run in runs]
         return list(dict.fromkeys(entry["conditions"] for entry in entries if "conditions" in entry))
 
@@ -89,7 +89,7 @@ class Ledger:
 
 
 def is_finished(folder: Path) -> bool:
-    """Says whether a run came to its end: a run that failed or was stopped calls itself interrupted."""
+    """Return whether a run came to its end: a run that failed or was stopped calls itself interrupted."""
     try:
         summary = json.loads((folder / "summary.json").read_text())
     except (OSError, ValueError):

@@ -33,7 +33,7 @@ Style = dict[str, Any]
 
 
 def learning_curves(comparison: Comparison, env: str, axis: str) -> Figure:
-    """Draws the evaluations of all variants in an environment: interquartile mean and band, or single runs.
+    """Draw the evaluations of all variants in an environment: interquartile mean and band, or single runs.
 
     Args:
         comparison: what is drawn.
@@ -74,7 +74,7 @@ def _draw_curve(panel: Axes, comparison: Comparison, env: str, variant: Variant,
 
 
 def scores(comparison: Comparison, score: Score) -> Figure:
-    """Draws a score: every run as a point, and the interquartile mean with its interval."""
+    """Draw a score: every run as a point, and the interquartile mean with its interval."""
     variants = comparison.variants
     figure, (panel,) = _figure(1, 1, 9, 0.8 + 0.42 * len(variants))
     styles = styles_of(comparison.labels)
@@ -97,7 +97,7 @@ def _draw_estimate(panel: Axes, estimate: Estimate, place: float, colour: str) -
 
 
 def improvement_matrix(comparison: Comparison, score: Score) -> Figure:
-    """Draws, for every pair of variants, the probability that a run of the row's scores higher than the column's."""
+    """Draw, for every pair of variants, the probability that a run of the row's scores higher than the column's."""
     variants = comparison.variants
     size = len(variants)
     figure, (panel,) = _figure(1, 1, 3.2 + 1.05 * size, 2.6 + 0.62 * size)
@@ -129,7 +129,7 @@ def _in_cell(estimate: Estimate) -> str:
 
 
 def time_to_solve(comparison: Comparison, env: str) -> Figure:
-    """Draws when each run first reached the threshold; those that never did stand as crosses beyond a line."""
+    """Draw when each run first reached the threshold; those that never did stand as crosses beyond a line."""
     variants = comparison.variants
     figure, panels = _figure(1, 2, 6.4, 0.9 + 0.42 * len(variants))
     styles = styles_of(comparison.labels)
@@ -156,7 +156,7 @@ def time_to_solve(comparison: Comparison, env: str) -> Figure:
 
 
 def probe(comparison: Comparison, env: str, measure: str) -> Figure:
-    """Draws what the probes of all variants measured against env steps: a panel a variant, colour by probed label.
+    """Draw what the probes of all variants measured against env steps: a panel a variant, colour by probed label.
 
     Args:
         comparison: what is drawn.
@@ -182,7 +182,7 @@ def probe(comparison: Comparison, env: str, measure: str) -> Figure:
 
 
 def probed_labels(comparison: Comparison, env: str, measure: str) -> list[str]:
-    """Gives the estimators that were probed for a measure in an environment."""
+    """Return the estimators that were probed for a measure in an environment."""
     runs = [run for run in comparison.runs if run.env == env]
     return list(dict.fromkeys(label for run in runs for label, name in run.probes if name == measure))
 
@@ -197,7 +197,7 @@ def _probed(comparison: Comparison, env: str, variant: Variant, measure: str) ->
 
 
 def styles_of(labels: list[str]) -> dict[str, Style]:
-    """Gives every label a colour, and beyond the palette another line."""
+    """Give every label a colour, and beyond the palette another line."""
     return {
         label: {
             "color": COLOURS[number % len(COLOURS)],
@@ -210,7 +210,7 @@ def styles_of(labels: list[str]) -> dict[str, Style]:
 def _figure(
     rows: int, columns: int, width: float, height: float, legend: Sequence[str] = (), panels: int | None = None
 ) -> tuple[Figure, list[Axes]]:
-    """Makes a figure of equal panels, in inches each, with room below for a legend of these labels and one more."""
+    """Make a figure of equal panels, in inches each, with room below for a legend of these labels and one more."""
     whole = max(columns * width, LEAST_WIDTH)
     below = 0.25 * math.ceil((len(legend) + 1) / _columns(legend, whole)) + 0.15 if legend else 0.0
     total = rows * height + 0.7 + below
@@ -226,7 +226,7 @@ def _figure(
 
 
 def _columns(labels: Sequence[str], width: float) -> int:
-    """Gives how many entries of a legend stand side by side within a width in inches."""
+    """Return how many entries of a legend stand side by side within a width in inches."""
     entry = 0.8 + 0.085 * max(map(len, [*labels, "solved at 000"]))
     return max(1, min(len(labels) + 1, int(width / entry)))
 
@@ -258,12 +258,12 @@ def _name_rows(panel: Axes, variants: list[Variant]) -> None:
 
 
 def _mode_changes(variants: list[Variant]) -> list[float]:
-    """Gives the places between the variants of two modes."""
+    """Return the places between the variants of two modes."""
     return [place - 0.5 for place in range(1, len(variants)) if variants[place].mode != variants[place - 1].mode]
 
 
 def all_of(comparison: Comparison) -> Iterator[tuple[str, Figure]]:
-    """Draws every picture of a comparison but those of probes; gives each with its file's name, without ending."""
+    """Draw every picture of a comparison but those of probes; return each with its file's name, without ending."""
     for env in comparison.envs:
         part = "".join(letter if letter.isalnum() else "-" for letter in env)
         for axis in AXES:

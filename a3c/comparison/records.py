@@ -93,7 +93,7 @@ class Run:
 
 
 def find_runs(places: Iterable[Path]) -> list[Run]:
-    """Reads all runs at and below some places; what varies between them names them.
+    """Read all runs at and below some places; what varies between them names them.
 
     A folder that holds a run is not searched further: its own W&B record tells the same again.
 
@@ -120,7 +120,7 @@ def find_runs(places: Iterable[Path]) -> list[Run]:
 
 
 def read_run(folder: Path) -> Run:
-    """Reads a run folder, as far as it is whole.
+    """Read a run folder, as far as it is whole.
 
     Raises:
         UsageError: its configuration cannot be read.
@@ -142,7 +142,7 @@ def read_run(folder: Path) -> Run:
 
 
 def name_by_settings(runs: Sequence[Run]) -> list[Run]:
-    """Adds, to the labels of runs, the settings in which they differ within an environment."""
+    """Add, to the labels of runs, the settings in which they differ within an environment."""
     varying: dict[str, None] = {}
     for env in dict.fromkeys(run.env for run in runs):
         ours = [run for run in runs if run.env == env]
@@ -159,7 +159,7 @@ def name_by_settings(runs: Sequence[Run]) -> list[Run]:
 
 
 def _setting(run: Run, key: str) -> str | None:
-    """Gives a setting in words, also where something above it is empty; None where the run does not know of it."""
+    """Return a setting in words, also where something above it is empty; None where the run does not know of it."""
     parts = key.split(".")
     above = [".".join(parts[:length]) for length in range(len(parts), 0, -1)]
     return next((word_of(run.settings[each]) for each in above if each in run.settings), None)
@@ -184,7 +184,7 @@ def _folders_below(place: Path) -> Iterable[Path]:
 
 
 def _read_metrics(path: Path) -> tuple[list[dict[str, str]], list[str]]:
-    """Reads whole lines; after one that is torn nothing is believed."""
+    """Read whole lines; after one that is torn nothing is believed."""
     if not path.exists():
         return [], [f"has no {METRICS}"]
     try:
@@ -253,7 +253,7 @@ def _flat(config: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:
 
 
 def _label(described: Mapping[str, Any]) -> str:
-    """Gives the label of a described estimator; a class that is not ours is not imported for it."""
+    """Return the label of a described estimator; a class that is not ours is not imported for it."""
     ours = _built(described)
     if isinstance(ours, ReturnEstimator):
         return label_of(ours)
@@ -262,7 +262,7 @@ def _label(described: Mapping[str, Any]) -> str:
 
 
 def _built(value: Any) -> Any:
-    """Builds our own estimators from their description; all else stays as it is."""
+    """Build our own estimators from their description; all else stays as it is."""
     if not isinstance(value, dict) or "class_path" not in value:
         return value
     module, _, name = str(value["class_path"]).rpartition(".")
@@ -299,7 +299,7 @@ def _probes(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], Series]:
 
 
 def _number(value: Any) -> float | None:
-    """Gives a finite number, or None where there is none."""
+    """Return a finite number, or None where there is none."""
     with suppress(TypeError, ValueError):
         return number if math.isfinite(number := float(value)) else None
     return None

@@ -30,7 +30,7 @@ COLUMNS = (
 def write_report(
     comparison: Comparison, folder: Path, title: str, troubles: Sequence[str] = (), origin: str = ""
 ) -> Path:
-    """Writes the report into a folder, over an older one.
+    """Write the report into a folder, over an older one.
 
     Args:
         comparison: what is reported.
@@ -223,7 +223,7 @@ def _run_row(comparison: Comparison, run: Run, folder: Path) -> list[str]:
 
 
 def _place(run: Run, folder: Path) -> str:
-    """Gives where a run is, from the report's folder if it lies in there."""
+    """Return where a run is, from the report's folder if it lies in there."""
     return str(run.path.relative_to(folder) if run.path.is_relative_to(folder) else run.path)
 
 

@@ -96,7 +96,7 @@ class Schedule:
         self.outcomes: list[Outcome] = []
 
     def run(self) -> list[Outcome]:
-        """Runs them all; gives the outcomes in the order of their end.
+        """Run them all; return the outcomes in the order of their end.
 
         What is refused for its command line (status 2) before anything has succeeded would be refused again:
         then nothing more is started.
@@ -140,7 +140,7 @@ class Schedule:
         ]
 
     def _enforce(self) -> None:
-        """Kills what was told to stop and has not."""
+        """Kill what was told to stop and have not."""
         if self._stop_at is not None and time.monotonic() > self._stop_at:
             self._end_all()
 
@@ -154,7 +154,7 @@ class Schedule:
 
 
 def last_error(output: Path) -> str:
-    """Gives the last line that a program printed; the one before it where the last only says how far it came."""
+    """Return the last line that a program printed; the one before it where the last only says how far it came."""
     lines = [line.strip() for line in output.read_text(errors="replace").splitlines() if line.strip()]
     telling = [line for line in lines if not line.startswith("error: failed after ")]
     return (telling or lines or ["it printed nothing"])[-1]

@@ -41,7 +41,7 @@ class Estimate(NamedTuple):
 
 
 def iqm(*samples: Any, axis: int = -1) -> Any:
-    """Gives the interquartile mean of all samples together: a quarter of the values is cut at each end.
+    """Return the interquartile mean of all samples together: a quarter of the values is cut at each end.
 
     Whole values are cut, so of 3 none is, of 4 to 7 one at each end.
 
@@ -53,7 +53,7 @@ def iqm(*samples: Any, axis: int = -1) -> Any:
 
 
 def score(samples: Sequence[Floats]) -> Estimate:
-    """Gives the interquartile mean with its interval.
+    """Return the interquartile mean with its interval.
 
     Args:
         samples: scores of the runs, [n] each, one array an environment: runs are drawn again within each.
@@ -62,7 +62,7 @@ def score(samples: Sequence[Floats]) -> Estimate:
 
 
 def difference(ours: Sequence[Floats], theirs: Sequence[Floats]) -> Estimate:
-    """Gives the difference of two interquartile means, ours less theirs, with its interval.
+    """Return the difference of two interquartile means, ours less theirs, with its interval.
 
     Args:
         ours: scores, [n] each, one array an environment.
@@ -77,7 +77,7 @@ def difference(ours: Sequence[Floats], theirs: Sequence[Floats]) -> Estimate:
 
 
 def probability_of_improvement(ours: Sequence[Floats], theirs: Sequence[Floats]) -> Estimate:
-    """Gives the probability that a run of ours scores higher than one of theirs, ties as one half.
+    """Return the probability that a run of ours scores higher than one of theirs, ties as one half.
 
     That is Mann and Whitney's U / (n·m), averaged over environments.
 
@@ -98,7 +98,7 @@ def probability_of_improvement(ours: Sequence[Floats], theirs: Sequence[Floats])
 
 
 def p_value(ours: Sequence[Floats], theirs: Sequence[Floats]) -> float:
-    """Gives the two-sided p-value of equal means: Welch's t-test, or from 10 runs of both on Yuen's, its trimmed form.
+    """Return the two-sided p-value of equal means: Welch's t-test, or from 10 runs of both on Yuen's, its trimmed form.
 
     Welch's is what Colas et al. (2019), "A Hitchhiker's Guide to Statistical Comparisons of Reinforcement
     Learning Algorithms", find to hold its level with few runs. Yuen (1974), "The two-sample trimmed t for unequal
@@ -127,7 +127,7 @@ def p_value(ours: Sequence[Floats], theirs: Sequence[Floats]) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusts p-values for their number, stepping down: Holm (1979). A NaN stays, and counts as none."""
+    """Adjust p-values for their number, stepping down: Holm (1979). A NaN stays, and counts as none."""
     known = sorted((value, place) for place, value in enumerate(p_values) if not math.isnan(value))
     adjusted, largest = list(p_values), 0.0
     for rank, (value, place) in enumerate(known):
@@ -137,7 +137,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def band(curves: Floats) -> tuple[Floats, Floats, Floats]:
-    """Gives, point by point, the interquartile mean over runs and its 95 % interval.
+    """Return, point by point, the interquartile mean over runs and its 95 % interval.
 
     Args:
         curves: [runs, points], at least 3 runs.
@@ -156,7 +156,7 @@ def band(curves: Floats) -> tuple[Floats, Floats, Floats]:
 
 
 def _t_test(ours: Floats, theirs: Floats) -> float:
-    """Gives the one-sided p-value of ours being greater."""
+    """Return the one-sided p-value of ours being greater."""
     trim = TRIM if min(len(ours), len(theirs)) >= LEAST_TRIMMED else 0.0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # of scipy's, where there is no spread: see below

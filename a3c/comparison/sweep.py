@@ -16,7 +16,7 @@ GROUPS = ("config", "data", "model", "evaluation")  # keys of train.py that file
 
 
 def read_sweep(path: Path) -> dict[str, list[Any]]:
-    """Reads the axes of a W&B sweep: the keys of its parameters and their values.
+    """Read the axes of a W&B sweep: the keys of its parameters and their values.
 
     Args:
         path: a YAML file with ``method: grid`` and parameters that have ``values:`` or ``value:``; see
@@ -53,12 +53,12 @@ def read_sweep(path: Path) -> dict[str, list[Any]]:
 
 
 def _plain(key: str) -> str:
-    """Gives a key as a user types it: without the names that hold a class and its arguments together."""
+    """Return a key as a user types it: without the names that hold a class and its arguments together."""
     return ".".join(part for part in key.split(".") if part not in ("init_args", "class_path"))
 
 
 def _check_command(path: Path, words: Any) -> None:
-    """Refuses words that W&B's agents would add to each run, and a comparison would not."""
+    """Refuse words that W&B's agents would add to each run, and a comparison would not."""
     own = {"${env}", "${interpreter}", "${program}", "${args}", "python", "python3"}
     more = [str(word) for word in words or () if str(word) not in own]
     if more:
@@ -66,7 +66,7 @@ def _check_command(path: Path, words: Any) -> None:
 
 
 def read_yaml(path: Path, field: str) -> Any:
-    """Reads a YAML file.
+    """Read a YAML file.
 
     Args:
         path: the file.

@@ -37,7 +37,7 @@ class Variant(NamedTuple):
 
 
 def label_with(estimator: str, settings: Mapping[str, Any]) -> str:
-    """Gives the label of an estimator with further settings: ``NStep, lr=0.001``.
+    """Return the label of an estimator with further settings: ``NStep, lr=0.001``.
 
     Args:
         estimator: its label.
@@ -47,12 +47,12 @@ def label_with(estimator: str, settings: Mapping[str, Any]) -> str:
 
 
 def word_of(value: Any) -> str:
-    """Gives a value as it is typed on a command line: text as it is, all else as YAML."""
+    """Return a value as it is typed on a command line: text as it is, all else as YAML."""
     return value if isinstance(value, str) else text_of(value)
 
 
 def short_names(keys: Iterable[str]) -> dict[str, str]:
-    """Gives each key of a configuration the shortest end of it that no other of the keys has.
+    """Give each key of a configuration the shortest end of it that no other of the keys has.
 
     ``model.optimizer.init_args.lr`` becomes ``lr``, or ``optimizer.lr`` beside another lr.
     """

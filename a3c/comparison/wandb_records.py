@@ -36,7 +36,7 @@ class WandbRecord(NamedTuple):
 
 
 def records_in(place: Path, but: Iterable[Path]) -> list[list[Path]]:
-    """Finds the .wandb files at and below a place, those of one run together, in the order of their start.
+    """Find the .wandb files at and below a place, those of one run together, in the order of their start.
 
     Args:
         place: a folder or a file.
@@ -57,7 +57,7 @@ def records_in(place: Path, but: Iterable[Path]) -> list[list[Path]]:
 
 
 def read_record(files: Sequence[Path]) -> WandbRecord:
-    """Reads the .wandb files of one run: each start of it wrote one.
+    """Read the .wandb files of one run: each start of it wrote one.
 
     Raises:
         UsageError: W&B cannot read one.

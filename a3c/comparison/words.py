@@ -29,7 +29,7 @@ PAIR_COLUMNS = ("compared", "difference of IQM", "probability of improvement", "
 
 
 def sentences(comparison: Comparison, score: Score, told_only: bool = False) -> Iterator[str]:
-    """Says in words which differences between variants hold, those that do first.
+    """Say in words which differences between variants hold, those that do first.
 
     Args:
         comparison: whose variants.
@@ -50,7 +50,7 @@ def sentences(comparison: Comparison, score: Score, told_only: bool = False) -> 
 
 
 def pair_rows(score: Score) -> list[list[str]]:
-    """Gives a row for each pair that is compared, under the columns of `PAIR_COLUMNS`; those that hold first."""
+    """Return a row for each pair that is compared, under the columns of `PAIR_COLUMNS`; those that hold first."""
     rows = []
     for verdict in _in_order(score):
         first, second, where = _pair(verdict)
@@ -72,7 +72,7 @@ def _in_order(score: Score) -> list[Verdict]:
 
 
 def _pair(verdict: Verdict) -> tuple[str, str, str]:
-    """Gives what distinguishes the two, and what they have in common."""
+    """Return what distinguishes the two, and what they have in common."""
     first, second = verdict.first, verdict.second
     if first.mode == second.mode:
         return first.label, second.label, f"in {first.mode}"
@@ -91,24 +91,24 @@ def _sentence(verdict: Verdict, score: Score) -> str:
 
 
 def number(value: float) -> str:
-    """Gives a figure with a digit after the point, or three digits if it is small."""
+    """Return a figure with a digit after the point, or three digits if it is small."""
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3g}"
 
 
 def signed(estimate: Estimate) -> str:
-    """Gives a gain and its interval."""
+    """Return a gain and its interval."""
     return f"+{number(estimate.value)} [{number(estimate.low)}, {number(estimate.high)}]"
 
 
 def figure_of(estimate: Estimate) -> str:
-    """Gives a figure and its interval, where there is one."""
+    """Return a figure and its interval, where there is one."""
     if not estimate.has_interval:
         return f"{number(estimate.value)} (no interval)"
     return f"{number(estimate.value)} [{number(estimate.low)}, {number(estimate.high)}]"
 
 
 def chance(estimate: Estimate) -> str:
-    """Gives a probability and its interval, where there is one."""
+    """Return a probability and its interval, where there is one."""
     if not estimate.has_interval:
         return f"{estimate.value:.2f}"
     return f"{estimate.value:.2f} [{estimate.low:.2f}, {estimate.high:.2f}]"

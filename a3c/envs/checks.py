@@ -41,7 +41,7 @@ class EnvCheck:
         self._low, self._high = self._bounds(space, env.num_envs) if check_bounds else (None, None)
 
     def _bounds(self, space: spaces.Box, columns: int) -> tuple[NDArray[Any] | None, NDArray[Any] | None]:
-        """Gives the bounds of B observations in a row, [B·n]; None if no finite value could be outside."""
+        """Return the bounds of B observations in a row, [B·n]; None if no finite value could be outside."""
         info: Any = np.finfo(space.dtype) if self._is_float else np.iinfo(space.dtype)
         if (space.low <= info.min).all() and (space.high >= info.max).all():
             return None, None
@@ -50,7 +50,7 @@ class EnvCheck:
         return np.tile(low.ravel(), columns), np.tile(high.ravel(), columns)
 
     def shapes(self, observation: NDArray[Any], reward: NDArray[Any]) -> None:
-        """Refuses what would be broadcast or converted in silence on its way into the shared memory.
+        """Refuse what would be broadcast or converted in silence on its way into the shared memory.
 
         Args:
             observation: of one step, should be [B, *shape].
@@ -67,7 +67,7 @@ class EnvCheck:
             raise EnvironmentFaultError(f"rewards: got shape {reward.shape}, must be {self.reward_shape}")
 
     def values(self, observations: NDArray[Any], rewards: NDArray[Any]) -> str | None:
-        """Says what is not finite, and refuses what lies outside its space or has another dtype.
+        """Describe what is not finite, and refuse what lies outside its space or have another dtype.
 
         Infinity is no matter of bounds: whoever discards rollouts with it wants these discarded as well.
 
@@ -93,7 +93,7 @@ class EnvCheck:
         return wrong or _not_finite("rewards", rewards)
 
     def _is_inside(self, observations: NDArray[Any]) -> bool:
-        """Whether all are finite and within their bounds."""
+        """Return whether all are finite and within their bounds."""
         if self._low is None or self._high is None:
             return not self._is_float or _seems_finite(observations)
         flat = observations.reshape(len(observations), -1)  # a reduction over few long rows is quick
@@ -122,12 +122,12 @@ class EnvCheck:
 
 
 def _seems_finite(values: NDArray[Any]) -> bool:
-    """Whether all numbers are finite; of very large ones it says that they are not."""
+    """Return whether all numbers are finite; of very large ones it says that they are not."""
     return math.isfinite(np.vdot(values, values))  # in a quarter of the time of a look at each
 
 
 def _not_finite(name: str, values: NDArray[Any]) -> str | None:
-    """Says where the first number is that is not finite, [T, B, *shape]; None if there is none."""
+    """Describe where the first number is that is not finite, [T, B, *shape]; None if there is none."""
     if _seems_finite(values):
         return None
     finite = np.isfinite(values)

@@ -186,7 +186,7 @@ class FaultyEnv(gymnasium.Env[NDArray[np.float32], int]):
         self._go_wrong_in("constructor")
 
     def _go_wrong_in(self, place: str) -> None:
-        """Does what the kind says, if this is the place and the time."""
+        """Do what the kind says, if this is the place and the time."""
         if self.kind in ACTS and PLACES.get(self.kind, "step") == place and self._is_due(place):
             ACTS[self.kind](self)
 
@@ -224,7 +224,7 @@ class FaultyEnv(gymnasium.Env[NDArray[np.float32], int]):
 
 
 def _is_here(worker: int | None, in_parent: bool) -> bool:
-    """Whether this process is one in which things are to go wrong."""
+    """Return whether this process is one in which things are to go wrong."""
     if multiprocessing.parent_process() is None:
         return in_parent
     name = re.match(r"a3c-worker-(\d+)", multiprocessing.current_process().name)
@@ -232,7 +232,7 @@ def _is_here(worker: int | None, in_parent: bool) -> bool:
 
 
 def _create(path: Path) -> bool:
-    """Creates a file; False if it is there already. Of several processes one succeeds."""
+    """Create a file; False if it is there already. Of several processes one succeeds."""
     try:
         path.touch(exist_ok=False)
     except FileExistsError:

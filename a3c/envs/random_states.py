@@ -13,12 +13,12 @@ import torch
 
 
 def generator_state(generator: np.random.Generator) -> str:
-    """Gives a NumPy generator's state as JSON: it has integers of 128 bits."""
+    """Return a NumPy generator's state as JSON: it has integers of 128 bits."""
     return _to_json(generator.bit_generator.state)
 
 
 def set_generator_state(generator: np.random.Generator, state: str) -> None:
-    """Puts a generator into a state, in place: whatever else draws from it goes on from there too.
+    """Put a generator into a state, in place: whatever else draws from it goes on from there too.
 
     Raises:
         ValueError: the state is that of another kind of generator.
@@ -27,7 +27,7 @@ def set_generator_state(generator: np.random.Generator, state: str) -> None:
 
 
 def global_states() -> dict[str, Any]:
-    """Gives the states of this process's own generators: Python's, NumPy's and torch's on the CPU."""
+    """Return the states of this process's own generators: Python's, NumPy's and torch's on the CPU."""
     return {
         "python": _to_json(random.getstate()),
         "numpy": _to_json(np.random.get_state(legacy=False)),
@@ -36,7 +36,7 @@ def global_states() -> dict[str, Any]:
 
 
 def set_global_states(states: dict[str, Any]) -> None:
-    """Puts this process's own generators into the states that `global_states` gave."""
+    """Put this process's own generators into the states that `global_states` gave."""
     version, words, gauss = json.loads(states["python"])
     random.setstate((version, tuple(words), gauss))
     np.random.set_state(json.loads(states["numpy"]))
@@ -45,7 +45,7 @@ def set_global_states(states: dict[str, Any]) -> None:
 
 @contextmanager
 def random_states_kept() -> Iterator[None]:
-    """Has training go on as if nothing had been drawn from this process's own generators."""
+    """Have training go on as if nothing had been drawn from this process's own generators."""
     states = global_states()
     try:
         yield

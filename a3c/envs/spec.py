@@ -46,7 +46,7 @@ class EnvSpec:
     terminal_reward: float | None = None
 
     def make(self, num_envs: int, render_mode: str | None = None) -> VectorEnv:
-        """Makes `num_envs` environments as one; several are native where there is a native version.
+        """Make `num_envs` environments as one; several are native where there is a native version.
 
         Args:
             num_envs: how many, ≥ 1.
@@ -116,7 +116,7 @@ class EnvSpec:
 
 
 def _explain_first_call(env: VectorEnv, name: str, env_id: str) -> None:
-    """Has the first call of a method say so if it fails over Gym's old API; later ones cost nothing."""
+    """Have the first call of a method say so if it fails over Gym's old API; later ones cost nothing."""
     method = getattr(env, name)
 
     def first(*args: Any, **kwargs: Any) -> Any:
@@ -134,7 +134,7 @@ def _explain_first_call(env: VectorEnv, name: str, env_id: str) -> None:
 
 
 def _is_of_old_api(error: Exception) -> bool:
-    """Says whether Gymnasium, and not the environment, failed over what a method takes or gives."""
+    """Return whether Gymnasium, and not the environment, failed over what a method takes or return."""
     raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
     pattern = r"values to unpack|unexpected keyword argument '(seed|options)'|has no attribute 'items'"
     return raised_in.is_relative_to(Path(gymnasium.__file__).parent) and bool(re.search(pattern, str(error)))

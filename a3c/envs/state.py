@@ -77,14 +77,14 @@ class Stateful(Protocol):
     """An environment or wrapper that can say its state."""
 
     def get_state(self) -> Any:
-        """Gives the state of the object's own part."""
+        """Return the state of the object's own part."""
 
     def set_state(self, state: Any) -> None:
-        """Goes on from a state that `get_state` gave."""
+        """Go on from a state that `get_state` gave."""
 
 
 def get_env_state(env: VectorEnv) -> dict[str, Any]:
-    """Gives what environments and their wrappers hold, with their generators, as plain values.
+    """Return what environments and their wrappers hold, with their generators, as plain values.
 
     Raises:
         EnvStateError: one of them cannot say it.
@@ -95,7 +95,7 @@ def get_env_state(env: VectorEnv) -> dict[str, Any]:
 
 
 def set_env_state(env: VectorEnv, state: dict[str, Any]) -> None:
-    """Goes on from a state that `get_env_state` gave, in environments that have been reset.
+    """Go on from a state that `get_env_state` gave, in environments that have been reset.
 
     Raises:
         EnvStateError: the state is that of other environments or wrappers.
@@ -110,7 +110,7 @@ def set_env_state(env: VectorEnv, state: dict[str, Any]) -> None:
 
 
 def _layers(env: Any) -> list[Any]:
-    """Gives an environment's wrappers from the outermost on, and the environment itself at the end."""
+    """Return an environment's wrappers from the outermost on, and the environment itself at the end."""
     layers = [env]
     while isinstance(layers[-1], gymnasium.Wrapper | VectorWrapper):
         layers.append(layers[-1].env)
@@ -167,7 +167,7 @@ def _name(layer: Any) -> str:
 
 
 def to_plain(value: Any) -> Any:
-    """Gives a copy of a value that `torch.load(weights_only=True)` accepts, with its types written down.
+    """Return a copy of a value that `torch.load(weights_only=True)` accepts, with its types written down.
 
     Raises:
         TypeError: a value of another type than the protocol allows.
@@ -194,7 +194,7 @@ def to_plain(value: Any) -> Any:
 
 
 def from_plain(plain: Any) -> Any:
-    """Gives back the value that `to_plain` was given."""
+    """Return the value that `to_plain` was given."""
     if not isinstance(plain, tuple):
         return plain
     kind, content = plain

@@ -40,11 +40,11 @@ class StepWatch:
         self._watching = False
 
     def beat(self) -> None:
-        """Says that the main thread is alive."""
+        """Say that the main thread is alive."""
         self._beaten = time.monotonic()
 
     def rest(self) -> None:
-        """Does not look until the next `beat`."""
+        """Do not look until the next `beat`."""
         self._beaten = math.inf
 
     def __enter__(self) -> Self:

@@ -11,7 +11,7 @@ OWN_REWARDS = "own_rewards"  # where a reward wrapper leaves, in `info`, what th
 
 
 class TerminalReward(VectorWrapper):
-    """Gives another reward for the step that terminates an episode; a time limit is no such step.
+    """Replaces the reward for the step that terminates an episode by another; a time limit is no such step.
 
     The book gives −10 where its pole falls (programs 5.7 and 5.9). The environment's own rewards
     stay in ``info["own_rewards"]``, [B]: what is logged is made of them.

@@ -61,7 +61,7 @@ class Agent:
 
     @torch.inference_mode()
     def act(self, observation: ArrayLike, greedy: bool = True) -> NDArray[np.int64] | int:
-        """Chooses an action.
+        """Choose an action.
 
         Args:
             observation: one observation, [*shape], or several, [..., *shape].
@@ -84,7 +84,7 @@ class Agent:
         return int(action) if array.shape == shape else action.numpy()
 
     def evaluate(self, episodes: int = 100, seed: int = 0, greedy: bool = True) -> Evaluation:
-        """Plays whole episodes on fresh environments.
+        """Play whole episodes on fresh environments.
 
         Args:
             episodes: how many, ≥ 1.
@@ -100,7 +100,7 @@ class Agent:
             evaluator.close()
 
     def record(self, path: str | PathLike[str], seed: int = 0, greedy: bool = True) -> Recording:
-        """Records one episode as a video, of which it shows at most 1000 steps.
+        """Record one episode as a video, of which it shows at most 1000 steps.
 
         Args:
             path: the mp4, in a folder that exists.
@@ -122,7 +122,7 @@ class Agent:
             recorder.close()
 
     def plot_beliefs(self, seed: int = 0, greedy: bool = True) -> Figure:
-        """Draws what the network believes along one episode: values against what came, and its policy.
+        """Draw what the network believes along one episode: values against what came, and its policy.
 
         Args:
             seed: of the environment and, if sampled, of the actions.
@@ -152,7 +152,7 @@ class Agent:
         return summary
 
     def plot(self) -> Figure:
-        """Draws the run's learning curve.
+        """Draw the run's learning curve.
 
         Raises:
             FileNotFoundError: there is no run folder, or nothing has been logged in it.
@@ -168,7 +168,7 @@ class Agent:
 
 
 def load(path: str | PathLike[str], which: Literal["last", "best"] = "last", allow: str | Iterable[str] = ()) -> Agent:
-    """Loads a policy from a run folder or a checkpoint; no environment is made for it.
+    """Load a policy from a run folder or a checkpoint; no environment is made for it.
 
     A checkpoint names the classes of its network and, as "module:Name-v0", the module of its
     environment. Nothing is imported for it but this project and what `allow` says.
@@ -207,14 +207,14 @@ def load(path: str | PathLike[str], which: Literal["last", "best"] = "last", all
 
 
 def _units(described: dict[str, Any]) -> float | None:
-    """Gives the factor between rewards and values; None where every column's targets have one of their own."""
+    """Return the factor between rewards and values; None where every column's targets have one of their own."""
     if described["returns"]["class_path"].rpartition(".")[2] == "L2Normalised":
         return None
     return float(described["settings"]["reward_scale"])
 
 
 def _check_env_module(env: EnvSpec, allow: tuple[str, ...]) -> None:
-    """Refuses an environment whose module would be imported once it is made, unless it is trusted."""
+    """Refuse an environment whose module would be imported once it is made, unless it is trusted."""
     module = env.module
     if module and not lies_under(module, allow):
         raise ImportError(
@@ -224,7 +224,7 @@ def _check_env_module(env: EnvSpec, allow: tuple[str, ...]) -> None:
 
 
 def read_checkpoint(file: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """Gives what a checkpoint says of its run, and the network's weights; runs nothing of it.
+    """Return what a checkpoint says of its run, and the network's weights; run nothing of it.
 
     Raises:
         CheckpointError: the file is no checkpoint of this project.

@@ -54,7 +54,7 @@ def observe(
     seed: int,
     greedy: bool = True,
 ) -> Beliefs:
-    """Plays one episode and notes what the network thought.
+    """Play one episode and note what the network thought.
 
     Args:
         env: one environment, with the rewards that a learner is given.
@@ -88,7 +88,7 @@ def observe(
 
 
 def draw(beliefs: Beliefs, title: str) -> Figure:
-    """Draws values over what came in the end, and the policy with the actions taken below.
+    """Draw values over what came in the end, and the policy with the actions taken below.
 
     Args:
         beliefs: of one episode.

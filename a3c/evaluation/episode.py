@@ -39,7 +39,7 @@ class Moment(NamedTuple):
 
 
 def begin(env: VectorEnv, seed: int) -> NDArray[Any]:
-    """Begins an episode, and gives its first observation, [1, *shape]."""
+    """Begin an episode, and return its first observation, [1, *shape]."""
     observation, _ = env.reset(seed=seed % 2**31)
     return np.asarray(observation)
 
@@ -48,7 +48,7 @@ def begin(env: VectorEnv, seed: int) -> NDArray[Any]:
 def play(
     env: VectorEnv, network: ActorCritic, observation: NDArray[Any], greedy: bool = True, seed: int = 0
 ) -> Generator[Moment]:
-    """Plays an episode to its end, as far as it is asked for.
+    """Play an episode to its end, as far as it is asked for.
 
     Args:
         env: one environment, that `begin` has begun an episode of.

@@ -73,7 +73,7 @@ class Evaluator:
     def __call__(
         self, network: ActorCritic, seed: int, should_stop: Callable[[], bool] = lambda: False
     ) -> Evaluation | None:
-        """Plays the episodes, with the environments seeded anew.
+        """Play the episodes, with the environments seeded anew.
 
         Every environment plays a number of episodes that is fixed beforehand: to take those that
         end first would favour short ones.
@@ -112,7 +112,7 @@ class Evaluator:
         return Evaluation([episode for column in played for episode in column])
 
     def close(self) -> None:
-        """Closes the environments. Idempotent."""
+        """Close the environments. Idempotent."""
         if self._env is not None:
             self._env.close()
             self._env = None

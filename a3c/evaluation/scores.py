@@ -38,7 +38,7 @@ class Scores(NamedTuple):
 
 
 def score(evaluation: Evaluation, seed: int = 0) -> Scores:
-    """Gives the figures of an evaluation.
+    """Return the figures of an evaluation.
 
     Args:
         evaluation: its episodes.

@@ -75,7 +75,7 @@ class Recorder:
     def __call__(
         self, network: ActorCritic, seed: int, path: Path, should_stop: Callable[[], bool] = lambda: False
     ) -> Recording | None:
-        """Records an episode; the file is there once it is whole.
+        """Record an episode; the file is there once it is whole.
 
         Args:
             network: the policy.
@@ -126,12 +126,12 @@ class Recorder:
         return Recording(Episode(episode_return, length), ended)
 
     def close(self) -> None:
-        """Closes the environment. Idempotent."""
+        """Close the environment. Idempotent."""
         self._env.close()
 
 
 def _check_whole(file: Path, path: Path, pictures: int) -> None:
-    """Raises OSError where a file does not hold its pictures: of an ffmpeg that was killed the writer says nothing."""
+    """Raise OSError where a file does not hold its pictures: of an ffmpeg that was killed the writer says nothing."""
     try:
         found, _ = imageio_ffmpeg.count_frames_and_secs(str(file))
     except RuntimeError as error:
@@ -141,7 +141,7 @@ def _check_whole(file: Path, path: Path, pictures: int) -> None:
 
 
 def make_drawn(spec: EnvSpec, render_mode: str) -> VectorEnv:
-    """Makes one environment that draws itself, and has it draw its first picture.
+    """Make one environment that draws itself, and have it draw its first picture.
 
     Args:
         spec: which environment.
@@ -175,7 +175,7 @@ def make_drawn(spec: EnvSpec, render_mode: str) -> VectorEnv:
 
 
 def _check_window() -> None:
-    """Raises RuntimeError where SDL, for want of a display, has drawn into memory."""
+    """Raise RuntimeError where SDL, for want of a display, has drawn into memory."""
     pygame: Any = sys.modules.get("pygame")  # imported by the environment, if it uses it at all
     if pygame is None or not pygame.display.get_init() or "SDL_VIDEODRIVER" in os.environ:
         return
@@ -184,7 +184,7 @@ def _check_window() -> None:
 
 
 def show(network: ActorCritic, env: EnvSpec, seeds: Iterable[int], greedy: bool = True) -> None:
-    """Plays episodes in a window, at the environment's own speed.
+    """Play episodes in a window, at the environment's own speed.
 
     Args:
         network: the policy, in evaluation mode.
@@ -205,7 +205,7 @@ def show(network: ActorCritic, env: EnvSpec, seeds: Iterable[int], greedy: bool 
 
 
 def draw(env: VectorEnv, env_id: str) -> Picture:
-    """Gives the picture of one environment, [height, width, 3], both even, as most video players need.
+    """Return the picture of one environment, [height, width, 3], both even, as most video players need.
 
     Raises:
         EnvError: it is no picture.
@@ -221,7 +221,7 @@ def draw(env: VectorEnv, env_id: str) -> Picture:
 
 
 def captioned(picture: Picture, text: str) -> Picture:
-    """Gives the picture with a line of text in its upper left corner."""
+    """Return the picture with a line of text in its upper left corner."""
     image = Image.fromarray(picture)
     size = max(10, image.width // 30)
     ImageDraw.Draw(image).text(
@@ -236,7 +236,7 @@ def captioned(picture: Picture, text: str) -> Picture:
 
 
 def write_gif(video: Path, path: Path) -> None:
-    """Writes a video again as a GIF that loops, at most 400 pixels wide and 25 pictures a second.
+    """Write a video again as a GIF that loops, at most 400 pixels wide and 25 pictures a second.
 
     Args:
         video: an mp4.
@@ -257,7 +257,7 @@ def _shrunk(pictures: Iterator[Picture]) -> Iterator[Image.Image]:
 
 @contextmanager
 def _without_window() -> Iterator[None]:
-    """Keeps SDL from looking for a display, as long as the environment starts to draw; not for good."""
+    """Keep SDL from looking for a display, as long as the environment starts to draw; not for good."""
     before = {name: os.environ.get(name) for name in _NO_WINDOW}
     os.environ.update(_NO_WINDOW)
     try:

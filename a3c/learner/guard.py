@@ -42,7 +42,7 @@ class UpdateGuard:
         self.skipped = 0
 
     def admit(self, network: nn.Module, losses: Sequence[Tensor]) -> Tensor | None:
-        """Clips the gradient; where it or a loss is not finite, takes it away instead.
+        """Clip the gradient; where it or a loss is not finite, takes it away instead.
 
         An optimizer passes over parameters without a gradient: neither they nor their statistics
         change, the counts of steps included. A norm that overflows counts as not finite: squares
@@ -74,7 +74,7 @@ class UpdateGuard:
         return norm
 
     def skip(self, who: str = "") -> None:
-        """Counts a skipped update, and says what was not finite: of the 1st, 2nd, 4th, 8th … one.
+        """Count a skipped update, and say what was not finite: of the 1st, 2nd, 4th, 8th … one.
 
         Args:
             who: begins the line of the log.
@@ -93,7 +93,7 @@ class UpdateGuard:
             )
 
     def begin(self) -> None:
-        """Forgets how many were skipped in a row: a new fit begins."""
+        """Forget how many were skipped in a row: a new fit begins."""
         self._in_a_row = 0
 
 

@@ -30,7 +30,7 @@ class MaskedReduction:
         self._scale = 1.0 / mask.sum().clamp(min=1) if how == "mean" else None
 
     def real(self, terms: Tensor) -> Tensor:
-        """Puts 0 wherever the mask is False, [T, B].
+        """Put 0 wherever the mask is False, [T, B].
 
         Inputs go through here as well as sums: a NaN at a masked step would otherwise meet the
         gradient of that step, which is 0, and 0 · NaN is NaN.
@@ -38,13 +38,13 @@ class MaskedReduction:
         return terms.where(self._mask, 0)
 
     def __call__(self, terms: Tensor) -> Tensor:
-        """Gives one number for [T, B] terms; 0 where no step is real."""
+        """Return one number for [T, B] terms; 0 where no step is real."""
         total = self.real(terms).sum()
         return total if self._scale is None else total * self._scale
 
 
 def policy_gradient_loss(log_probs: Tensor, advantages: Tensor, reduce: MaskedReduction) -> Tensor:
-    """Reinforces actions by their advantage: −log π(a|s)·A.
+    """Reinforce actions by their advantage: −log π(a|s)·A.
 
     Mnih et al. (2016), arXiv:1602.01783, section 4.
 
@@ -59,7 +59,7 @@ def policy_gradient_loss(log_probs: Tensor, advantages: Tensor, reduce: MaskedRe
 def value_loss(
     values: Tensor, value_targets: Tensor, reduce: MaskedReduction, huber_delta: float | None = None
 ) -> Tensor:
-    """Draws the critic to its targets: (V − G)², or the Huber loss.
+    """Draw the critic to its targets: (V − G)², or the Huber loss.
 
     The square carries no factor ½, as in the book; Huber's does below δ, as in Huber (1964), so
     there its gradient is half the square's.
@@ -77,7 +77,7 @@ def value_loss(
 
 
 def entropy_loss(entropies: Tensor, reduce: MaskedReduction) -> Tensor:
-    """Rewards a policy for being undecided: −H(π(·|s)).
+    """Reward a policy for being undecided: −H(π(·|s)).
 
     Williams & Peng (1991); Mnih et al. (2016), section 4.
 

@@ -22,19 +22,19 @@ class MetricSums:
         self.updates = 0
 
     def add(self, metrics: Mapping[str, Tensor], updates: int = 1) -> None:
-        """Adds one update's metrics, scalar tensors; with 0 updates, what belongs to the last one."""
+        """Add one update's metrics, scalar tensors; with 0 updates, what belongs to the last one."""
         for key, value in metrics.items():
             self._tensors[key] = self._tensors[key] + value if key in self._tensors else value
         self.updates += updates
 
     def add_sums(self, sums: Mapping[str, float], updates: int) -> None:
-        """Adds what another one has summed over its updates."""
+        """Add what another one has summed over its updates."""
         for key, value in sums.items():
             self._sums[key] = self._sums.get(key, 0.0) + value
         self.updates += updates
 
     def take(self) -> tuple[dict[str, float], int]:
-        """Gives the sums and the number of updates, and begins anew."""
+        """Return the sums and the number of updates, and begin anew."""
         sums, updates = self._sums, self.updates
         if self._tensors:
             values = torch.stack(list(self._tensors.values())).tolist()  # one read for all
@@ -56,12 +56,12 @@ class LagRecord:
         self._window: Counter[int] = Counter()
 
     def add(self, lags: Mapping[int, int]) -> None:
-        """Adds numbers of columns by lag."""
+        """Add numbers of columns by lag."""
         self.counts.update(lags)
         self._window.update(lags)
 
     def take_window(self) -> dict[int, int]:
-        """Gives the columns by lag since the last call, in the order of the lags."""
+        """Return the columns by lag since the last call, in the order of the lags."""
         window, self._window = self._window, Counter()
         return dict(sorted(window.items()))
 
@@ -76,16 +76,16 @@ class LagRecord:
         return max(self.counts, default=0)
 
     def state_dict(self) -> dict[str, Any]:
-        """Gives the counts; keys are strings, as in JSON."""
+        """Return the counts; keys are strings, as in JSON."""
         return {str(lag): count for lag, count in sorted(self.counts.items())}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Goes on from a checkpoint."""
+        """Go on from a checkpoint."""
         self.counts = Counter({int(lag): count for lag, count in state.items()})
 
 
 def column_lags(version: int, policy_versions: Tensor) -> Counter[int]:
-    """Counts a batch's columns by how many updates old the weights were that their first step acted with.
+    """Count a batch's columns by how many updates old the weights were that their first step acted with.
 
     Args:
         version: of the weights that are about to be updated.
@@ -95,6 +95,6 @@ def column_lags(version: int, policy_versions: Tensor) -> Counter[int]:
 
 
 def mean_lag(counts: Mapping[int, int]) -> float | None:
-    """Gives the mean of lags that are given as counts; None for none."""
+    """Return the mean of lags that are given as counts; None for none."""
     columns = sum(counts.values())
     return sum(lag * count for lag, count in counts.items()) / columns if columns else None

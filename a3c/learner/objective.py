@@ -38,7 +38,7 @@ class Estimation(NamedTuple):
     targets: Targets
 
     def ask(self, estimator: ReturnEstimator) -> Targets:
-        """Gives what another estimator makes of the same batch.
+        """Return what another estimator makes of the same batch.
 
         Raises:
             ValueError: its targets are not [T, B].
@@ -53,7 +53,7 @@ Observer = Callable[[Estimation], None]
 def estimate(
     estimator: ReturnEstimator, batch: RolloutBatch, values: Tensor, log_probs: Tensor, discounts: Tensor
 ) -> Targets:
-    """Gives an estimator's advantages and value targets, without gradient, once their shapes are checked.
+    """Return an estimator's advantages and value targets, without gradient, once their shapes are checked.
 
     Raises:
         ValueError: they are not [T, B].
@@ -115,7 +115,7 @@ class Objective:
         entropy_coefficient: float | None = None,
         observe: Observer | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Gives the loss of a batch and what went into it.
+        """Return the loss of a batch and what went into it.
 
         Args:
             network: the network whose parameters receive the gradient.
@@ -172,7 +172,7 @@ class Objective:
 
 
 def off_policy_metrics(log_probs: Tensor, batch: RolloutBatch, mean: MaskedReduction) -> dict[str, Tensor]:
-    """Measures how far the policy has moved from the one that acted, on the actions taken.
+    """Measure how far the policy has moved from the one that acted, on the actions taken.
 
     With w = π(a|s) / μ(a|s) and n real steps: the share of steps with w above 1, which V-trace's
     default clips cut; the effective sample size (Σw)² / (n·Σw²), a fraction of n; and KL(μ‖π) by

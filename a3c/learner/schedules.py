@@ -27,7 +27,7 @@ class Schedule(ABC):
 
     @abstractmethod
     def curve(self, initial: float, max_env_steps: int | None) -> Curve:
-        """Gives the value as a function of env steps; it pickles.
+        """Return the value as a function of env steps; it pickles.
 
         Args:
             initial: the value at the start.
@@ -103,7 +103,7 @@ class TorchScheduler(Schedule):
             raise ValueError(f"scheduler: {error}") from error
 
     def _play(self, optimizer: Optimizer, scheduler: Any, count: int) -> Curve:
-        """Gives the first `count` learning rates of a scheduler."""
+        """Return the first `count` learning rates of a scheduler."""
         name = type(scheduler).__name__
         if isinstance(scheduler, ReduceLROnPlateau):
             raise ValueError(
@@ -162,17 +162,17 @@ class Rates:
     entropy_coefficient: Curve | None = None
 
     def set_learning_rates(self, optimizer: Optimizer, env_steps: int) -> None:
-        """Sets the learning rates that are in force after so many env steps."""
+        """Set the learning rates that are in force after so many env steps."""
         if self.learning_rates is not None:
             for group, curve in zip(optimizer.param_groups, self.learning_rates, strict=True):
                 group["lr"] = curve(env_steps)
 
     def entropy_at(self, env_steps: int) -> float | None:
-        """Gives the entropy coefficient after so many env steps; None for the objective's own."""
+        """Return the entropy coefficient after so many env steps; None for the objective's own."""
         return None if self.entropy_coefficient is None else self.entropy_coefficient(env_steps)
 
     def metrics(self, env_steps: int) -> dict[str, float]:
-        """Gives what is scheduled, by metric key."""
+        """Return what is scheduled, by metric key."""
         metrics = {}
         if self.learning_rates is not None:
             metrics["schedule/learning_rate"] = self.learning_rates[0](env_steps)

@@ -36,7 +36,7 @@ class ActorCritic(nn.Module, ABC):
 
     @abstractmethod
     def actor(self, observations: Tensor) -> Tensor:
-        """Gives the action distribution's parameters alone: all that acting needs.
+        """Return the action distribution's parameters alone: all that acting needs.
 
         Args:
             observations: [..., *observation_shape], in the environment's dtype.
@@ -47,12 +47,12 @@ class ActorCritic(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, observations: Tensor) -> tuple[Tensor, Tensor]:
-        """Gives distribution parameters [..., P] and values [...] of observations [..., *shape]."""
+        """Return distribution parameters [..., P] and values [...] of observations [..., *shape]."""
 
 
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
-    """Puts a network into evaluation mode, and each of its modules back into its own: some may be frozen."""
+    """Put a network into evaluation mode, and each of its modules back into its own: some may be frozen."""
     modes = [(module, module.training) for module in network.modules()]
     network.eval()
     try:

@@ -39,7 +39,7 @@ class ReturnEstimator(ABC):
 
     @abstractmethod
     def __call__(self, batch: RolloutBatch, values: Tensor, log_probs: Tensor, discounts: Tensor) -> Targets:
-        """Gives advantages and value targets for a batch.
+        """Return advantages and value targets for a batch.
 
         Args:
             batch: transitions, [T, B]; rewards come multiplied by the model's `reward_scale`.
@@ -54,12 +54,12 @@ class ReturnEstimator(ABC):
 
 
 def real_rewards(batch: RolloutBatch) -> Tensor:
-    """Gives the rewards with 0 at masked steps: the recursion multiplies by 0 there, and 0 · NaN is NaN."""
+    """Return the rewards with 0 at masked steps: the recursion multiplies by 0 there, and 0 · NaN is NaN."""
     return batch.rewards.where(batch.mask, 0)
 
 
 def check_shapes(batch: RolloutBatch, values: Tensor, **steps: Tensor) -> None:
-    """Refuses values that are not [T+1, B], and other tensors that are not [T, B]."""
+    """Refuse values that are not [T+1, B], and other tensors that are not [T, B]."""
     length, columns = batch.rewards.shape
     if values.shape != (length + 1, columns):
         raise ValueError(f"values: got shape {tuple(values.shape)}, must be [T+1, B] = {(length + 1, columns)}")
@@ -69,14 +69,14 @@ def check_shapes(batch: RolloutBatch, values: Tensor, **steps: Tensor) -> None:
 
 
 def check_n_steps(n_steps: int) -> None:
-    """Refuses a number of steps below 1, or that is no whole number."""
+    """Refuse a number of steps below 1, or that is no whole number."""
     if not isinstance(n_steps, int) or isinstance(n_steps, bool):  # whatever the annotation says, labels are typed
         raise ValueError(f"n_steps: got {n_steps}, must be a whole number, at least 1")
     check_range("n_steps", n_steps, 1)
 
 
 def check_range(name: str, value: float, low: float, high: float | None = None) -> None:
-    """Refuses an argument outside its range, or that is NaN."""
+    """Refuse an argument outside its range, or that is NaN."""
     if not (value >= low and (high is None or value <= high)):  # written so that NaN fails
         allowed = f"at least {low}" if high is None else f"between {low} and {high}"
         raise ValueError(f"{name}: got {value}, must be {allowed}")

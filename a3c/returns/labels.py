@@ -28,7 +28,7 @@ OWN = {
 
 
 def parse(label: str) -> ReturnEstimator:
-    """Builds the estimator of a label.
+    """Build the estimator of a label.
 
     Args:
         label: as above; the module of a class of your own is imported.
@@ -44,7 +44,7 @@ def parse(label: str) -> ReturnEstimator:
 
 
 def label_of(estimator: ReturnEstimator) -> str:
-    """Gives the label of an estimator, whose arguments are attributes of the same names."""
+    """Return the label of an estimator, whose arguments are attributes of the same names."""
     cls = type(estimator)
     name = cls.__name__ if OWN.get(cls.__name__) is cls else f"{cls.__module__}.{cls.__qualname__}"
     parts = []
@@ -59,7 +59,7 @@ def label_of(estimator: ReturnEstimator) -> str:
 
 
 def text_of(value: Any) -> str:
-    """Gives a plain value as it is typed, YAML on one line; of any other, what it calls itself."""
+    """Return a plain value as it is typed, YAML on one line; of any other, what it calls itself."""
     try:
         return yaml.safe_dump(value, default_flow_style=True, width=math.inf).split("\n")[0]
     except yaml.YAMLError:
@@ -67,7 +67,7 @@ def text_of(value: Any) -> str:
 
 
 def _split(label: str) -> tuple[type[ReturnEstimator], dict[str, str]]:
-    """Gives a label's class, and its arguments as they were typed."""
+    """Return a label's class, and its arguments as they were typed."""
     name, _, rest = label.partition(":")
     cls = _class(name.strip(), label)
     parameters = inspect.signature(cls).parameters
@@ -110,7 +110,7 @@ def _class(name: str, label: str) -> type[ReturnEstimator]:
 
 
 def _parts(text: str) -> Iterator[str]:
-    """Splits at the commas that stand outside all brackets."""
+    """Split at the commas that stand outside all brackets."""
     depth, part = 0, ""
     for character in text:
         depth += (character in "([{") - (character in ")]}")

@@ -9,7 +9,7 @@ from a3c.batch import RolloutBatch
 
 
 def linear_recursion(addends: Tensor, factors: Tensor) -> Tensor:
-    """Solves xₜ = aₜ + bₜ·xₜ₊₁ backwards from x_T = 0.
+    """Solve xₜ = aₜ + bₜ·xₜ₊₁ backwards from x_T = 0.
 
     Args:
         addends: aₜ, [T, B].
@@ -31,7 +31,7 @@ def linear_recursion(addends: Tensor, factors: Tensor) -> Tensor:
 
 
 def discounted_sum(rewards: Tensor, discounts: Tensor, bootstrap_value: Tensor) -> Tensor:
-    """Sums future rewards backwards: Gₜ = rₜ + γₜ·Gₜ₊₁, from G_T = bootstrap_value.
+    """Sum future rewards backwards: Gₜ = rₜ + γₜ·Gₜ₊₁, from G_T = bootstrap_value.
 
     Sutton & Barto, Reinforcement Learning (2nd ed.), eq. 3.9.
 
@@ -57,7 +57,7 @@ def discounted_sum(rewards: Tensor, discounts: Tensor, bootstrap_value: Tensor) 
 
 
 def lambda_returns(rewards: Tensor, discounts: Tensor, next_values: Tensor, lambdas: Tensor) -> Tensor:
-    """Mixes bootstrapped and longer returns: Gₜ = rₜ + γₜ·((1 − λₜ)·Vₜ₊₁ + λₜ·Gₜ₊₁).
+    """Mix bootstrapped and longer returns: Gₜ = rₜ + γₜ·((1 − λₜ)·Vₜ₊₁ + λₜ·Gₜ₊₁).
 
     Sutton & Barto, Reinforcement Learning (2nd ed.), eq. 12.18; less the values of the states,
     these are the advantages of Schulman et al. (2016), arXiv:1506.02438, eq. 16.
@@ -78,7 +78,7 @@ def lambda_returns(rewards: Tensor, discounts: Tensor, next_values: Tensor, lamb
 def vtrace_targets(
     values: Tensor, errors: Tensor, discounts: Tensor, ratios: Tensor, rho_clip: float, c: Tensor
 ) -> Tensor:
-    """Gives V-trace targets: vₜ = Vₜ + ρₜ·δₜ + γₜ·cₜ·(vₜ₊₁ − Vₜ₊₁), with ρₜ = min(ρ̄, ratioₜ).
+    """Return V-trace targets: vₜ = Vₜ + ρₜ·δₜ + γₜ·cₜ·(vₜ₊₁ − Vₜ₊₁), with ρₜ = min(ρ̄, ratioₜ).
 
     Espeholt et al. (2018), IMPALA, arXiv:1802.01561, eq. 1 and remark 1.
 
@@ -94,7 +94,7 @@ def vtrace_targets(
 
 
 def trace_cuts(batch: RolloutBatch, n_steps: int | None = None) -> Tensor:
-    """Says after which steps the return is taken from the critic.
+    """Say after which steps the return is taken from the critic.
 
     That is after truncated steps, before padding or a reset step, at the fragment's end and, if
     asked for, every n steps from the fragment's start.

@@ -112,7 +112,7 @@ class Collector:
 
     @torch.inference_mode()
     def collect(self, out: RolloutBatch) -> Fragment:
-        """Pulls the newest weights and writes one fragment into `out`, [T, B].
+        """Pull the newest weights and write one fragment into `out`, [T, B].
 
         A fragment with NaN or infinity in it is discarded, if that is asked for: it is described,
         but must not be used, and the environments begin anew under new identities.
@@ -154,14 +154,14 @@ class Collector:
         return Fragment(length, episodes, self._episodes_left == 0)
 
     def _look_at(self, fragment: RolloutBatch) -> str | None:
-        """Says what is wrong with a fragment's values, if it is to be discarded for it."""
+        """Describe what is wrong with a fragment's values, if it is to be discarded for it."""
         wrong = self._check.values(fragment.observations.numpy(), fragment.rewards.numpy())
         if wrong is not None and not self._discard_bad_values:
             raise EnvironmentFaultError(wrong)
         return wrong
 
     def _begin_anew(self) -> None:
-        """Starts new episodes in all environments, which count as other ones from now on."""
+        """Start new episodes in all environments, which count as other ones from now on."""
         self._observation, _ = self.env.reset()
         self._ended[:] = False
         self._env_ids += LINEAGE
@@ -169,7 +169,7 @@ class Collector:
         self._episode_returns[:], self._episode_lengths[:] = 0, 0
 
     def _step_through(self, out: RolloutBatch) -> tuple[int, NDArray[np.float64]]:
-        """Steps until `out` is full; gives the length and the environments' own rewards, [T, B]."""
+        """Step until `out` is full; return the length and the environments' own rewards, [T, B]."""
         distribution, actor, step = self.network.distribution, self.network.actor, self.env.step
         check, on_step = self._check, self._on_step
         shape, dtype, reward_shape = check.shape, check.dtype, check.reward_shape
@@ -201,7 +201,7 @@ class Collector:
         return length, own_rewards[:length]
 
     def _rows(self, observations: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Gives a buffer's rows; to make them anew for each fragment would take longer than short episodes do."""
+        """Return a buffer's rows; to make them anew for each fragment would take longer than short episodes do."""
         key = (observations.data_ptr(), observations.shape)  # a kept row keeps its memory, so no other has its address
         if key not in self._rows_of_buffer:
             if len(self._rows_of_buffer) == MAX_BUFFERS:
@@ -218,7 +218,7 @@ class Collector:
     def _whole_episodes(
         self, rewards: NDArray[np.float64], ended: NDArray[np.bool_], mask: NDArray[np.bool_]
     ) -> list[Episode]:
-        """Gives the episodes that ended, and carries the sums of the unfinished ones."""
+        """Return the episodes that ended, and carry the sums of the unfinished ones."""
         returns = self._episode_returns + rewards.cumsum(axis=0)
         lengths = self._episode_lengths + mask.cumsum(axis=0)
         times, columns = np.nonzero(ended)
@@ -234,7 +234,7 @@ class Collector:
         return episodes
 
     def state_dict(self) -> dict[str, Any]:
-        """Gives what a collector that goes on from here needs, but for the weights, as plain values.
+        """Return what a collector that goes on from here needs, but for the weights, as plain values.
 
         Raises:
             EnvStateError: the environments' state cannot be had.
@@ -249,7 +249,7 @@ class Collector:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from what another one of the same environments gave; the weights are pulled anew.
+        """Go on from what another one of the same environments gave; the weights are pulled anew.
 
         Raises:
             EnvStateError: the state is that of other environments.
@@ -264,7 +264,7 @@ class Collector:
             setattr(self, f"_{name}", state[name].numpy().copy())
 
     def close(self) -> None:
-        """Closes the environments."""
+        """Close the environments."""
         self.env.close()
 
 
@@ -301,7 +301,7 @@ class CollectorSpec:
         episodes: int = 0,
         on_step: Callable[[int], None] = lambda written: None,
     ) -> Collector:
-        """Makes the environments and the network of one worker.
+        """Make the environments and the network of one worker.
 
         Args:
             worker: its number.

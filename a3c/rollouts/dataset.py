@@ -25,13 +25,13 @@ class RolloutSource(Protocol):
         """Nothing more will come."""
 
     def start(self) -> None:
-        """Starts collecting."""
+        """Start collecting."""
 
     def get(self, timeout: float) -> Rollout | Lost | None:
-        """Gives the next rollout, or what was lost in its stead, or None after the timeout."""
+        """Return the next rollout, or what was lost in its stead, or None after the timeout."""
 
     def close(self) -> None:
-        """Stops collecting. Idempotent."""
+        """Stop collecting. Idempotent."""
 
 
 class RolloutDataset(IterableDataset[RolloutBatch]):
@@ -119,11 +119,11 @@ class RolloutDataset(IterableDataset[RolloutBatch]):
         return self._max_env_steps is not None and self._progress.env_steps >= self._max_env_steps
 
     def _next_update(self) -> Update | None:
-        """Gives a batch and the rollouts to release after it is trained on; None when no more will come."""
+        """Return a batch and the rollouts to release after it is trained on; None when no more will come."""
         return self._fresh_update() if self._line is None else self._delayed_update(self._line)
 
     def _delayed_update(self, line: DelayLine) -> Update | None:
-        """Gives the update that is due now, in exchange for a fresh one of the weights at hand.
+        """Return the update that is due now, in exchange for a fresh one of the weights at hand.
 
         Without a fresh one of every version there would be none to train on so many versions
         later. The fresh one's memory is kept until the update is made: a worker that waits for it
@@ -177,7 +177,7 @@ class RolloutDataset(IterableDataset[RolloutBatch]):
         return held + (0 if self._line is None else self._line.steps_held)
 
     def state_dict(self) -> dict[str, Any]:
-        """Gives what waits to be trained on, as plain values.
+        """Return what waits to be trained on, as plain values.
 
         The reason stands under "lost" instead if an exception came between a rollout's collection and
         its place here.
@@ -192,7 +192,7 @@ class RolloutDataset(IterableDataset[RolloutBatch]):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from what a dataset of the same arguments gave; the counters are loaded before."""
+        """Go on from what a dataset of the same arguments gave; the counters are loaded before."""
         self._pending = [Rollout(RolloutBatch(*fields), [], 0, False, _nothing) for fields in state["pending"]]
         self._env_ids = dict(state["env_ids"])
         if self._joiner is not None:
@@ -206,7 +206,7 @@ class RolloutDataset(IterableDataset[RolloutBatch]):
             self._progress.dropped["max_lag"] += joiner.drop_before(self._version() - self._max_lag)
 
     def _receive(self) -> Rollout | None:
-        """Waits for the next rollout that is not too old; None when no more will come, or to stop."""
+        """Wait for the next rollout that is not too old; None when no more will come, or to stop."""
         while not self._source.exhausted and not self._should_stop() and not self._spent():
             rollout = self._source.get(POLL_SECONDS)
             if rollout is None:
@@ -227,7 +227,7 @@ class RolloutDataset(IterableDataset[RolloutBatch]):
         return None
 
     def _count_lost(self, lost: Lost) -> None:
-        """Drops what was lost, and the unfinished segments that it leaves behind."""
+        """Drop what was lost, and the unfinished segments that it leaves behind."""
         self._progress.collected += lost.env_steps
         dropped = lost.env_steps
         if self._joiner is not None:
@@ -235,7 +235,7 @@ class RolloutDataset(IterableDataset[RolloutBatch]):
         self._progress.dropped[lost.reason] += dropped
 
     def _reason_to_drop(self, batch: RolloutBatch) -> str | None:
-        """Says why a fragment, all of one version, is too old; whole segments are judged when joined."""
+        """Explain why a fragment, all of one version, is too old; whole segments are judged when joined."""
         if self._joiner is not None:
             return None
         lag = self._version() - int(batch.policy_versions[0, 0])
@@ -245,4 +245,4 @@ class RolloutDataset(IterableDataset[RolloutBatch]):
 
 
 def _nothing() -> None:
-    """Releases memory that is no source's."""
+    """Release memory that is no source's."""

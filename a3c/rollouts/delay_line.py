@@ -30,19 +30,19 @@ class DelayLine:
         return sum(int(batch.mask.sum()) for _, batch in self._line)
 
     def state_dict(self) -> dict[str, Any]:
-        """Gives the batches that are held, as plain values."""
+        """Return the batches that are held, as plain values."""
         return {"line": [(version, list(batch)) for version, batch in self._line]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from what another line of the same lag gave."""
+        """Go on from what another line of the same lag gave."""
         self._line = deque((version, RolloutBatch(*fields)) for version, fields in state["line"])
 
     def add(self, version: int, batch: RolloutBatch) -> None:
-        """Takes in the batch that was collected at a version; its memory may be reused afterwards."""
+        """Take in the batch that was collected at a version; its memory may be reused afterwards."""
         self._line.append((version, batch.copy()))
 
     def take(self, version: int) -> RolloutBatch | None:
-        """Gives the batch that is due at a version; None in the warm-up, when none is old enough."""
+        """Return the batch that is due at a version; None in the warm-up, when none is old enough."""
         if self._line and self._line[0][0] + self.lag == version:
             return self._line.popleft()[1]
         return None

@@ -59,7 +59,7 @@ class InlineSource:
         self.exhausted = spec.max_episodes == 0
 
     def start(self) -> None:
-        """Makes the environments, and goes on from the state that was loaded, if any. Idempotent.
+        """Make the environments, and go on from the state that was loaded, if any. Idempotent.
 
         Raises:
             EnvStateError: the state is that of other environments.
@@ -79,7 +79,7 @@ class InlineSource:
             self._watch.rest()
 
     def get(self, timeout: float) -> Rollout | Lost | None:
-        """Collects the next rollout; never waits."""
+        """Collect the next rollout; never waits."""
         assert self.collector is not None, "start() comes first"
         place = self._free.pop()
         buffer = self._buffers[place]
@@ -102,7 +102,7 @@ class InlineSource:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Gives what another process goes on from: the collector's state and this process's random states.
+        """Return what another process goes on from: the collector's state and this process's random states.
 
         Once closed, those of that moment; before the start, what was loaded. Where there is nothing
         to go on from, the reason stands under "lost" instead.
@@ -117,11 +117,11 @@ class InlineSource:
             return {"lost": str(error)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Keeps a state until the start, to go on from it then."""
+        """Keep a state until the start, to go on from it then."""
         self._state = state
 
     def close(self) -> None:
-        """Closes the environments. Idempotent."""
+        """Close the environments. Idempotent."""
         if self.collector is not None:
             if self._keeps_state:
                 self._state = self.state_dict()

@@ -28,17 +28,17 @@ class TrainClock:
         return self._before + (0.0 if self._started is None else time.perf_counter() - self._started)
 
     def start(self) -> None:
-        """Starts or goes on."""
+        """Start or go on."""
         if self._started is None:
             self._started = time.perf_counter()
 
     def stop(self) -> None:
-        """Stops; the seconds stay."""
+        """Stop; the seconds stay."""
         self._before, self._started = self.seconds, None
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Leaves out what happens inside, evaluation for one."""
+        """Leave out what happens inside, evaluation for one."""
         running = self._started is not None
         self.stop()
         try:
@@ -85,17 +85,17 @@ class Progress:
         return self.collected - self.env_steps
 
     def reject(self, env_steps: int) -> None:
-        """Takes trained steps back, as dropped: their update was skipped."""
+        """Take trained steps back, as dropped: their update was skipped."""
         self.trained -= env_steps
         self.dropped["bad_update"] += env_steps
 
     def add_episodes(self, episodes: list[Episode]) -> None:
-        """Counts whole episodes, in time order."""
+        """Count whole episodes, in time order."""
         self.episodes += len(episodes)
         self._recent.extend(episodes)
 
     def metrics(self) -> dict[str, float]:
-        """Gives the counters and the running means of the last episodes, by metric key."""
+        """Return the counters and the running means of the last episodes, by metric key."""
         metrics = {
             "env_steps": float(self.env_steps),
             "rollout/episodes": float(self.episodes),
@@ -115,14 +115,14 @@ class Progress:
         return fmean(episode.length for episode in self._recent) if self._recent else None
 
     def take_rate(self) -> float:
-        """Gives env steps a second of training since the last call; 0 if no time has passed."""
+        """Return env steps a second of training since the last call; 0 if no time has passed."""
         seconds, steps = self.clock.seconds, self.env_steps
         mark_seconds, mark_steps = self._rate_mark
         self._rate_mark = (seconds, steps)
         return (steps - mark_steps) / (seconds - mark_seconds) if seconds > mark_seconds else 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        """Gives what a checkpoint keeps; what was in flight is lost with the workers."""
+        """Return what a checkpoint keeps; what was in flight is lost with the workers."""
         return {
             "trained": self.trained,
             "dropped": dict(self.dropped),
@@ -134,7 +134,7 @@ class Progress:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from a checkpoint."""
+        """Go on from a checkpoint."""
         self.trained = state["trained"]
         self.dropped = Counter(state["dropped"])
         self.collected = self.env_steps

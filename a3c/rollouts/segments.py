@@ -69,7 +69,7 @@ class SegmentJoiner:
         return waiting + sum(map(_length, self._open.values()))
 
     def state_dict(self) -> dict[str, Any]:
-        """Gives the segments and the counts of those before them, as plain values.
+        """Return the segments and the counts of those before them, as plain values.
 
         All segments lie in one column, a row apart: for the state that the last step of each led to.
         """
@@ -96,7 +96,7 @@ class SegmentJoiner:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from what another joiner of the same horizon gave."""
+        """Go on from what another joiner of the same horizon gave."""
         fragment: Arrays = tuple(field.numpy()[:, None].copy() for field in state["fields"])
         start = 0
 
@@ -113,7 +113,7 @@ class SegmentJoiner:
         self._ordinals = defaultdict(int, state["ordinals"])
 
     def add(self, batch: RolloutBatch) -> None:
-        """Takes in the next fragment of its environments; its memory may be reused afterwards."""
+        """Take in the next fragment of its environments; its memory may be reused afterwards."""
         fragment: Arrays = tuple(getattr(batch, name).numpy().copy() for name in TIME_FIELDS)
         fields = dict(zip(TIME_FIELDS, fragment, strict=True))
         ended, mask = fields["terminated"] | fields["truncated"], fields["mask"]
@@ -137,7 +137,7 @@ class SegmentJoiner:
         stop: int,
         ended: bool,
     ) -> None:
-        """Adds steps start to stop to an environment's open segment, and closes what is full."""
+        """Add steps start to stop to an environment's open segment, and close what is full."""
         pieces = self._open[env_id]
         while start < stop:
             held = _length(pieces)
@@ -151,7 +151,7 @@ class SegmentJoiner:
             start = end
 
     def forget(self, env_ids: Iterable[int]) -> int:
-        """Drops the open segments of environments that are gone; complete ones stay.
+        """Drop the open segments of environments that are gone; complete ones stay.
 
         Returns:
             The number of steps dropped.
@@ -160,7 +160,7 @@ class SegmentJoiner:
         return sum(piece.end - piece.start for piece in gone)
 
     def drop_before(self, version: int) -> int:
-        """Drops complete segments whose first step acted with weights older than a version.
+        """Drop complete segments whose first step acted with weights older than a version.
 
         Returns:
             The number of steps dropped.
@@ -176,7 +176,7 @@ class SegmentJoiner:
         return dropped
 
     def take(self, count: int) -> RolloutBatch:
-        """Gives the oldest `count` complete segments side by side, padded below with masked zeros.
+        """Return the oldest `count` complete segments side by side, padded below with masked zeros.
 
         Raises:
             IndexError: fewer are complete; none is taken then.

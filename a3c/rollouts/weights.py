@@ -20,11 +20,11 @@ class WeightSource(Protocol):
         """Number of updates that have been made to the weights."""
 
     def pull(self, network: nn.Module) -> int:
-        """Copies the newest tensors into the network and gives their version."""
+        """Copy the newest tensors into the network and return their version."""
 
 
 def tensors_of(network: nn.Module) -> list[Tensor]:
-    """Gives a network's parameters and buffers, in its order."""
+    """Return a network's parameters and buffers, in its order."""
     return [*network.parameters(), *network.buffers()]
 
 
@@ -33,12 +33,12 @@ def _fields(network: nn.Module) -> list[Field]:
 
 
 def shared_nbytes(network: nn.Module) -> int:
-    """Gives the bytes of shared memory that a network's tensors take."""
+    """Return the bytes of shared memory that a network's tensors take."""
     return layout(_fields(network))[1]
 
 
 def shared_copy(network: nn.Module) -> SharedBlock:
-    """Gives the network's tensors in shared memory, in their order."""
+    """Return the network's tensors in shared memory, in their order."""
     block = SharedBlock(_fields(network))
     copy_tensors(list(block.views.values()), tensors_of(network))
     return block
@@ -46,7 +46,7 @@ def shared_copy(network: nn.Module) -> SharedBlock:
 
 @torch.no_grad()
 def copy_tensors(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
-    """Copies tensors into others of the same shapes, all at once."""
+    """Copy tensors into others of the same shapes, all at once."""
     if targets:
         torch._foreach_copy_(list(targets), list(sources))
 
@@ -87,14 +87,14 @@ class SharedWeights:
         return int(self._counter[0]) // 2
 
     def publish(self, network: nn.Module) -> int:
-        """Copies the network's tensors in and gives their new version; one process only."""
+        """Copy the network's tensors in and return their new version; one process only."""
         self._counter[0] += 1
         copy_tensors(self._views, tensors_of(network))
         self._counter[0] += 1
         return self.version
 
     def pull(self, network: nn.Module, timeout: float = 10.0) -> int:
-        """Copies the newest tensors out into the network and gives their version.
+        """Copy the newest tensors out into the network and return their version.
 
         Args:
             network: a network of the mirrored architecture.

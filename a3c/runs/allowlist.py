@@ -10,17 +10,17 @@ from collections.abc import Iterable
 
 
 def is_import_path(text: str) -> bool:
-    """Says whether text has the form of an import path: names with dots between them."""
+    """Return whether text has the form of an import path: names with dots between them."""
     return all(part.isidentifier() for part in text.split("."))
 
 
 def lies_under(path: str, prefixes: Iterable[str]) -> bool:
-    """Says whether a prefix covers a path; by whole names, so ``mine`` does not cover ``mine_too.X``."""
+    """Return whether a prefix covers a path; by whole names, so ``mine`` does not cover ``mine_too.X``."""
     return any(f"{path}.".startswith(f"{prefix}.") for prefix in prefixes)
 
 
 def checked_prefixes(prefixes: str | Iterable[str]) -> tuple[str, ...]:
-    """Gives prefixes that a user trusts, one or several, as they are to be compared.
+    """Return prefixes that a user trusts, one or several, as they are to be compared.
 
     Raises:
         ValueError: one has not the form of an import path.

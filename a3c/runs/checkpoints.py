@@ -62,7 +62,7 @@ class _HashedFile(io.RawIOBase):
 
 
 def save(checkpoint: Mapping[str, Any], path: Path) -> None:
-    """Writes a checkpoint to disk under a seal, in place of what is there.
+    """Write a checkpoint to disk under a seal, in place of what is there.
 
     At every moment the file is the old one or the new one, whole, also after a power cut. An older
     last.ckpt stays, as previous.ckpt.
@@ -109,7 +109,7 @@ def _write(checkpoint: Mapping[str, Any], path: Path) -> None:
 
 
 def _keep_previous(path: Path) -> None:
-    """Gives last.ckpt its second name; it keeps the first one until the new file takes it."""
+    """Give last.ckpt its second name; it keeps the first one until the new file takes it."""
     if not path.exists():
         return
     previous = path.with_name(PREVIOUS)
@@ -131,7 +131,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Reads a checkpoint, once its seal holds; runs nothing of it.
+    """Read a checkpoint, once its seal holds; run nothing of it.
 
     A plain file of `torch.save`, without a seal, is read with a warning.
 
@@ -155,7 +155,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def _verify(path: Path) -> bool:
-    """Says whether a file is sealed, its seal being right; False stands for a whole file without one.
+    """Return whether a file is sealed, its seal being right; False stands for a whole file without one.
 
     Raises:
         DamagedCheckpointError: it is neither.
@@ -176,7 +176,7 @@ def _verify(path: Path) -> bool:
 
 
 def _digest(file: BinaryIO, body: int) -> str:
-    """Hashes the bytes that torch wrote, [0, body), whose last two said then that there is no comment."""
+    """Hash the bytes that torch wrote, [0, body), whose last two said then that there is no comment."""
     digest = hashlib.sha256()
     file.seek(0)
     left = body - len(_UNSEALED)
@@ -188,12 +188,12 @@ def _digest(file: BinaryIO, body: int) -> str:
 
 
 def present(folder: Path) -> list[Path]:
-    """Gives the checkpoints of a folder that a run could go on from, the newest first."""
+    """Return the checkpoints of a folder that a run could go on from, the newest first."""
     return [file for name in (LAST, PREVIOUS) if (file := folder / name).is_file()]
 
 
 def newest_valid(folder: Path) -> Path:
-    """Gives the newest checkpoint of a folder that holds; says loudly which ones do not.
+    """Return the newest checkpoint of a folder that holds; say loudly which ones do not.
 
     Raises:
         FileNotFoundError: there is none.
@@ -213,7 +213,7 @@ def newest_valid(folder: Path) -> Path:
 
 
 def tidy(folder: Path) -> None:
-    """Removes what an earlier run left unfinished, and sets a damaged last.ckpt aside.
+    """Remove what an earlier run left unfinished, and set a damaged last.ckpt aside.
 
     Set aside, it is never taken for the older one that is kept beside a new last.ckpt.
     """

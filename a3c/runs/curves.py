@@ -17,7 +17,7 @@ BLUE, RED = "#4477aa", "#ee6677"
 
 
 def read_metric(path: Path, key: str, axis: str = "env_steps") -> tuple[list[float], list[float]]:
-    """Gives the places and values at which a metric was logged.
+    """Return the places and values at which a metric was logged.
 
     Args:
         path: a metrics.csv.
@@ -31,7 +31,7 @@ def read_metric(path: Path, key: str, axis: str = "env_steps") -> tuple[list[flo
 
 
 def learning_curve(metrics: Path, title: str, threshold: float | None = None) -> Figure:
-    """Draws the episode return against env steps: running mean in training, and evaluations.
+    """Draw the episode return against env steps: running mean in training, and evaluations.
 
     Args:
         metrics: a run's metrics.csv.
@@ -51,7 +51,7 @@ def learning_curve(metrics: Path, title: str, threshold: float | None = None) ->
 
 
 def episode_length_curve(metrics: Path, title: str) -> Figure:
-    """Draws the running mean of the episode length against the number of episodes, as the book does.
+    """Draw the running mean of the episode length against the number of episodes, as the book does.
 
     Args:
         metrics: a run's metrics.csv.
@@ -77,6 +77,6 @@ def _axes(title: str, across: str, up: str) -> tuple[Figure, Axes]:
 
 
 def _finish(axes: Axes) -> None:
-    """Begins the x-axis at 0, once the data have said where it ends."""
+    """Begin the x-axis at 0, once the data have said where it ends."""
     axes.set_xlim(left=0)
     axes.legend(loc="best", frameon=False)

@@ -22,7 +22,7 @@ TRUSTED = ("a3c", "gymnasium.spaces")
 
 
 def describe(value: Any) -> Any:
-    """Gives a description of an object, a space, or a plain value.
+    """Return a description of an object, a space, or a plain value.
 
     Raises:
         TypeError: a constructor argument is not kept as an attribute of the same name.
@@ -62,7 +62,7 @@ def _arguments(value: Any) -> dict[str, Any]:
 
 
 def build(description: Any, expected: type, allow: str | Iterable[str] = ()) -> Any:
-    """Builds what `describe` described.
+    """Build what `describe` described.
 
     Args:
         description: of an object, or a plain value.

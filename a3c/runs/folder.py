@@ -49,13 +49,13 @@ class FolderLock:
             log.warning("%s cannot be locked, so two runs in it would go unnoticed: %s", folder, error)
 
     def release(self) -> None:
-        """Lets others in. Idempotent."""
+        """Let others in. Idempotent."""
         self._file.close()
 
 
 @contextmanager
 def logging_to(folder: Path) -> Iterator[None]:
-    """Writes what the project logs to the folder's log.txt; warnings go to stderr as well."""
+    """Write what the project logs to the folder's log.txt; warnings go to stderr as well."""
     logger = logging.getLogger("a3c")
     file = logging.FileHandler(folder / LOG)
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
@@ -79,7 +79,7 @@ def logging_to(folder: Path) -> Iterator[None]:
 
 
 def newest_run(shelf: Path, seed: int) -> Path | None:
-    """Gives the run folder of a seed whose checkpoint is the newest; None if none has one.
+    """Return the run folder of a seed whose checkpoint is the newest; None if none has one.
 
     Args:
         shelf: the folder of run folders.
@@ -94,7 +94,7 @@ def newest_run(shelf: Path, seed: int) -> Path | None:
 
 
 def save_config(folder: Path, text: str) -> None:
-    """Writes config.yaml, or config-2.yaml and so on where a run goes on: the first one is kept."""
+    """Write config.yaml, or config-2.yaml and so on where a run goes on: the first one is kept."""
     path, number = folder / "config.yaml", 1
     while path.exists():
         number += 1
@@ -103,7 +103,7 @@ def save_config(folder: Path, text: str) -> None:
 
 
 def rewind(folder: Path, env_steps: float) -> None:
-    """Makes a folder what it was when a checkpoint was saved, so that env steps never run backwards.
+    """Make a folder what it was when a checkpoint was saved, so that env steps never run backwards.
 
     Lines of metrics.csv beyond the checkpoint are cut, and said; so is a line that was torn when the
     run was killed. Videos beyond it are removed. The old summary goes: that of a run that goes on is not written yet.
@@ -137,7 +137,7 @@ def rewind(folder: Path, env_steps: float) -> None:
 
 
 def _remove_videos(folder: Path, env_steps: float) -> None:
-    """Removes videos beyond a checkpoint, and one that was left unfinished."""
+    """Remove videos beyond a checkpoint, and one that was left unfinished."""
     videos = {path: re.fullmatch(r"env_steps-(\d+)\.mp4", path.name) for path in folder.glob("*.mp4")}
     beyond = [path for path, match in videos.items() if match and int(match[1]) > env_steps]
     for path in [*beyond, *folder.glob(".*.tmp.mp4")]:
@@ -147,7 +147,7 @@ def _remove_videos(folder: Path, env_steps: float) -> None:
 
 
 def _env_steps(row: list[str], header: list[str]) -> float:
-    """Gives a row's env steps; -1 where they are no number."""
+    """Return a row's env steps; -1 where they are no number."""
     with suppress(ValueError):
         return float(row[header.index("env_steps")])
     return -1.0

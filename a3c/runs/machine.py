@@ -13,7 +13,7 @@ PACKAGES = ("torch", "gymnasium", "numpy")
 
 
 def cpu_model() -> str:
-    """Gives the processor's name, or its architecture where the system does not tell."""
+    """Return the processor's name, or its architecture where the system does not tell."""
     info = Path("/proc/cpuinfo")
     for line in info.read_text().splitlines() if info.exists() else ():
         if line.startswith("model name"):
@@ -22,7 +22,7 @@ def cpu_model() -> str:
 
 
 def machine_in_words() -> str:
-    """Gives processor, cores, system and versions in a phrase."""
+    """Return processor, cores, system and versions in a phrase."""
     # A checkout may be used without being installed, so its own version is not asked of the installer.
     versions = ", ".join([f"a3c {a3c.__version__}", *(f"{name} {version(name)}" for name in PACKAGES)])
     return f"{cpu_model()}, {os.cpu_count()} cores, {platform.system()}; Python {platform.python_version()}, {versions}"

@@ -46,7 +46,7 @@ class MetricsFile(Logger):
         return ""
 
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """Writes nothing: the configuration stands in config.yaml."""
+        """Write nothing: the configuration stands in config.yaml."""
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         row = {key: json.dumps(value) if isinstance(value, Mapping) else value for key, value in metrics.items()}
@@ -61,7 +61,7 @@ class MetricsFile(Logger):
                 _log.warning("%s cannot be written, and lacks lines from here on: %s", self._path, error)
 
     def _go_on(self) -> list[str]:
-        """Cuts an unfinished last line off, and gives the header's keys."""
+        """Cut an unfinished last line off, and return the header's keys."""
         content = self._path.read_bytes()
         whole = content.rfind(b"\n") + 1
         if whole < len(content):

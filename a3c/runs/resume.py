@@ -23,7 +23,7 @@ class Start(NamedTuple):
 
 
 def find_start(wanted: str | None, folder: Path | None, shelf: Path, seed: int) -> Start:
-    """Finds what ``--ckpt_path`` asks for.
+    """Find what ``--ckpt_path`` asks for.
 
     Args:
         wanted: a checkpoint file; "last", the newest checkpoint of a run; "auto", the same if there is
@@ -59,7 +59,7 @@ def find_start(wanted: str | None, folder: Path | None, shelf: Path, seed: int) 
 
 
 def check_same(described: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
-    """Refuses a checkpoint of another kind of run.
+    """Refuse a checkpoint of another kind of run.
 
     Args:
         described: what the checkpoint says of its run.
@@ -76,7 +76,7 @@ def check_same(described: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
 
 
 def changes(described: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
-    """Names the settings that a run may change when it goes on, and does."""
+    """Name the settings that a run may change when it goes on, and do."""
     before = described.get("settings", {})
     return [
         f"{name} was {before[name]} in the checkpoint, and is {value} from here on"

@@ -92,17 +92,17 @@ class RunTracker(WandbLogger):
         return None if self._run.disabled else self._run.id
 
     def log_hyperparams(self, params: dict[str, Any] | Namespace) -> None:
-        """Sends nothing: the run was started with the whole configuration."""
+        """Send nothing: the run was started with the whole configuration."""
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        """Queues a row; never waits, and never raises for W&B's sake."""
+        """Queue a row; never waits, and never raises for W&B's sake."""
         row = {key: _histogram(value) if isinstance(value, Mapping) else value for key, value in metrics.items()}
         if step is not None:
             row["trainer/global_step"] = step
         self._queue(_Job(lambda: self._run.log(row)))
 
     def log_media(self, rows: Mapping[str, Any], env_steps: int) -> None:
-        """Queues images, videos, tables or histograms; never waits, and never raises for W&B's sake.
+        """Queue images, videos, tables or histograms; never waits, and never raises for W&B's sake.
 
         A file that one is made of must stay where it is until the run ends.
 
@@ -114,14 +114,14 @@ class RunTracker(WandbLogger):
         self._queue(_Job(lambda: self._run.log(row), ", ".join(rows)))
 
     def alert(self, title: str, text: str) -> None:
-        """Queues an alert, which W&B sends by mail or to a chat; the first `MOST_ALERTS` of a run only."""
+        """Queue an alert, which W&B sends by mail or to a chat; the first `MOST_ALERTS` of a run only."""
         if self._alerts < MOST_ALERTS:
             self._alerts += 1
             title, text = (_without_secrets(part)[:most] for part, most in ((title, TITLE), (text, TEXT)))
             self._queue(_Job(lambda: self._run.alert(title, text, "ERROR"), f"the alert {title!r}"))
 
     def log_checkpoints(self, files: Mapping[str, Path], metadata: Mapping[str, Any]) -> None:
-        """Queues checkpoints as one artifact; never waits, and never raises for W&B's sake.
+        """Queue checkpoints as one artifact; never waits, and never raises for W&B's sake.
 
         The record keeps a link to each file as it is now, so that `wandb sync` finds it whatever is saved later.
 
@@ -161,7 +161,7 @@ class RunTracker(WandbLogger):
             self._fail(TimeoutError(f"{BACKLOG} rows wait for its service"))
 
     def finish(self, status: int, summary: Mapping[str, Any]) -> None:
-        """Sends what is queued and the summary, and ends W&B in this process, within what patience is left.
+        """Send what is queued and the summary, and end W&B in this process, within what patience is left.
 
         Its service too: left to the interpreter's end, that would wait for it, and the service may
         wait for a server that does not answer.
@@ -233,7 +233,7 @@ def make_wandb_logger(
     name: str | None = None,
     run_id: str | None = None,
 ) -> RunTracker:
-    """Starts a W&B run whose x-axis is env steps, and gives its Lightning logger.
+    """Start a W&B run whose x-axis is env steps, and return its Lightning logger.
 
     Its group is ENV/ESTIMATOR and its job type ESTIMATOR · MODE, unless WANDB_RUN_GROUP and
     WANDB_JOB_TYPE say otherwise; the tags of WANDB_TAGS come after its own.
@@ -294,12 +294,12 @@ def make_wandb_logger(
 
 
 def _tags(words: Sequence[str]) -> list[str]:
-    """Gives tags as W&B takes them: each once, none empty or longer than it allows."""
+    """Return tags as W&B takes them: each once, none empty or longer than it allows."""
     return list(dict.fromkeys(word.strip()[:LONGEST_TAG] for word in words if word.strip()))
 
 
 def _start_somehow(start: Callable[[str], wandb.Run], folder: Path, patience: Patience) -> wandb.Run:
-    """Starts the run online, or offline, or disabled: the first of them that works."""
+    """Start the run online, or offline, or disabled: the first of them that works."""
     mode = choose_mode(patience)
     if mode != "disabled":
         try:
@@ -336,7 +336,7 @@ def _without_secrets(text: str) -> str:
 
 
 def _histogram(counts: Mapping[int, int]) -> wandb.Histogram:
-    """Gives a bin for every whole number, or at most W&B's 512 of them."""
+    """Return a bin for every whole number, or at most W&B's 512 of them."""
     low, high = min(counts, default=0), max(counts, default=0)
     bins = min(high - low + 1, wandb.Histogram.MAX_LENGTH)
     heights, edges = np.histogram(list(counts), bins=bins, range=(low - 0.5, high + 0.5), weights=list(counts.values()))

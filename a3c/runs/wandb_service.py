@@ -37,7 +37,7 @@ class Patience:
         self._left = seconds
 
     def wait(self, what: Callable[[], _T], at_most: float | None = None, spare: float = 0.0) -> _T:
-        """Gives what a function of W&B's gives, called in a thread that can be left behind.
+        """Return what a function of W&B's gives, called in a thread that can be left behind.
 
         W&B waits without end in many places: for a service that was stopped, for an upload.
 
@@ -72,7 +72,7 @@ class Patience:
 
 
 def choose_mode(patience: Patience) -> str:
-    """Decides, before W&B is started, how it runs: WANDB_MODE, else online if logged in, else offline.
+    """Decide, before W&B is started, how it runs: WANDB_MODE, else online if logged in, else offline.
 
     It never asks: a prompt would stop a run that nobody watches. And online only if the server
     answers: a start that waits for it takes minutes, and then fails.
@@ -103,7 +103,7 @@ def choose_mode(patience: Patience) -> str:
 
 
 def _answers(url: str, http_proxy: str | None, https_proxy: str | None) -> bool:
-    """Tells whether an HTTP server answers; a gateway that says that nothing is behind it does not count."""
+    """Tell whether an HTTP server answers; a gateway that says that nothing is behind it does not count."""
     parts = urlsplit(url)
     url = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
     own = {scheme: proxy for scheme, proxy in (("http", http_proxy), ("https", https_proxy)) if proxy}
@@ -121,13 +121,13 @@ def _answers(url: str, http_proxy: str | None, https_proxy: str | None) -> bool:
 
 
 def check_writable(folder: Path) -> None:
-    """Raises OSError where W&B would fail, or silently write to the system's temporary folder."""
+    """Raise OSError where W&B would fail, or silently write to the system's temporary folder."""
     folder.mkdir(exist_ok=True)
     tempfile.TemporaryFile(dir=folder).close()
 
 
 def let_go(patience: Patience, run: wandb.Run | None = None, kill: bool = True, services: Sequence[int] = ()) -> None:
-    """Takes W&B out of this process, so that neither its next start nor the interpreter's end waits for it.
+    """Take W&B out of this process, so that neither its next start nor the interpreter's end waits for it.
 
     Args:
         patience: what the run still waits for W&B.
@@ -158,7 +158,7 @@ def service_ids() -> list[int]:
 
 
 def kill_groups(services: Collection[int]) -> None:
-    """Kills services and their helpers, which are left where a service was killed."""
+    """Kill services and their helpers, which are left where a service was killed."""
     for process in _wandb_processes():
         if process.group in services:
             with contextlib.suppress(OSError):

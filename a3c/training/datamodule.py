@@ -172,12 +172,12 @@ class RolloutDataModule(LightningDataModule):
         self._trainer.should_stop = True
 
     def _is_spent(self, carries: bool = False) -> bool:
-        """Whether a checkpoint's budget leaves nothing to do, not even with the rollouts that it carries."""
+        """Return whether a checkpoint's budget leaves nothing to do, not even with the rollouts that it carries."""
         env_steps = self.max_env_steps is not None and self.progress.env_steps >= self.max_env_steps
         return env_steps or (self._episodes_left() == 0 and not carries)
 
     def _make_batches(self, module: Any) -> RolloutDataset:
-        """Gives the batches that the Trainer learns from."""
+        """Return the batches that the Trainer learns from."""
         horizon, segmented = module.returns.horizon, _is_segmented(module)
         module.weights = weights = SharedWeights(module.network, module.updates)
         carried = self._what_to_carry_on(module)
@@ -201,7 +201,7 @@ class RolloutDataModule(LightningDataModule):
         return dataset
 
     def _what_to_carry_on(self, module: Any) -> dict[str, Any] | None:
-        """Gives the rollouts and environments of a checkpoint; None, with a warning, if they cannot go on here.
+        """Return the rollouts and environments of a checkpoint; None, with a warning, if they cannot go on here.
 
         They go on in "sync" only: elsewhere what is in flight is lost with the workers.
         """
@@ -266,7 +266,7 @@ class RolloutDataModule(LightningDataModule):
         self.progress.worker_restarts += death.restarted
 
     def _make_reports(self, module: Any) -> ReportStream:
-        """Gives the reports of workers that learn by themselves."""
+        """Return the reports of workers that learn by themselves."""
         tally = Tally(self.workers, self.progress.env_steps)
         module.weights = LiveWeights(module.network, tally)
         spec, shape = self._collection(module)
@@ -295,7 +295,7 @@ class RolloutDataModule(LightningDataModule):
         return self._reports
 
     def _collection(self, module: Any) -> tuple[CollectorSpec, BatchShape]:
-        """Gives what a worker builds its collector from, and the shape of its fragments."""
+        """Return what a worker builds its collector from, and the shape of its fragments."""
         spec = CollectorSpec(
             self.env,
             self.envs_per_worker,
@@ -310,12 +310,12 @@ class RolloutDataModule(LightningDataModule):
         return spec, self._batch_shape(module.returns.horizon or self.fragment_steps, self.envs_per_worker)
 
     def _collection_seed(self) -> int:
-        """Gives the seed of environments and actions; a resumed run does not repeat its beginning."""
+        """Return the seed of environments and actions; a resumed run does not repeat its beginning."""
         steps = self.progress.env_steps
         return self.seed if steps == 0 else int(np.random.SeedSequence((self.seed, steps)).generate_state(1)[0])
 
     def _episodes_left(self) -> int | None:
-        """Gives the rest of a worker's episode budget; a checkpoint's episodes are shared out evenly."""
+        """Return the rest of a worker's episode budget; a checkpoint's episodes are shared out evenly."""
         if self.max_episodes_per_worker is None:
             return None
         return max(0, self.max_episodes_per_worker - self.progress.episodes // self.workers)
@@ -327,7 +327,7 @@ class RolloutDataModule(LightningDataModule):
         return BatchShape(length, columns, observation, getattr(torch, dtype.name))
 
     def check_run(self, module: Any) -> None:
-        """Refuses to train a module where the environment does not allow it, or the machine cannot hold it.
+        """Refuse to train a module where the environment does not allow it, or the machine cannot hold it.
 
         Args:
             module: an `A3C`.
@@ -357,7 +357,7 @@ class RolloutDataModule(LightningDataModule):
         )
 
     def check_horizon(self, horizon: int | None) -> None:
-        """Refuses an estimator of whole episodes where the longest ones would not fit in memory.
+        """Refuse an estimator of whole episodes where the longest ones would not fit in memory.
 
         Args:
             horizon: the estimator's; None stands for whole episodes.
@@ -399,12 +399,12 @@ class RolloutDataModule(LightningDataModule):
         return min(1.0, max(shares))
 
     def refresh(self) -> None:
-        """Brings the counters up to date, where workers learn by themselves."""
+        """Bring the counters up to date, where workers learn by themselves."""
         if self._reports is not None:
             self._reports.refresh()
 
     def finish(self) -> Iterator[UpdateReport]:
-        """Stops the workers, and gives what those that learn have still to say."""
+        """Stop the workers, and return what those that learn have still to say."""
         self.close()
         if self._reports is not None:
             yield from self._reports.remaining()
@@ -415,11 +415,11 @@ class RolloutDataModule(LightningDataModule):
         return self.source.exit_codes if isinstance(self.source, WorkerPool) else []
 
     def worker_is_alive(self, worker: int) -> bool:
-        """Whether a worker's process runs."""
+        """Return whether a worker's process runs."""
         return isinstance(self.source, WorkerPool) and self.source.is_alive(worker)
 
     def close(self) -> None:
-        """Stops the workers. Idempotent."""
+        """Stop the workers. Idempotent."""
         if self.source is not None:
             self.source.close()
 
@@ -450,12 +450,12 @@ class RolloutDataModule(LightningDataModule):
 
 
 def _is_segmented(module: Any) -> bool:
-    """Whether a module's estimator takes segments joined from fragments, not fragments themselves."""
+    """Return whether a module's estimator takes segments joined from fragments, not fragments themselves."""
     return module.returns.horizon is None or module.returns.end_at_episode
 
 
 def _why_not_from(carried: dict[str, Any], origin: dict[str, Any]) -> str | None:
-    """Says why a run of this origin cannot go on with the environments of a checkpoint; None if it can."""
+    """Explain why a run of this origin cannot go on with the environments of a checkpoint; None if it can."""
     differing = [name for name, ours in origin.items() if carried["origin"].get(name, ours) != ours]
     if differing:
         theirs = ", ".join(f"{name} {carried['origin'][name]}" for name in differing)

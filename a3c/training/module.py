@@ -147,7 +147,7 @@ class A3C(LightningModule):
         self._guard.begin()
 
     def check_run(self, max_env_steps: int | None, learners: int) -> None:
-        """Refuses schedules and optimizers that a run cannot use.
+        """Refuse schedules and optimizers that a run cannot use.
 
         Args:
             max_env_steps: the run's budget, or None if it has none in env steps.
@@ -161,7 +161,7 @@ class A3C(LightningModule):
             check_shareable(self.make_optimizer(self.network.parameters()))
 
     def shared_bytes(self, learners: int) -> int:
-        """Gives the bytes of shared memory for the weights and, where workers learn, the optimizers' statistics.
+        """Return the bytes of shared memory for the weights and, where workers learn, the optimizers' statistics.
 
         Args:
             learners: workers that step the shared weights themselves.
@@ -190,7 +190,7 @@ class A3C(LightningModule):
         return [self.make_optimizer(self.network.parameters()) for _ in range(count)]
 
     def training_step(self, batch: RolloutBatch | UpdateReport, batch_index: int) -> Tensor | None:
-        """Learns from transitions; or takes note of what workers report that learn by themselves."""
+        """Learn from transitions; or takes note of what workers report that learn by themselves."""
         if isinstance(batch, UpdateReport):
             self._watch(batch)
             return None
@@ -259,7 +259,7 @@ class A3C(LightningModule):
         return self._guard.skipped
 
     def share(self, spec: CollectorSpec, shape: BatchShape, tally: Tally) -> ActorLearnerTask:
-        """Shares the optimizers with workers that learn, and gives their task.
+        """Share the optimizers with workers that learn, and return their task.
 
         Called once the optimizers have their state, and the data module has set the shared weights.
 
@@ -286,7 +286,7 @@ class A3C(LightningModule):
         )
 
     def hold(self) -> None:
-        """Takes over the newest weights, statistics and counters, and keeps workers from changing them.
+        """Take over the newest weights, statistics and counters, and keep workers from changing them.
 
         Until the end of the batch at hand, so that an evaluation and the checkpoint of it speak of
         the same weights. Where the Trainer makes the updates there is nothing to do.
@@ -297,7 +297,7 @@ class A3C(LightningModule):
             self._take_counts(self._shared)
 
     def finish(self) -> None:
-        """Stops the workers and takes in what they have still to say. Idempotent."""
+        """Stop the workers and take in what they have still to say. Idempotent."""
         for report in self._data.finish():
             self._watch(report)
         if self._shared is not None:
@@ -319,7 +319,7 @@ class A3C(LightningModule):
         self.finish()
 
     def flush_metrics(self) -> None:
-        """Logs the means since the last flush, with the counters, against env steps."""
+        """Log the means since the last flush, with the counters, against env steps."""
         self._flushed_at = self.updates
         row = {f"warm_up/{key}": value for key, value in self._means(self._warm_up).items()}
         if self._sums.updates:
@@ -338,7 +338,7 @@ class A3C(LightningModule):
         return {key: total / updates for key, total in totals.items()} if updates else {}
 
     def log_now(self, metrics: dict[str, Any]) -> None:
-        """Logs metrics at once, beside the run's counters, to every logger.
+        """Log metrics at once, beside the run's counters, to every logger.
 
         Args:
             metrics: numbers by key, or counts by value (a histogram).
@@ -383,7 +383,7 @@ class A3C(LightningModule):
 
 
 def _check_optimizer(make: OptimizerCallable, network: ActorCritic) -> Optimizer:
-    """Refuses, before a run begins, what the optimizer's constructor would refuse in it."""
+    """Refuse, before a run begins, what the optimizer's constructor would refuse in it."""
     try:
         optimizer = make(network.parameters())
     except (ValueError, TypeError) as error:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 def check_choice(name: str, value: str, allowed: Iterable[str]) -> None:
-    """Refuses what is not among the names.
+    """Refuse what is not among the names.
 
     Raises:
         ValueError: it is not.
@@ -17,7 +17,7 @@ def check_choice(name: str, value: str, allowed: Iterable[str]) -> None:
 
 
 def check_counts(least: int, **counts: int | None) -> None:
-    """Refuses numbers below the least; None stands for no number.
+    """Refuse numbers below the least; None stands for no number.
 
     Raises:
         ValueError: the first one that is below.
@@ -28,7 +28,7 @@ def check_counts(least: int, **counts: int | None) -> None:
 
 
 def check_seconds(**seconds: float) -> None:
-    """Refuses times that are not above 0 and finite.
+    """Refuse times that are not above 0 and finite.
 
     Raises:
         ValueError: the first such one.
@@ -39,7 +39,7 @@ def check_seconds(**seconds: float) -> None:
 
 
 def check_lags(mode: str, max_lag: int | None, inject_lag: int | None) -> None:
-    """Refuses bounds of staleness that a mode does not know, or that leave nothing to train on.
+    """Refuse bounds of staleness that a mode does not know, or that leave nothing to train on.
 
     Raises:
         ValueError: which one, and why.

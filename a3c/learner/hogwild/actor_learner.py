@@ -91,7 +91,7 @@ class ActorLearner:
         self.lags: Counter[int] = Counter()
 
     def update(self, batch: RolloutBatch, version: int) -> None:
-        """Makes one update from a batch; none if it is too old by then or not finite, or on a request to stop.
+        """Make one update from a batch; none if it is too old by then or not finite, or on a request to stop.
 
         Args:
             batch: transitions.
@@ -133,7 +133,7 @@ class ActorLearner:
         self.lags.update(lags)
 
     def _step(self, updates: int) -> None:
-        """Steps the shared parameters in place.
+        """Step the shared parameters in place.
 
         Accepted race: other workers step them, and shared statistics, at the same time. Single
         numbers are written whole, so what is lost is at most one of two steps on some of them.
@@ -159,7 +159,7 @@ class _WorkerProgress(Progress):
         self.unreported += episodes
 
     def count_into(self, tally: Tally, worker: int) -> None:
-        """Adds to the tally what was collected since the last time."""
+        """Add to the tally what was collected since the last time."""
         collected, discarded = self._counted
         self._counted = self.collected, self.dropped["bad_values"]
         tally.count_collected(worker, self.collected - collected, self.dropped["bad_values"] - discarded)

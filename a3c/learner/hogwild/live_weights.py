@@ -45,7 +45,7 @@ class LiveWeights:
         return self._tally.updates
 
     def pull(self, network: nn.Module) -> int:
-        """Copies the tensors out into the network and gives the version that they have at least.
+        """Copy the tensors out into the network and return the version that they have at least.
 
         Accepted race: another worker may step meanwhile, and the copy is then torn between two
         versions. That is what Hogwild is; each number in it is whole.
@@ -55,5 +55,5 @@ class LiveWeights:
         return version
 
     def write_buffers(self, network: nn.Module) -> None:
-        """Copies the network's buffers in; of several workers the last one wins."""
+        """Copy the network's buffers in; of several workers the last one wins."""
         copy_tensors(self.buffers, list(network.buffers()))

@@ -37,7 +37,7 @@ class UpdateReport(NamedTuple):
 
 
 class ReportStream(IterableDataset[UpdateReport]):
-    """Gives the workers' reports until all of them have ended.
+    """Yields the workers' reports until all of them have ended.
 
     For its length, and for `on_last_batch`, see `RolloutDataset`.
 
@@ -94,7 +94,7 @@ class ReportStream(IterableDataset[UpdateReport]):
         self.refresh()
 
     def refresh(self) -> None:
-        """Sets the counters to what the workers have counted by now."""
+        """Set the counters to what the workers have counted by now."""
         trained, dropped, collected = self._before
         # In this order: what is trained was counted as collected earlier, so no difference is negative.
         self._progress.trained = trained + self._tally.trained
@@ -109,7 +109,7 @@ class ReportStream(IterableDataset[UpdateReport]):
         self._progress.collected = collected + self._tally.collected
 
     def remaining(self) -> Iterator[UpdateReport]:
-        """Stops the workers and gives the reports that nobody has read yet."""
+        """Stop the workers and return the reports that nobody has read yet."""
         self._pool.close()
         report: Any
         while (report := self._pool.get(0)) is not None:

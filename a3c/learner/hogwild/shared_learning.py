@@ -60,7 +60,7 @@ class SharedLearning:
         own: bool,
         max_skipped: int,
     ) -> UpdateRule:
-        """Gives the rule by which workers learn.
+        """Return the rule by which workers learn.
 
         Args:
             objective: the loss.
@@ -86,7 +86,7 @@ class SharedLearning:
         return self._tally.skipped
 
     def hold(self, is_alive: Callable[[int], bool]) -> None:
-        """Keeps workers from changing anything until `release`, and takes over what they made.
+        """Keep workers from changing anything until `release`, and take over what they made.
 
         Args:
             is_alive: whether a worker's process runs.
@@ -97,11 +97,11 @@ class SharedLearning:
         self.take_over()
 
     def take_over(self) -> None:
-        """Copies the newest weights and counts into the parent's network and optimizers."""
+        """Copy the newest weights and counts into the parent's network and optimizers."""
         self._weights.pull(self._network)
         for count in self._counts:
             count.fill_(self._steps_before + self._weights.version)
 
     def release(self) -> None:
-        """Lets the workers go on."""
+        """Let the workers go on."""
         self._tally.release()

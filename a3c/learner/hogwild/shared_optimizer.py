@@ -51,7 +51,7 @@ class SharedOptimizer:
         self._skeleton = _without_tensors(optimizer, places, states)
 
     def attach(self, parameters: Sequence[Tensor]) -> Optimizer:
-        """Gives an optimizer over other parameters, on the shared statistics.
+        """Return an optimizer over other parameters, on the shared statistics.
 
         Args:
             parameters: of the network's shapes, in its order.
@@ -77,14 +77,14 @@ def _fields(states: Mapping[int, Mapping[str, Any]]) -> dict[tuple[int, str], Fi
 
 
 def statistics_nbytes(optimizer: Optimizer) -> int:
-    """Gives the bytes of shared memory that a shareable optimizer's statistics take; it is completed for that."""
+    """Return the bytes of shared memory that a shareable optimizer's statistics take; it is completed for that."""
     _complete_statistics(optimizer)
     states = dict(enumerate(optimizer.state.values()))
     return layout(list(_fields(states).values()))[1]
 
 
 def _without_tensors(optimizer: Optimizer, places: Mapping[int, int], states: Mapping[int, dict[str, Any]]) -> bytes:
-    """Pickles an optimizer with its parameters replaced by their places, and no tensor among its statistics."""
+    """Pickle an optimizer with its parameters replaced by their places, and no tensor among its statistics."""
     skeleton = copy.copy(optimizer)
     skeleton.param_groups = [
         {**group, "params": [places[id(parameter)] for parameter in group["params"]]}
@@ -99,7 +99,7 @@ def _without_tensors(optimizer: Optimizer, places: Mapping[int, int], states: Ma
 
 
 def check_shareable(optimizer: Optimizer) -> None:
-    """Refuses an optimizer whose statistics cannot be set up before its first step.
+    """Refuse an optimizer whose statistics cannot be set up before its first step.
 
     Raises:
         ValueError: it is none of `SHAREABLE`, or one of them with options or attributes of its own
@@ -119,13 +119,13 @@ def check_shareable(optimizer: Optimizer) -> None:
 
 
 def step_counts(optimizer: Optimizer) -> list[Tensor]:
-    """Gives the optimizer's numbers of steps made, a scalar tensor a parameter; empty if it counts none."""
+    """Return the optimizer's numbers of steps made, a scalar tensor a parameter; empty if it counts none."""
     counts = [state.get(STEP) for state in optimizer.state.values()]
     return [count for count in counts if isinstance(count, Tensor)]
 
 
 def detach_step_counts(optimizer: Optimizer) -> list[Tensor]:
-    """Gives the optimizer counts of its own instead of shared ones, and gives them.
+    """Give the optimizer counts of its own instead of shared ones, and return them.
 
     Increments of one number by many processes without a lock get lost.
     """
@@ -136,7 +136,7 @@ def detach_step_counts(optimizer: Optimizer) -> list[Tensor]:
 
 
 def _complete_statistics(optimizer: Optimizer) -> None:
-    """Gives statistics of 0 to the parameters that have not been stepped yet."""
+    """Give statistics of 0 to the parameters that have not been stepped yet."""
     twin = copy.deepcopy(optimizer)  # its parameters are copies too, and it has no hooks
     twin.state.clear()
     twins = [parameter for group in twin.param_groups for parameter in group["params"]]

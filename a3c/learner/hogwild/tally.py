@@ -96,12 +96,12 @@ class Tally:
         return self._total(DISCARDED)
 
     def count_collected(self, worker: int, env_steps: int, discarded: int = 0) -> None:
-        """Counts env steps that a worker has collected, and those of them that it discarded; that worker only."""
+        """Count env steps that a worker has collected, and those of them that it discarded; that worker only."""
         self._cells[worker, COLLECTED] += env_steps
         self._cells[worker, DISCARDED] += discarded
 
     def write_off(self, worker: int, env_steps: int) -> None:
-        """Counts as lost what a dead worker had collected and not used; the parent only.
+        """Count as lost what a dead worker had collected and not used; the parent only.
 
         Args:
             worker: which one; it is gone, and its successor has not begun.
@@ -113,21 +113,21 @@ class Tally:
         row[STEPPING] = 0
 
     def count_update(self, worker: int, env_steps: int) -> None:
-        """Counts an update and its env steps; that worker only."""
+        """Count an update and its env steps; that worker only."""
         self._cells[worker, UPDATES] += 1
         self._cells[worker, TRAINED] += env_steps
 
     def count_dropped(self, worker: int, env_steps: int) -> None:
-        """Counts env steps that were dropped; that worker only."""
+        """Count env steps that were dropped; that worker only."""
         self._cells[worker, DROPPED] += env_steps
 
     def count_rejected(self, worker: int, env_steps: int) -> None:
-        """Counts a skipped update and its env steps; that worker only."""
+        """Count a skipped update and its env steps; that worker only."""
         self._cells[worker, SKIPPED] += 1
         self._cells[worker, REJECTED] += env_steps
 
     def enter_step(self, worker: int, should_stop: Callable[[], bool]) -> bool:
-        """Begins a step on the shared weights, after waiting while the workers are held.
+        """Begin a step on the shared weights, after waiting while the workers are held.
 
         The mark is set before the flag is read, and `hold` raises the flag before it reads the
         marks: so either the worker sees the flag, or `hold` sees the mark. (A core may delay a
@@ -146,16 +146,16 @@ class Tally:
             time.sleep(POLL_SECONDS)
 
     def leave_step(self, worker: int) -> None:
-        """Ends a step on the shared weights."""
+        """End a step on the shared weights."""
         self._cells[worker, STEPPING] = 0
 
     def wait_for_release(self, should_stop: Callable[[], bool]) -> None:
-        """Waits while the workers are held."""
+        """Wait while the workers are held."""
         while self._flag[0] and not should_stop():
             time.sleep(POLL_SECONDS)
 
     def hold(self, is_alive: Callable[[int], bool] = lambda worker: True, timeout: float = HOLD_SECONDS) -> list[int]:
-        """Holds the workers before their next step, and waits until none is inside one.
+        """Hold the workers before their next step, and wait until none is inside one.
 
         Args:
             is_alive: whether a worker's process runs; one that died inside its step never leaves it.
@@ -175,5 +175,5 @@ class Tally:
         return [int(worker) for worker in self._cells[:, STEPPING].nonzero()[0]]
 
     def release(self) -> None:
-        """Lets the workers go on."""
+        """Let the workers go on."""
         self._flag[0] = 0

@@ -32,15 +32,15 @@ class Categorical:
 
     @staticmethod
     def noise(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        """Draws Gumbel noise for `sample`: −log E with E ~ Exp(1), of the parameters' shape."""
+        """Draw Gumbel noise for `sample`: −log E with E ~ Exp(1), of the parameters' shape."""
         return torch.empty(shape).exponential_(generator=generator).log_().neg_()
 
     def sample(self, noise: Tensor) -> Tensor:
-        """Samples by the Gumbel-max trick: argmax(logits + Gumbel noise), [...], int64."""
+        """Sample by the Gumbel-max trick: argmax(logits + Gumbel noise), [...], int64."""
         return (self.logits + noise).argmax(-1)
 
     def mode(self) -> Tensor:
-        """Gives the most probable action, [...], int64."""
+        """Return the most probable action, [...], int64."""
         return self.logits.argmax(-1)
 
     @cached_property
@@ -49,10 +49,10 @@ class Categorical:
         return self.logits.log_softmax(-1)
 
     def log_prob(self, actions: Tensor) -> Tensor:
-        """Gives log π(a), [...], for actions [...]."""
+        """Return log π(a), [...], for actions [...]."""
         return self.log_probabilities.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
 
     def entropy(self) -> Tensor:
-        """Gives the entropy in nats, [...]."""
+        """Return the entropy in nats, [...]."""
         log_probabilities = self.log_probabilities
         return -(log_probabilities.exp() * log_probabilities).sum(-1)

@@ -22,7 +22,7 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 
 
 def start_fork_server() -> None:
-    """Starts the fork server if it does not run yet, and does not wait for it.
+    """Start the fork server if it does not run yet, and do not wait for it.
 
     It imports torch, gymnasium and the worker once, so that a worker starts in a fraction of a
     second. A server, since to fork the learner would copy its threads' locks in whatever state

@@ -100,7 +100,7 @@ class SupervisedWorker:
         return not self.closed and not connection.wait([self.exit_handle], 0)
 
     def give(self, slot: int) -> None:
-        """Lets it write a slot."""
+        """Let it write a slot."""
         self._given.add(slot)
         if not self.finished and not self.closed:
             # If it died, the next look at its exit handle says so.
@@ -108,17 +108,17 @@ class SupervisedWorker:
                 self.connection.send(slot)
 
     def give_all(self) -> None:
-        """Lets it write all its slots."""
+        """Let it write all its slots."""
         for slot in range(len(self._views)):
             self.give(slot)
 
     def take(self, slot: int) -> RolloutBatch:
-        """Gives a slot that it has announced."""
+        """Return a slot that it has announced."""
         self._given.discard(slot)
         return self._views[slot]
 
     def is_silent(self, timeout: float) -> bool:
-        """Whether it has been busy for so many seconds without a sign of life, as far as somebody looked.
+        """Return whether it has been busy for so many seconds without a sign of life, as far as somebody looked.
 
         Its very first sign may take longer: before it, all that is imported is imported.
 
@@ -135,11 +135,11 @@ class SupervisedWorker:
         return self._silence > (timeout if beats != self._beats_before else max(timeout, IMPORT_SECONDS))
 
     def be_heard(self) -> None:
-        """Counts silence anew, as a message does."""
+        """Count silence anew, as a message does."""
         self._silence = 0.0
 
     def stack(self) -> str:
-        """Asks where it is, and gives what it says: the stacks of its threads."""
+        """Ask where it is, and return what it says: the stacks of its threads."""
         if self._is_stopped():
             return "it was stopped by a signal"
         with suppress(ProcessLookupError):
@@ -156,7 +156,7 @@ class SupervisedWorker:
             return False
 
     def last_words(self) -> str:
-        """Gives what it wrote down of its stack, asked or in a crash."""
+        """Return what it wrote down of its stack, asked or in a crash."""
         words = b""
         with suppress(BlockingIOError):
             while part := os.read(self._stacks.fileno(), 65536):
@@ -165,13 +165,13 @@ class SupervisedWorker:
         return "\n".join(line for line in lines if not line.startswith("Extension modules:"))
 
     def dismiss(self) -> None:
-        """Asks it to end."""
+        """Ask it to end."""
         if not self.finished:
             with suppress(OSError):
                 self.connection.send(None)
 
     def end(self, grace: float) -> None:
-        """Waits for its end, then kills it with all that its environments have started.
+        """Wait for its end, then kill it with all that its environments have started.
 
         Args:
             grace: seconds that it has to end by itself.
@@ -189,7 +189,7 @@ class SupervisedWorker:
             raise RuntimeError(f"worker {self.number}, process {self.pid}, cannot be killed")
 
     def messages_left(self) -> list[tuple[Any, ...]]:
-        """Gives what it has sent and nobody has read, once it is gone."""
+        """Return what it has sent and nobody has read, once it is gone."""
         messages = []
         with suppress(EOFError, OSError):  # the second for a message that was cut short
             while self.connection.poll(0):
@@ -197,7 +197,7 @@ class SupervisedWorker:
         return messages
 
     def steps_lost(self) -> int:
-        """Gives the real env steps of the fragment that it was writing, once it is gone."""
+        """Return the real env steps of the fragment that it was writing, once it is gone."""
         fragment = self._pulse.fragment
         if fragment is None or fragment[0] not in self._given:  # an announced one is not lost
             return 0
@@ -205,7 +205,7 @@ class SupervisedWorker:
         return self._views[slot].real_steps(written)
 
     def close(self) -> str:
-        """Frees what it held here, once it is gone, and gives what it wrote down of its stack."""
+        """Free what it held here, once it is gone, and return what it wrote down of its stack."""
         words = self.last_words()
         self.process.join(REAP_SECONDS)
         if self.process.exitcode is not None:
@@ -219,11 +219,11 @@ class SupervisedWorker:
 
 
 def _limit_reads(pipe: connection.Connection) -> None:
-    """Has a read fail with an OSError where the rest of a message does not come: its writer was stopped in it."""
+    """Have a read fail with an OSError where the rest of a message does not come: its writer was stopped in it."""
     with socket.socket(fileno=os.dup(pipe.fileno())) as ours:  # the option is the pipe's, whoever sets it
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", MESSAGE_SECONDS, 0))
 
 
 def describe_end(code: int) -> str:
-    """Says how a process ended: by which signal, or with which status."""
+    """Describe how a process ended: by which signal, or with which status."""
     return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"

@@ -35,15 +35,15 @@ class Pulse:
 
     @staticmethod
     def allocate(workers: int) -> list[Pulse]:
-        """Gives a pulse for each worker, all in one shared block."""
+        """Return a pulse for each worker, all in one shared block."""
         return [Pulse(row) for row in shared_zeros(workers, CELLS, dtype=torch.int64)]
 
     def beat(self) -> None:
-        """Says that the worker is alive."""
+        """Say that the worker is alive."""
         self._cells[BEATS] += 1
 
     def begin(self, slot: int) -> None:
-        """Says that a fragment is begun in a slot.
+        """Say that a fragment is begun in a slot.
 
         The count is reset before the slot is named: whoever reads in between finds a fragment with
         no steps, never an old count with a new slot.
@@ -53,15 +53,15 @@ class Pulse:
         self._cells[BEATS] += 1
 
     def step(self, written: int) -> None:
-        """Says that so many time steps stand in the slot; in the hot loop."""
+        """Say that so many time steps stand in the slot; in the hot loop."""
         self._cells[WRITTEN] = written
 
     def end(self) -> None:
-        """Says that the fragment is handed over: what happens now loses nothing of it."""
+        """Say that the fragment is handed over: what happens now loses nothing of it."""
         self._cells[SLOT] = NO_SLOT
 
     def count_episodes(self, episodes: int) -> None:
-        """Counts episodes that were handed over."""
+        """Count episodes that were handed over."""
         self._cells[EPISODES] += episodes
 
     @property

@@ -14,12 +14,12 @@ F_SETSIG = 10  # Linux's number, which Python's fcntl does not name
 
 
 def lead_group() -> None:
-    """Makes this process the leader of a process group, which what it starts belongs to."""
+    """Make this process the leader of a process group, which what it starts belongs to."""
     os.setpgid(0, 0)
 
 
 def end_with_parent() -> None:
-    """Has this process's group killed when the parent ends, however it ends.
+    """Have this process's group killed when the parent ends, however it ends.
 
     The parent holds the other end of a pipe. When it closes, which the kernel sees to, the kernel
     itself sends SIGKILL to the whole group: no thread of ours has to run for that, so it works while

@@ -112,7 +112,7 @@ class WorkerPool:
         self._stop = torch.zeros(1, dtype=torch.bool)
 
     def start(self) -> None:
-        """Starts the workers and waits until each is ready; none steps before all are.
+        """Start the workers and wait until each is ready; none steps before all are.
 
         Raises:
             WorkerError: one raised in its set-up, or several died or hung in it.
@@ -160,11 +160,11 @@ class WorkerPool:
         return [worker.pid for worker in self._workers]
 
     def is_alive(self, worker: int) -> bool:
-        """Whether a worker's process runs."""
+        """Return whether a worker's process runs."""
         return worker < len(self._workers) and self._workers[worker].is_alive
 
     def get(self, timeout: float) -> Any:
-        """Gives the next rollout, loss or report in order of arrival, or None after the timeout.
+        """Return the next rollout, loss or report in order of arrival, or None after the timeout.
 
         After `close` it gives the reports that nobody had read by then.
 
@@ -179,7 +179,7 @@ class WorkerPool:
         return self._arrived.popleft() if self._arrived else None
 
     def _look(self, timeout: float) -> None:
-        """Takes in whatever has been sent, and notices who died or hangs."""
+        """Take in whatever has been sent, and notice who died or hangs."""
         alive = [worker for worker in self._workers if not worker.finished]
         handles = [handle for worker in alive for handle in (worker.connection, worker.exit_handle)]
         ready = set(connection.wait(handles, timeout))
@@ -234,7 +234,7 @@ class WorkerPool:
         self._fail(worker, _Failure(f"gave no sign of life for {timeout:g} s and was killed: {stack}"))
 
     def _fail(self, worker: SupervisedWorker, failure: _Failure | None = None) -> None:
-        """Ends a worker that failed, and puts another one in its place or raises.
+        """End a worker that failed, and put another one in its place or raise.
 
         It is killed and gone before anything else happens: nothing of it is written any more.
 
@@ -268,7 +268,7 @@ class WorkerPool:
         self._workers[worker.number] = self._launch(worker.number, worker.restarts + 1)
 
     def _reason_to_give_up(self, worker: SupervisedWorker, failure: _Failure) -> str | None:
-        """Says why a worker is not replaced, as the beginning of the error's text; None if it is."""
+        """Explain why a worker is not replaced, as the beginning of the error's text; None if it is."""
         policy, now = self._policy, time.monotonic()
         while self._restarts and now - self._restarts[0] > policy.window:
             self._restarts.popleft()
@@ -283,7 +283,7 @@ class WorkerPool:
         return None
 
     def close(self, grace: float = 2.0) -> None:
-        """Stops all workers; those that do not stop within the grace are killed. Idempotent."""
+        """Stop all workers; those that do not stop within the grace are killed. Idempotent."""
         if not self._workers:
             return
         self._stop[0] = True
@@ -301,7 +301,7 @@ class WorkerPool:
         self._arrived = deque(item for item in self._arrived if not isinstance(item, (Rollout, Lost)))
 
     def _read_last_words(self, workers: list[SupervisedWorker], deadline: float) -> None:
-        """Reads what workers still send, so that none blocks on a full pipe and no report is lost."""
+        """Read what workers still send, so that none blocks on a full pipe and no report is lost."""
         talking = {worker.connection: worker for worker in workers if not worker.finished}
         while talking and (left := deadline - time.monotonic()) > 0:
             for pipe in connection.wait(list(talking), left):
@@ -332,6 +332,6 @@ class _Failure:
 
     @classmethod
     def of(cls, message: tuple[Any, ...]) -> _Failure:
-        """Gives the failure that a worker reported."""
+        """Return the failure that a worker reported."""
         _, text, fatal = message
         return cls(f"failed:\n{text.rstrip()}", True, fatal)

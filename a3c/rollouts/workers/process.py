@@ -46,12 +46,12 @@ class SlotMemory:
 
     @classmethod
     def allocate(cls, shape: BatchShape, slots: int) -> SlotMemory:
-        """Gives zeroed slots in shared memory."""
+        """Return zeroed slots in shared memory."""
         size = layout(cls._fields(shape))[1]
         return cls(shared_zeros(slots, size, dtype=torch.uint8), shape)
 
     def views(self) -> list[RolloutBatch]:
-        """Gives each slot as a batch over the shared bytes."""
+        """Return each slot as a batch over the shared bytes."""
         fields = self._fields(self.shape)
         return [RolloutBatch(**carve(row, fields)) for row in self.block]
 
@@ -83,11 +83,11 @@ class WorkerContext:
         self._connection = connection
 
     def ready(self) -> None:
-        """Tells the pool that set-up is over."""
+        """Tell the pool that set-up is over."""
         self._connection.send(("ready",))
 
     def next_slot(self) -> int | None:
-        """Waits for a free slot; None means stop."""
+        """Wait for a free slot; None means stop."""
         try:
             slot: int | None = self._connection.recv()
         except (EOFError, ConnectionResetError):  # the pool is gone
@@ -96,14 +96,14 @@ class WorkerContext:
         return None if self.stopped else slot
 
     def announce(self, slot: int, fragment: Fragment) -> None:
-        """Hands a filled slot on.
+        """Hand a filled slot on.
 
         It is sent after the last write: a worker that dies earlier has announced nothing.
         """
         self._connection.send(("rollout", slot, fragment))
 
     def report(self, report: Any, is_last: bool) -> None:
-        """Hands on anything that pickles; after the last report the pool expects nothing more."""
+        """Hand on anything that pickles; after the last report the pool expects nothing more."""
         self._connection.send(("report", report, is_last))
 
     @property
@@ -161,13 +161,13 @@ class WorkerPlace:
     stacks: Connection
 
     def context(self) -> WorkerContext:
-        """Gives what a task sees of it."""
+        """Return what a task sees of it."""
         slots = self.memory.views() if self.memory else []
         return WorkerContext(self.worker, slots, self.stop, self.connection, self.restarts, self.pulse)
 
 
 def run_worker(place: WorkerPlace, task: Task) -> None:
-    """Runs a task in this process and reports its exception, if any, as text.
+    """Run a task in this process and report its exception, if any, as text.
 
     Args:
         place: what the worker is given.
@@ -196,4 +196,4 @@ def run_worker(place: WorkerPlace, task: Task) -> None:
 
 
 def _leave_to_parent(*_: object) -> None:
-    """Does nothing: the parent decides, and says so by its own ways."""
+    """Do nothing: the parent decides, and say so by its own ways."""

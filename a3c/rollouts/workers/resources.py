@@ -40,7 +40,7 @@ class Limits:
 
     @classmethod
     def here(cls) -> Limits:
-        """Asks the system; what it does not say is unlimited."""
+        """Ask the system; what it does not say is unlimited."""
         soft, hard = (
             sys.maxsize if limit == resource.RLIM_INFINITY else limit
             for limit in resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -84,7 +84,7 @@ class Demand:
 
 
 def check(demand: Demand, limits: Limits | None = None) -> None:
-    """Refuses a run that the machine cannot hold; raises the limit of file descriptors if that is enough.
+    """Refuse a run that the machine cannot hold; raise the limit of file descriptors if that is enough.
 
     Args:
         demand: what the run will take.
@@ -154,7 +154,7 @@ def _raise_descriptors(limit: int) -> None:
 
 
 def free_shared_memory() -> int:
-    """Gives the bytes that are free where shared memory lies."""
+    """Return the bytes that are free where shared memory lies."""
     if not SHARED_MEMORY.is_dir():
         return sys.maxsize
     status = os.statvfs(SHARED_MEMORY)
@@ -162,7 +162,7 @@ def free_shared_memory() -> int:
 
 
 def available_memory() -> int:
-    """Gives the bytes that can be taken without swapping."""
+    """Return the bytes that can be taken without swapping."""
     for line in Path("/proc/meminfo").read_text().splitlines() if Path("/proc/meminfo").exists() else ():
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * 1024

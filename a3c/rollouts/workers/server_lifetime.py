@@ -15,7 +15,7 @@ PR_SET_PDEATHSIG = 1
 
 
 def guard(parent: int) -> None:
-    """Has the kernel kill this process when its parent ends; other signals are the parent's affair."""
+    """Have the kernel kill this process when its parent ends; other signals are the parent's affair."""
     for number in (signal.SIGTERM, signal.SIGUSR1):  # schedulers send them to every process
         signal.signal(number, signal.SIG_IGN)
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -24,13 +24,13 @@ class Field(NamedTuple):
 
 
 def shared_zeros(*shape: int, dtype: torch.dtype) -> Tensor:
-    """Gives a zeroed tensor in shared memory; it has no name there, so nothing of it outlives its users."""
+    """Return a zeroed tensor in shared memory; it has no name there, so nothing of it outlives its users."""
     tensor: Tensor = torch.zeros(*shape, dtype=dtype).share_memory_()  # type: ignore[no-untyped-call]
     return tensor
 
 
 def layout(fields: Sequence[Field]) -> tuple[list[int], int]:
-    """Gives each field's offset and the whole size, in bytes; every field starts aligned."""
+    """Return each field's offset and the whole size, in bytes; every field starts aligned."""
     offsets, size = [], 0
     for field in fields:
         offsets.append(size)
@@ -40,7 +40,7 @@ def layout(fields: Sequence[Field]) -> tuple[list[int], int]:
 
 
 def carve(block: Tensor, fields: Sequence[Field]) -> dict[str, Tensor]:
-    """Gives the fields as views of a block of bytes, by name.
+    """Return the fields as views of a block of bytes, by name.
 
     Args:
         block: uint8, [at least `layout(fields)[1]`].

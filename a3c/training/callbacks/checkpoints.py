@@ -106,7 +106,7 @@ class Checkpoints(Callback):
                 log.warning("checkpoint not saved: %s", error)
 
     def _try(self, trainer: Trainer, module: Any, name: str) -> None:
-        """Saves, or takes note that it did not work.
+        """Save, or take note that it did not work.
 
         Raises:
             CheckpointSaveError: it has not worked too many times.

@@ -88,7 +88,7 @@ class GreedyEvaluation(Callback):
                 trainer.should_stop = True
 
     def _is_solved(self, result: Evaluation, trainer: Trainer, data: Any) -> bool:
-        """Says whether the threshold is reached, and reached again on other episodes.
+        """Return whether the threshold is reached, and reached again on other episodes.
 
         A run is evaluated many times, so the first figure over the threshold tends to be a lucky
         one; a second one has not been selected, and must be there with a standard error to spare.
@@ -112,7 +112,7 @@ class GreedyEvaluation(Callback):
 
     @staticmethod
     def _play(evaluator: Evaluator, trainer: Trainer, seed: int) -> Evaluation | None:
-        """Plays an evaluation's episodes; None if the run is interrupted."""
+        """Play an evaluation's episodes; None if the run is interrupted."""
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         module: Any = trainer.lightning_module
         with StepWatch(data.policy.timeout, "an environment of an evaluation") as watch:
@@ -124,7 +124,7 @@ class GreedyEvaluation(Callback):
             return evaluator(module.network, seed, should_stop)
 
     def close(self) -> None:
-        """Closes the environments. Idempotent."""
+        """Close the environments. Idempotent."""
         if self._evaluator is not None:
             self._evaluator.close()
 
@@ -146,6 +146,6 @@ class GreedyEvaluation(Callback):
 
 
 def seed_of(run_seed: int, purpose: str, number: int) -> int:
-    """Gives a seed that no worker, and no other evaluation of the run, uses."""
+    """Return a seed that no worker, and no other evaluation of the run, uses."""
     words = (run_seed, *purpose.encode(), number)
     return int(np.random.SeedSequence(words).generate_state(1)[0])

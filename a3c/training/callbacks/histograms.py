@@ -42,7 +42,7 @@ class Histograms(Callback):
 
 
 def _histogram(numbers: Tensor) -> wandb.Histogram | None:
-    """Gives the histogram of the finite ones among some numbers; None if there are none, or no bins for them."""
+    """Return the histogram of the finite ones among some numbers; None if there are none, or no bins for them."""
     finite = numbers.detach()[numbers.detach().isfinite()]
     if not len(finite):
         return None

@@ -55,7 +55,7 @@ class Interruption(Callback):
         self._timer: tuple[float, float] | None = None  # what was set before ours
 
     def install(self) -> None:
-        """Handles signals from now on, until `restore`."""
+        """Handle signals from now on, until `restore`."""
         self._previous = {number: signal.getsignal(number) for number in (*SIGNALS, signal.SIGALRM)}
         for number in SIGNALS:
             signal.signal(number, self._handle)
@@ -121,7 +121,7 @@ class Interruption(Callback):
         os._exit(128 + signal.SIGINT)
 
     def restore(self) -> None:
-        """Puts the handlers back that were there before. Idempotent."""
+        """Put the handlers back that were there before. Idempotent."""
         if not self._previous:
             return
         self.disarm()
@@ -133,7 +133,7 @@ class Interruption(Callback):
 
 
 def requeue() -> None:
-    """Puts this job back into SLURM's queue, if it is one; a failure is a warning."""
+    """Put this job back into SLURM's queue, if it is one; a failure is a warning."""
     job = os.environ.get("SLURM_JOB_ID")
     if job is None:
         return

@@ -98,7 +98,7 @@ class EstimatorProbe(Callback):
             self._log(pl_module)
 
     def _log(self, module: Any) -> None:
-        """Logs what was measured now, and what has been resolved by now."""
+        """Log what was measured now, and what has been resolved by now."""
         row, self._row = self._row, {}
         resolved, self._resolved = self._resolved, []
         self._log_row(module, row)
@@ -135,7 +135,7 @@ class EstimatorProbe(Callback):
                 logger.log_media({"probe": wandb.Table(columns, rows)}, data.progress.env_steps)
 
     def table(self) -> tuple[list[str | int], list[Sequence[Any]]]:
-        """Gives the means of all measures over the fit: column names, and a row for each estimator.
+        """Return the means of all measures over the fit: column names, and a row for each estimator.
 
         A batch counts in the mean bias with the share of its steps that are resolved, and the mean of these
         shares, which is that of all estimators, comes last. A measure that was never defined is None.

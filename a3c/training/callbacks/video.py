@@ -45,7 +45,7 @@ class GreedyVideo(Callback):
 
     @staticmethod
     def check(env: EnvSpec, timeout: float) -> None:
-        """Has the environment draw one picture, and looks whether there is an ffmpeg.
+        """Have the environment draw one picture, and look whether there is an ffmpeg.
 
         Args:
             env: which environment.
@@ -112,7 +112,7 @@ class GreedyVideo(Callback):
         self.close()
 
     def close(self) -> None:
-        """Closes the environment. Idempotent."""
+        """Close the environment. Idempotent."""
         if self._recorder is not None:
             self._recorder.close()
             self._recorder = None

@@ -137,7 +137,7 @@ def _as_seed(seed: bool | int) -> int:
 
 
 def _quieten() -> None:
-    """Silences what Lightning says of devices and loaders; its warnings about a run stay."""
+    """Silence what Lightning says of devices and loaders; its warnings about a run stay."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (
@@ -152,7 +152,7 @@ def _quieten() -> None:
 
 
 def _leave_slurm_to_us() -> None:
-    """Keeps Lightning from requeueing the job, and from taking up checkpoints of its own making.
+    """Keep Lightning from requeueing the job, and from taking up checkpoints of its own making.
 
     Its documented way to be left alone in a SLURM job is the name of an interactive one.
     """
@@ -161,7 +161,7 @@ def _leave_slurm_to_us() -> None:
 
 
 def main(config: Path, args: Sequence[str] | None = None) -> int:
-    """Makes the run that the command line asks for.
+    """Make the run that the command line asks for.
 
     Args:
         config: the default configuration; flags and further configs override it.

@@ -10,7 +10,7 @@ from rich.table import Table
 
 
 def print_summary(summary: dict[str, Any], folder: Path, can_go_on: bool, console: Console) -> None:
-    """Prints what a run came to.
+    """Print what a run came to.
 
     Args:
         summary: what stands in summary.json.

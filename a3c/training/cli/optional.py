@@ -53,7 +53,7 @@ class Extras:
         self._artifacts = wandb.artifacts
 
     def callbacks(self, folder: Path) -> list[Callback]:
-        """Gives the callbacks, in the order in which they are to be called.
+        """Return the callbacks, in the order in which they are to be called.
 
         Args:
             folder: the run folder.
@@ -63,7 +63,7 @@ class Extras:
         return [callback for callback in (self._video, self._probe, self._histograms) if callback is not None]
 
     def keep_checkpoints(self, tracker: RunTracker, folder: Path, summary: Mapping[str, Any]) -> None:
-        """Gives W&B the checkpoints of a run that has ended, if that is asked for.
+        """Give W&B the checkpoints of a run that has ended, if that is asked for.
 
         Args:
             tracker: of the run.
@@ -82,7 +82,7 @@ class Extras:
 
 
 def _make_probe(wanted: ProbePlan | bool, mode: str) -> EstimatorProbe | None:
-    """Makes the probe that is asked for, and refuses one that would see no batches."""
+    """Make the probe that is asked for, and refuse one that would see no batches."""
     if not wanted:
         return None
     if mode == "hogwild":
@@ -94,7 +94,7 @@ def _make_probe(wanted: ProbePlan | bool, mode: str) -> EstimatorProbe | None:
 
 
 def _make_video(every_env_steps: int | None, data: RolloutDataModule) -> GreedyVideo | None:
-    """Makes the callback that records videos, if any are wanted, and has the environment draw a picture first."""
+    """Make the callback that records videos, if any are wanted, and have the environment draw a picture first."""
     if every_env_steps is None:
         return None
     try:

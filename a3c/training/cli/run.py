@@ -102,7 +102,7 @@ class TrainingRun:
         self.report = RunReport(self.folder, self.evaluation, self.start.checkpoint)
 
     def _find_start(self) -> Start:
-        """Finds the checkpoint that is asked for, and refuses one that this run cannot go on from."""
+        """Find the checkpoint that is asked for, and refuse one that this run cannot go on from."""
         wanted, run_dir, run_name = (self._config.get(key) for key in ("ckpt_path", "run_dir", "run_name"))
         shelf = Path() if run_dir is not None else self._shelf
         folder = Path(run_dir) if run_dir is not None else shelf / run_name if run_name is not None else None
@@ -129,7 +129,7 @@ class TrainingRun:
         return start
 
     def _make_folder(self, wanted: str | None) -> Path:
-        """Makes the run's folder; nothing that is there already is written into."""
+        """Make the run's folder; nothing that is there already is written into."""
         if wanted is None:
             parent = self._shelf
             name = self.run_name or f"seed{self.data.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -161,7 +161,7 @@ class TrainingRun:
         return parent
 
     def execute(self) -> int:
-        """Trains, and gives the exit status: 0, 1 after a failure, 128 + n after signal n."""
+        """Train, and return the exit status: 0, 1 after a failure, 128 + n after signal n."""
         self.interruption.install()
         status = FAILED
         try:
@@ -180,12 +180,12 @@ class TrainingRun:
         return self._status(status)
 
     def _status(self, status: int) -> int:
-        """Gives the exit status as it stands: a failure outranks a signal."""
+        """Return the exit status as it stands: a failure outranks a signal."""
         number = self.interruption.signal
         return status if status == FAILED or number is None else 128 + number
 
     def _train(self) -> int:
-        """Fits, with a last line for every way out."""
+        """Fit, with a last line for every way out."""
         status = 0
         try:
             if self.start.folder is not None:
@@ -220,14 +220,14 @@ class TrainingRun:
             self._tracker.alert("the run failed", f"{last_line}\n{type(error).__name__}: {error}")
 
     def _finish(self, status: int) -> None:
-        """Stops the workers, and W&B."""
+        """Stop the workers, and W&B."""
         self.data.close()
         if self._tracker is not None:
             self._extras.keep_checkpoints(self._tracker, self.checkpoints.folder, self.report.summary)
             self._tracker.finish(self._status(status), self.report.summary)
 
     def _go_on_in_folder(self) -> None:
-        """Makes the folder what it was when the checkpoint was saved."""
+        """Make the folder what it was when the checkpoint was saved."""
         rewind(self.folder, -1 if self.start.checkpoint is None else self._described.get("env_steps", math.inf))
         tidy(self.checkpoints.folder)
         best = self.checkpoints.folder / BEST
@@ -238,7 +238,7 @@ class TrainingRun:
                 log.warning("the next evaluation replaces %s: %s", best, error)
 
     def _save_config(self) -> dict[str, Any]:
-        """Writes config.yaml; without names of this run's files, so that it can be run again."""
+        """Write config.yaml; without names of this run's files, so that it can be run again."""
         config = self._config.clone()
         config["run_dir"] = config["run_name"] = None
         config["ckpt_path"] = None if self.start.checkpoint is None else str(self.start.checkpoint)
@@ -249,7 +249,7 @@ class TrainingRun:
         return parsed
 
     def _attach(self, config: dict[str, Any]) -> None:
-        """Gives the trainer the loggers and callbacks that need the run folder."""
+        """Give the trainer the loggers and callbacks that need the run folder."""
         self._tracker = make_wandb_logger(
             self.folder,
             env=self.data.env.id,
@@ -270,7 +270,7 @@ class TrainingRun:
 
 
 def _check_name(name: str | None, folder: str | None) -> None:
-    """Refuses a name that leads to another folder than its own."""
+    """Refuse a name that leads to another folder than its own."""
     if name is None:
         return
     if folder is not None:

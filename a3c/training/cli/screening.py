@@ -79,7 +79,7 @@ class Screened(NamedTuple):
     allow: tuple[str, ...]
 
     def check_env(self, env: str) -> None:
-        """Refuses the environment that parsing came to if its module was neither typed nor allowed.
+        """Refuse the environment that parsing came to if its module was neither typed nor allowed.
 
         Raises:
             NotAllowedError: the key, what was given, what is allowed.
@@ -89,7 +89,7 @@ class Screened(NamedTuple):
 
 
 def screen(config: Path, args: Sequence[str]) -> Screened:
-    """Checks every file that a command line leads to, and has the parser import nothing else.
+    """Check every file that a command line leads to, and have the parser import nothing else.
 
     Args:
         config: the default configuration.
@@ -117,7 +117,7 @@ def screen(config: Path, args: Sequence[str]) -> Screened:
 
 
 def screen_values(file: Path, values: Mapping[str, Any], args: Sequence[str]) -> None:
-    """Checks what a file sets, where it is going to be used as if it had been typed.
+    """Check what a file sets, where it is going to be used as if it had been typed.
 
     Args:
         file: where the values come from.
@@ -136,7 +136,7 @@ def screen_values(file: Path, values: Mapping[str, Any], args: Sequence[str]) ->
 
 
 def _words(args: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Gives the words of a command line, each with the flag that it belongs to."""
+    """Return the words of a command line, each with the flag that it belongs to."""
     key = ""
     for arg in args:
         if arg.startswith("--"):
@@ -152,7 +152,7 @@ def _words(args: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def _typed_paths(args: Sequence[str]) -> Iterator[str]:
-    """Gives the import paths on a command line, and their packages, where classes may be defined."""
+    """Return the import paths on a command line, and their packages, where classes may be defined."""
     for key, value in _words(args):
         if _is_plain(key) or _as_file(value, Path.cwd()):
             continue
@@ -162,7 +162,7 @@ def _typed_paths(args: Sequence[str]) -> Iterator[str]:
 
 
 def _restrict_parser(allow: Iterable[str]) -> None:
-    """Closes the parser's own ways to what no file and no user has named: a second wall.
+    """Close the parser's own ways to what no file and no user has named: a second wall.
 
     The settings are the process's own. A process that parses twice keeps what was allowed before.
     """
@@ -188,13 +188,13 @@ class _Screening:
         self._values = 0
 
     def typed(self, key: str, value: str) -> None:
-        """Looks at a word of the command line: only files within it are checked."""
+        """Look at a word of the command line: only files within it are checked."""
         if key == "config" and value != "-" and not (_as_file(value, Path.cwd()) or isinstance(_load(value), dict)):
             raise NotAllowedError(f"config: got {value!r}, must be a file that exists")
         self.walk(value, key, None)
 
     def read(self, file: Path, key: str) -> None:
-        """Checks a file whose content stands at a key; "" for a whole config."""
+        """Check a file whose content stands at a key; "" for a whole config."""
         file = file.absolute()
         if (file, key) in self._read:
             return
@@ -212,7 +212,7 @@ class _Screening:
             self.walk(content, key, file)
 
     def walk(self, value: Any, key: str, file: Path | None) -> None:
-        """Looks at a value that stands at a key, in a file or, without one, on the command line."""
+        """Look at a value that stands at a key, in a file or, without one, on the command line."""
         self._values += 1
         if self._values > MOST_VALUES:
             raise NotAllowedError(f"config: got more than {MOST_VALUES} values")
@@ -244,7 +244,7 @@ class _Screening:
         return None
 
     def _check_word(self, text: str, key: str) -> None:
-        """Checks a word that stands in a file."""
+        """Check a word that stands in a file."""
         name = _plain_key(key)
         if name == "allow":
             raise NotAllowedError(f"allow: got {text!r}, must be typed on the command line")
@@ -275,7 +275,7 @@ def _check_env(env: str, allow: tuple[str, ...]) -> None:
 
 
 def _is_trusted(path: str) -> bool:
-    """Says whether a path leads to a class that is meant to be configured; imports no module for it."""
+    """Return whether a path leads to a class that is meant to be configured; import no module for it."""
     name, module = path.rpartition(".")[2], sys.modules.get(path.rpartition(".")[0])
     if module is None or not lies_under(module.__name__, PACKAGES):
         return False
@@ -286,7 +286,7 @@ def _is_trusted(path: str) -> bool:
 
 
 def _check_place(text: str, key: str) -> None:
-    """Refuses the place of files outside the current folder; a link does not make it one within."""
+    """Refuse the place of files outside the current folder; a link does not make it one within."""
     here = Path.cwd()
     try:
         within = (here / text).resolve().is_relative_to(here.resolve())
@@ -302,12 +302,12 @@ def _is_plain(key: str) -> bool:
 
 
 def _plain_key(key: str) -> str:
-    """Gives a key as a user types it: without the names that hold a class and its arguments together."""
+    """Return a key as a user types it: without the names that hold a class and its arguments together."""
     return ".".join(part.removesuffix("+") for part in key.split(".") if part not in ("init_args", "class_path"))
 
 
 def _as_file(text: str, folder: Path) -> Path | None:
-    """Gives the file that the parser would read for a text, if there is one."""
+    """Return the file that the parser would read for a text, if there is one."""
     try:
         path = folder / Path(re.sub("^file:///?", "/", text)).expanduser()
         return path if path.is_file() else None
@@ -316,7 +316,7 @@ def _as_file(text: str, folder: Path) -> Path | None:
 
 
 def _load(text: str) -> Any:
-    """Gives the content of YAML as the parser sees it; None of what is no YAML, which it refuses itself."""
+    """Return the content of YAML as the parser sees it; None of what is no YAML, which it refuses itself."""
     try:
         return get_loader("yaml")(text)
     except yaml.YAMLError:

@@ -37,7 +37,7 @@ class UsageError(ValueError):
 
 
 def explain(message: str, parser: ArgumentParser) -> str:
-    """Makes one line of a parser's message, with the nearest name where a name is unknown.
+    """Make one line of a parser's message, with the nearest name where a name is unknown.
 
     Args:
         message: what jsonargparse says; it nests the message of a class within that of its key.
@@ -71,7 +71,7 @@ def explain(message: str, parser: ArgumentParser) -> str:
 
 
 def locate(message: str, keys: Iterable[str]) -> str:
-    """Puts the whole key before a constructor's message, which begins with the argument's name.
+    """Put the whole key before a constructor's message, which begins with the argument's name.
 
     Args:
         message: "n_steps: got 0, must be at least 1".
@@ -86,14 +86,14 @@ def locate(message: str, keys: Iterable[str]) -> str:
 
 
 def _of_the_object(message: str) -> str:
-    """Leaves out, of what is said of a key that takes an object or null, that null was not given."""
+    """Leave out, of what is said of a key that takes an object or null, that null was not given."""
     pattern = r"Does not validate against any of the Union subtypes Subtypes: \[.*?\] Errors: - "
     rest, wrapped = re.subn(pattern, "", message)
     return re.sub(r" - Expected a <class 'NoneType'>.*$", "", rest) if wrapped else message
 
 
 def _of_the_settings(message: str) -> str:
-    """Leaves out, of what is said of a key that takes true, false or settings, that they are no bool."""
+    """Leave out, of what is said of a key that takes true, false or settings, that they are no bool."""
     pattern = (
         r"Does not validate (?:(?!Does not).)*? Errors: - Expected a <class 'bool'> - (?!Expected a dot import path)"
     )
@@ -125,12 +125,12 @@ def _explain_value(key: str, details: str) -> str:
 
 
 def _base(key: str) -> type[Any] | None:
-    """Gives the class that a key's value is derived from, if it is an object."""
+    """Return the class that a key's value is derived from, if it is an object."""
     return ReturnEstimator if key.endswith(".estimator") else CLASSES.get(key)
 
 
 def _type_name(types: str) -> str:
-    """Gives a type as jsonargparse writes it in the words of a reader."""
+    """Return a type as jsonargparse writes it in the words of a reader."""
     types = re.sub(r"typing\.Literal\[(.*?)\]", r"one of \1", types)
     types = re.sub(r"<class '(?:[\w.]*\.)?(\w+)'>", r"\1", types).replace("NoneType", "null")
     words = {"int": "a whole number", "float": "a finite number", "bool": "true or false", "str": "text"}

@@ -19,7 +19,7 @@ ROUNDING = 1e-12  # of numbers of 64 bits, relative to the largest
 
 
 def default_estimators(trained: ReturnEstimator) -> list[ReturnEstimator]:
-    """Gives one estimator of each kind, on rollouts as the trained one has them.
+    """Return one estimator of each kind, on rollouts as the trained one has them.
 
     FullEpisode is among them where rollouts are whole episodes; elsewhere it would be NStep.
     """
@@ -30,7 +30,7 @@ def default_estimators(trained: ReturnEstimator) -> list[ReturnEstimator]:
 
 
 def named(estimators: Iterable[ReturnEstimator], trained: ReturnEstimator) -> dict[str, ReturnEstimator]:
-    """Names estimators for what they are on rollouts of another one, which comes first.
+    """Name estimators for what they are on rollouts of another one, which comes first.
 
     An estimator that would have trained on rollouts of the same length goes by its label, and so does an
     NStep that cuts the trace of longer ones. Any other is something else here than in a run of its own:
@@ -54,7 +54,7 @@ def named(estimators: Iterable[ReturnEstimator], trained: ReturnEstimator) -> di
 
 
 def ask_all(estimation: Estimation, trained: str, estimators: Mapping[str, ReturnEstimator]) -> dict[str, Targets]:
-    """Gives every estimator's targets for one batch; those that train are not worked out again.
+    """Return every estimator's targets for one batch; those that train are not worked out again.
 
     Args:
         estimation: of the estimator that trains.
@@ -69,7 +69,7 @@ def ask_all(estimation: Estimation, trained: str, estimators: Mapping[str, Retur
 
 
 def compare(estimation: Estimation, targets: Mapping[str, Targets], network: nn.Module) -> dict[str, dict[str, float]]:
-    """Compares targets with those that train, over the batch's real steps.
+    """Compare targets with those that train, over the batch's real steps.
 
     Args:
         estimation: of the estimator that trains; its graph stays as it is, and no gradient is stored.
@@ -108,13 +108,13 @@ def compare(estimation: Estimation, targets: Mapping[str, Targets], network: nn.
 
 
 def cosine(first: Tensor, second: Tensor) -> Tensor:
-    """Gives the cosine of the angle between two vectors; NaN if one is zero."""
+    """Return the cosine of the angle between two vectors; NaN if one is zero."""
     angle: Tensor = torch.dot(first, second) / (first.norm() * second.norm())
     return angle
 
 
 def correlation(first: Tensor, second: Tensor) -> Tensor:
-    """Gives Pearson's correlation of two vectors; NaN if one has equal numbers only."""
+    """Return Pearson's correlation of two vectors; NaN if one has equal numbers only."""
 
     def centred(numbers: Tensor) -> Tensor:
         deviations = numbers - numbers.mean()
@@ -124,6 +124,6 @@ def correlation(first: Tensor, second: Tensor) -> Tensor:
 
 
 def sign_agreement(first: Tensor, second: Tensor) -> Tensor:
-    """Gives the share of places where two vectors have the same sign; 0 is a sign of its own."""
+    """Return the share of places where two vectors have the same sign; 0 is a sign of its own."""
     agreement: Tensor = (first.sign() == second.sign()).double().mean()
     return agreement

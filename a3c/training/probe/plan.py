@@ -34,7 +34,7 @@ class ProbePlan:
             self.parsed()
 
     def parsed(self) -> list[ReturnEstimator]:
-        """Gives the estimators of the labels.
+        """Return the estimators of the labels.
 
         Raises:
             ValueError: there are none, or one cannot be parsed, or not be described.
@@ -53,7 +53,7 @@ class ProbePlan:
 
 
 def joined(parts: Iterable[str]) -> list[str]:
-    """Joins labels again that were split at the commas between their arguments, as a list in YAML is.
+    """Join labels again that were split at the commas between their arguments, as a list in YAML is.
 
     ``[GAE:n_steps=8, lambda_=0.9, NStep]`` is two labels: what begins with an argument's name goes on
     with the label before it.

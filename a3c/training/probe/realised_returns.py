@@ -94,7 +94,7 @@ class _Stretch:
         self._parts: list[tuple[Tensor, ...]] = []
 
     def goes_on_with(self, batch: RolloutBatch) -> bool:
-        """Says whether a batch holds the next fragments of just these environments."""
+        """Return whether a batch holds the next fragments of just these environments."""
         return torch.equal(batch.env_ids, self.env_ids) and torch.equal(batch.segment_ids - self.fragments, self.first)
 
     def add(self, batch: RolloutBatch, reward_scale: float = 1.0) -> None:
@@ -103,7 +103,7 @@ class _Stretch:
         self._parts.append((batch.rewards * reward_scale, *ends_and_mask))
 
     def heads(self, discount: float) -> tuple[Tensor, Tensor, Tensor]:
-        """Sums each column up to its first episode's end.
+        """Sum each column up to its first episode's end.
 
         Returns:
             The discounted rewards, the product of the discounts, which is 0 where the episode
@@ -146,7 +146,7 @@ class RealisedReturns:
         return len(self._waiting)
 
     def begin(self, batch: RolloutBatch, discounts: Tensor, value_targets: Tensor) -> list[Resolved]:
-        """Takes in a batch whose targets are to be compared; it also follows those before it.
+        """Take in a batch whose targets are to be compared; it also follows those before it.
 
         Args:
             batch: transitions with at least one real step, [T, B]; rewards in the targets' units.
@@ -195,7 +195,7 @@ class RealisedReturns:
         return done
 
     def follow(self, batch: RolloutBatch, reward_scale: float = 1.0) -> list[Resolved]:
-        """Takes in the next fragments of the run's environments, in their order.
+        """Take in the next fragments of the run's environments, in their order.
 
         Args:
             batch: transitions, [T, B].
@@ -215,7 +215,7 @@ class RealisedReturns:
         return self._work_off() if self._held > self._hold else []
 
     def close(self) -> list[Resolved]:
-        """Gives up what still waits once all that has come is worked off, oldest first."""
+        """Give up what still waits once all that has come is worked off, oldest first."""
         return self._work_off() + [self._give_up(number) for number in list(self._waiting)]
 
     def _work_off(self) -> list[Resolved]:
@@ -225,7 +225,7 @@ class RealisedReturns:
         return self._take_complete()
 
     def _advance(self, stretch: _Stretch) -> None:
-        """Goes on with the columns that wait for a stretch; again, where some then wait for another of its columns."""
+        """Go on with the columns that wait for a stretch; again, where some then wait for another of its columns."""
         heads: tuple[Tensor, Tensor, Tensor] | None = None
         while (columns := self._columns) is not None and len(columns.env_ids):
             env_ids, segment_ids = columns.env_ids[:, None], columns.segment_ids[:, None]
@@ -245,14 +245,14 @@ class RealisedReturns:
         return [self._waiting.pop(number).result() for number in list(self._waiting) if number not in waiting]
 
     def _broken(self, columns: _Columns, stretch: _Stretch) -> Tensor:
-        """Says of which columns a later segment, or a later life, has come without the one that is waited for, [N]."""
+        """Say of which columns a later segment, or a later life, has come without the one that is waited for, [N]."""
         env_ids, ours = stretch.env_ids, columns.env_ids[:, None]
         same = ours % self._lineage == env_ids % self._lineage
         later = (env_ids > ours) | ((env_ids == ours) & (stretch.first > columns.segment_ids[:, None]))
         return (same & later).any(1)
 
     def _settle(self, columns: _Columns) -> None:
-        """Takes out the columns whose episodes are known, or lost."""
+        """Take out the columns whose episodes are known, or lost."""
         known = ~columns.lost & (columns.weights <= NEGLIGIBLE)
         if known.any():
             done = columns.at(known)

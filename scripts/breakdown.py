@@ -22,7 +22,7 @@ from a3c.batch import BatchShape, empty_batch
 from a3c.envs.checks import EnvCheck
 from a3c.learner.guard import UpdateGuard
 from a3c.rollouts.weights import SharedWeights
-from a3c.rollouts.workers.heartbeat import Pulse
+from a3c.rollouts.workers.heartbeat import Heartbeat
 from a3c.training.cli.command import TRAINER_DEFAULTS
 
 LENGTH, COLUMNS = 32, 64
@@ -193,14 +193,14 @@ def _cpu_seconds(call: Callable[[], object]) -> float:
 
 def _fragments(setting: Setting) -> tuple[Callable[[], object], Callable[[], object]]:
     """Gives what collects one fragment, with checks and signs of life, and with neither."""
-    collector, (pulse,) = setting.collector, Pulse.allocate(1)
+    collector, (heartbeat,) = setting.collector, Heartbeat.allocate(1)
     check, nothing = collector._check, collector._on_step
 
     def collect(check: Any, on_step: Callable[[int], None]) -> None:
         collector._check, collector._on_step = check, on_step
         collector.collect(setting.batch)
 
-    return partial(collect, check, pulse.step), partial(collect, _NoCheck(check), nothing)
+    return partial(collect, check, heartbeat.step), partial(collect, _NoCheck(check), nothing)
 
 
 class _NoCheck:

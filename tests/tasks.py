@@ -37,10 +37,10 @@ class AnnounceLate:
 
         context.ready()
         while (slot := context.next_slot()) is not None:
-            context.pulse.begin(slot)
+            context.heartbeat.begin(slot)
             time.sleep(self.seconds)
             context.announce(slot, Fragment(1, [], False))
-            context.pulse.end()
+            context.heartbeat.end()
 
 
 def die_twice(context):
@@ -48,9 +48,9 @@ def die_twice(context):
     context.ready()
     slot = context.next_slot()
     if context.restarts == 0:
-        context.pulse.begin(slot)
+        context.heartbeat.begin(slot)
         context.slots[slot].mask[0] = True
-        context.pulse.step(3)
+        context.heartbeat.step(3)
     if context.restarts < 2:
         os._exit(7)
     context.next_slot()

@@ -32,7 +32,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class WandbExtras:
+class WandbOptions:
     """What W&B gets on demand.
 
     Attributes:

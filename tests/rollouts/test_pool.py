@@ -13,8 +13,8 @@ from helpers import make_spec
 from tasks import AnnounceLate, die_twice, never_ready, report_child, report_imports, sleep_for_ever
 
 from a3c.batch import BatchShape
-from a3c.rollouts.workers.handle import SupervisedWorker
-from a3c.rollouts.workers.heartbeat import Pulse
+from a3c.rollouts.workers.handle import WorkerHandle
+from a3c.rollouts.workers.heartbeat import Heartbeat
 from a3c.rollouts.workers.pool import RestartPolicy, WorkerError, WorkerPool
 from a3c.rollouts.workers.process import CollectTask, WorkerContext
 
@@ -88,7 +88,7 @@ def test_ctrl_c_is_the_parents_affair(pool):
 def test_a_raised_stop_flag_goes_before_slots_that_are_still_in_the_pipe():
     ours, theirs = multiprocessing.Pipe()
     ours.send(0)
-    context = WorkerContext(0, [], torch.ones(1, dtype=torch.bool), theirs, 0, Pulse.allocate(1)[0])
+    context = WorkerContext(0, [], torch.ones(1, dtype=torch.bool), theirs, 0, Heartbeat.allocate(1)[0])
     assert context.next_slot() is None
 
 
@@ -288,12 +288,12 @@ def test_whose_silence_is_seen_is_killed():
 
 
 def test_a_first_sign_of_life_may_take_as_long_as_imports_do():
-    worker = SupervisedWorker.__new__(SupervisedWorker)
-    worker._pulse, worker._given, worker.ready = Pulse.allocate(1)[0], set(), False
-    worker._beats = worker._beats_before = worker._pulse.beats
+    worker = WorkerHandle.__new__(WorkerHandle)
+    worker._heartbeat, worker._given, worker.ready = Heartbeat.allocate(1)[0], set(), False
+    worker._beats = worker._beats_before = worker._heartbeat.beats
     worker._silence, worker._looked = 5.0, time.monotonic()
     assert not worker.is_silent(1.0)
-    worker._pulse.beat()
+    worker._heartbeat.beat()
     assert not worker.is_silent(1.0)  # this one has been heard just now
     worker._silence = 5.0
     assert worker.is_silent(1.0)

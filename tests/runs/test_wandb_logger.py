@@ -17,7 +17,7 @@ import wandb
 from helpers import COUNTDOWN, fit
 
 from a3c import A3C, NStep
-from a3c.runs.wandb_logger import MOST_ALERTS, TEXT, WandbExtras, make_wandb_logger
+from a3c.runs.wandb_logger import MOST_ALERTS, TEXT, WandbOptions, make_wandb_logger
 from a3c.training.callbacks import DivergenceAlert, Histograms
 from a3c.training.cli.command import main
 
@@ -254,7 +254,7 @@ def test_a_run_without_wandb_takes_all_of_it_and_says_nothing(here, monkeypatch,
 @pytest.mark.parametrize("every", [0, -3])
 def test_histograms_every_no_updates_are_refused(every):
     with pytest.raises(ValueError, match=rf"^histograms_every: got {every}, must be at least 1"):
-        WandbExtras(histograms_every=every)
+        WandbOptions(histograms_every=every)
 
 
 # ---------------------------------------------------------------- callbacks

@@ -192,10 +192,10 @@ class ActorLearnerTask:
     def __call__(self, context: WorkerContext) -> None:
         tally, worker = self.rule.tally, context.worker
 
-        pulse = context.pulse
+        heartbeat = context.heartbeat
 
         def held_up() -> bool:
-            pulse.beat()  # who waits while the workers are held is alive
+            heartbeat.beat()  # who waits while the workers are held is alive
             return context.stopped
 
         def should_stop() -> bool:
@@ -205,11 +205,11 @@ class ActorLearnerTask:
         progress = _WorkerProgress()
 
         def begin(slot: int) -> None:
-            progress.count_into(tally, worker)  # from here on the pulse speaks of another fragment
-            pulse.begin(slot)
+            progress.count_into(tally, worker)  # from here on the heartbeat speaks of another fragment
+            heartbeat.begin(slot)
 
         source = InlineSource(
-            self.collector, context.slots, worker, context.restarts, pulse.episodes, begin, pulse.step
+            self.collector, context.slots, worker, context.restarts, heartbeat.episodes, begin, heartbeat.step
         )
         source.start()
         assert source.collector is not None, "it has just been started"
@@ -229,9 +229,9 @@ class ActorLearnerTask:
         reported = time.monotonic()
         for batch in updates:
             progress.count_into(tally, worker)
-            pulse.end()
+            heartbeat.end()
             learner.update(batch, collector.version)
-            pulse.beat()
+            heartbeat.beat()
             if time.monotonic() - reported >= REPORT_SECONDS:
                 reported = time.monotonic()
                 self._report(context, learner, progress, is_last=False)
@@ -243,5 +243,5 @@ class ActorLearnerTask:
         sums, updates = learner.sums.take()
         lags, learner.lags = dict(learner.lags), Counter()
         episodes, progress.unreported = progress.unreported, []
-        context.pulse.count_episodes(len(episodes))
+        context.heartbeat.count_episodes(len(episodes))
         context.report(UpdateReport(context.worker, updates, sums, lags, episodes, is_last), is_last)

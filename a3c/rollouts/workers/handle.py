@@ -16,7 +16,7 @@ import torch.multiprocessing
 from torch import Tensor
 
 from a3c.batch import BatchShape, RolloutBatch
-from a3c.rollouts.workers.heartbeat import Pulse
+from a3c.rollouts.workers.heartbeat import Heartbeat
 from a3c.rollouts.workers.process import STACK_SIGNAL, SlotMemory, Task, WorkerPlace, run_worker
 
 MESSAGE_SECONDS = 2  # a whole number; a message that has begun is whole within microseconds
@@ -27,7 +27,7 @@ IMPORT_SECONDS = 60.0  # for a process to start: the fork server's imports, and 
 GLANCE_SECONDS = 1.0  # most silence that one look adds: while nobody looks, workers may stand still with us
 
 
-class SupervisedWorker:
+class WorkerHandle:
     """A worker process with a pipe, slots and a process group of its own.
 
     Its slots are new memory, not those of the worker whose place it takes: what that one announced
@@ -39,7 +39,7 @@ class SupervisedWorker:
         task: what it does.
         slots: buffers of it.
         shape: what a slot holds; None without slots.
-        pulse: its signs of life, which go on from its predecessor's.
+        heartbeat: its signs of life, which go on from its predecessor's.
         stop: flag that the pool raises, bool [1], shared.
 
     Attributes:
@@ -59,7 +59,7 @@ class SupervisedWorker:
         task: Task,
         slots: int,
         shape: BatchShape | None,
-        pulse: Pulse,
+        heartbeat: Heartbeat,
         stop: Tensor,
     ) -> None:
         context = torch.multiprocessing.get_context("forkserver")
@@ -69,16 +69,16 @@ class SupervisedWorker:
         memory = SlotMemory.allocate(shape, slots) if shape and slots else None
         self._views: list[RolloutBatch] = memory.views() if memory else []
         self._given: set[int] = set()  # slots that it may write
-        self._pulse = pulse
-        pulse.end()  # of its predecessor's fragment
-        self._beats = self._beats_before = pulse.beats
+        self._heartbeat = heartbeat
+        heartbeat.end()  # of its predecessor's fragment
+        self._beats = self._beats_before = heartbeat.beats
         self._silence, self._looked = 0.0, time.monotonic()
         self.connection, theirs = context.Pipe()
         _limit_reads(self.connection)
         self._stacks, stacks = context.Pipe(duplex=False)
         os.set_blocking(self._stacks.fileno(), False)
         os.set_blocking(stacks.fileno(), False)  # it must not wait for a reader while it crashes
-        place = WorkerPlace(number, restarts, memory, pulse, stop, theirs, stacks)
+        place = WorkerPlace(number, restarts, memory, heartbeat, stop, theirs, stacks)
         self.process: Any = context.Process(
             target=run_worker, args=(place, task), name=f"a3c-worker-{number}", daemon=True
         )
@@ -125,7 +125,7 @@ class SupervisedWorker:
         Busy is who has a slot to write, learns, or is still setting up. A gap between two looks counts
         for a second at most: in an evaluation, or a whole machine that was halted, nobody looked.
         """
-        now, beats = time.monotonic(), self._pulse.beats
+        now, beats = time.monotonic(), self._heartbeat.beats
         busy = bool(self._given) or not self.ready
         if beats != self._beats or not busy:
             self._silence = 0.0
@@ -146,7 +146,7 @@ class SupervisedWorker:
             signal.pidfd_send_signal(self.exit_handle, STACK_SIGNAL)
         select.select([self._stacks], [], [], STACK_SECONDS)
         time.sleep(0.01)  # the rest of the stack is written within microseconds
-        return self.last_words() or "it did not say where it is"
+        return self.crash_report() or "it did not say where it is"
 
     def _is_stopped(self) -> bool:
         try:
@@ -155,7 +155,7 @@ class SupervisedWorker:
         except OSError:
             return False
 
-    def last_words(self) -> str:
+    def crash_report(self) -> str:
         """Return what it wrote down of its stack, asked or in a crash."""
         words = b""
         with suppress(BlockingIOError):
@@ -198,7 +198,7 @@ class SupervisedWorker:
 
     def steps_lost(self) -> int:
         """Return the real env steps of the fragment that it was writing, once it is gone."""
-        fragment = self._pulse.fragment
+        fragment = self._heartbeat.fragment
         if fragment is None or fragment[0] not in self._given:  # an announced one is not lost
             return 0
         slot, written = fragment
@@ -206,7 +206,7 @@ class SupervisedWorker:
 
     def close(self) -> str:
         """Free what it held here, once it is gone, and return what it wrote down of its stack."""
-        words = self.last_words()
+        words = self.crash_report()
         self.process.join(REAP_SECONDS)
         if self.process.exitcode is not None:
             self.exit_code = int(self.process.exitcode)

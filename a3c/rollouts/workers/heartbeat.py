@@ -12,7 +12,7 @@ BEATS, SLOT, WRITTEN, EPISODES = range(4)
 NO_SLOT = -1
 
 
-class Pulse:
+class Heartbeat:
     """The cells of one worker, which it alone writes; its successor goes on with them.
 
     Args:
@@ -34,9 +34,9 @@ class Pulse:
         self._map()
 
     @staticmethod
-    def allocate(workers: int) -> list[Pulse]:
-        """Return a pulse for each worker, all in one shared block."""
-        return [Pulse(row) for row in shared_zeros(workers, CELLS, dtype=torch.int64)]
+    def allocate(workers: int) -> list[Heartbeat]:
+        """Return a heartbeat for each worker, all in one shared block."""
+        return [Heartbeat(row) for row in shared_zeros(workers, CELLS, dtype=torch.int64)]
 
     def beat(self) -> None:
         """Say that the worker is alive."""

@@ -18,8 +18,8 @@ import torch
 
 from a3c.batch import BatchShape, Lost, Rollout
 from a3c.rollouts.workers.fork_server import start_fork_server
-from a3c.rollouts.workers.handle import SupervisedWorker, describe_end
-from a3c.rollouts.workers.heartbeat import Pulse
+from a3c.rollouts.workers.handle import WorkerHandle, describe_end
+from a3c.rollouts.workers.heartbeat import Heartbeat
 from a3c.rollouts.workers.process import Task
 from a3c.rollouts.workers.shared_memory import shared_zeros
 
@@ -101,8 +101,8 @@ class WorkerPool:
         self._policy = policy or RestartPolicy()
         self._on_death = on_death
         self._should_stop = should_stop
-        self._workers: list[SupervisedWorker] = []
-        self._pulses: list[Pulse] = []
+        self._workers: list[WorkerHandle] = []
+        self._heartbeats: list[Heartbeat] = []
         self._fruitless: list[int] = []
         self._restarts: deque[float] = deque()  # when there were any, within the window
         self._arrived: deque[Any] = deque()  # rollouts, losses and reports
@@ -118,7 +118,7 @@ class WorkerPool:
             WorkerError: one raised in its set-up, or several died or hung in it.
         """
         self._stop = shared_zeros(1, dtype=torch.bool)
-        self._pulses = Pulse.allocate(self._count)
+        self._heartbeats = Heartbeat.allocate(self._count)
         self._fruitless = [0] * self._count
         self._started = False
         try:
@@ -136,13 +136,19 @@ class WorkerPool:
         for worker in self._workers:
             worker.give_all()
 
-    def _launch(self, number: int, restarts: int) -> SupervisedWorker:
+    def _launch(self, number: int, restarts: int) -> WorkerHandle:
         deadline = time.monotonic() + SERVER_SECONDS
         while True:
             start_fork_server()  # it may have died as well
             try:
-                return SupervisedWorker(
-                    number, restarts, self._task, self._slots_per_worker, self._shape, self._pulses[number], self._stop
+                return WorkerHandle(
+                    number,
+                    restarts,
+                    self._task,
+                    self._slots_per_worker,
+                    self._shape,
+                    self._heartbeats[number],
+                    self._stop,
                 )
             except (ConnectionError, EOFError):  # it was killed, and is not quite gone yet
                 if time.monotonic() > deadline:
@@ -192,7 +198,7 @@ class WorkerPool:
             elif self._policy.timeout is not None and worker.is_silent(self._policy.timeout):
                 self._end_silent(worker, self._policy.timeout)
 
-    def _receive(self, worker: SupervisedWorker) -> None:
+    def _receive(self, worker: WorkerHandle) -> None:
         try:
             message = worker.connection.recv()
         except (EOFError, OSError):  # it is about to be gone; if not, it is made so
@@ -204,7 +210,7 @@ class WorkerPool:
         else:
             self._take_in(worker, message)
 
-    def _take_in(self, worker: SupervisedWorker, message: tuple[Any, ...]) -> None:
+    def _take_in(self, worker: WorkerHandle, message: tuple[Any, ...]) -> None:
         match message:
             case ("ready",):
                 worker.ready = True
@@ -218,7 +224,7 @@ class WorkerPool:
                 worker.finished = is_last
                 self._arrived.append(report)
 
-    def _rollout(self, worker: SupervisedWorker, slot: int, fragment: Any) -> Rollout | Lost:
+    def _rollout(self, worker: WorkerHandle, slot: int, fragment: Any) -> Rollout | Lost:
         batch = worker.take(slot).first(fragment.length)
         if fragment.discarded is not None:
             log.warning("worker %d: a rollout is discarded: %s", worker.number, fragment.discarded)
@@ -229,11 +235,11 @@ class WorkerPool:
         release = partial(worker.give, slot)
         return Rollout(batch, fragment.episodes, worker.number, fragment.is_last, release)
 
-    def _end_silent(self, worker: SupervisedWorker, timeout: float) -> None:
+    def _end_silent(self, worker: WorkerHandle, timeout: float) -> None:
         stack = worker.stack()
         self._fail(worker, _Failure(f"gave no sign of life for {timeout:g} s and was killed: {stack}"))
 
-    def _fail(self, worker: SupervisedWorker, failure: _Failure | None = None) -> None:
+    def _fail(self, worker: WorkerHandle, failure: _Failure | None = None) -> None:
         """End a worker that failed, and put another one in its place or raise.
 
         It is killed and gone before anything else happens: nothing of it is written any more.
@@ -256,7 +262,7 @@ class WorkerPool:
             failure = _Failure("\n".join(part for part in (describe_end(worker.exit_code), words) if part))
         self._replace(worker, failure, steps)
 
-    def _replace(self, worker: SupervisedWorker, failure: _Failure, steps: int) -> None:
+    def _replace(self, worker: WorkerHandle, failure: _Failure, steps: int) -> None:
         reason = self._reason_to_give_up(worker, failure)
         self._on_death(Death(worker.number, steps, reason is None))
         self._arrived.append(Lost(worker.number, steps, WORKER_DEATH))
@@ -267,7 +273,7 @@ class WorkerPool:
         log.warning("%s\nworker %d is replaced (restart %d)", what, worker.number, worker.restarts + 1)
         self._workers[worker.number] = self._launch(worker.number, worker.restarts + 1)
 
-    def _reason_to_give_up(self, worker: SupervisedWorker, failure: _Failure) -> str | None:
+    def _reason_to_give_up(self, worker: WorkerHandle, failure: _Failure) -> str | None:
         """Explain why a worker is not replaced, as the beginning of the error's text; None if it is."""
         policy, now = self._policy, time.monotonic()
         while self._restarts and now - self._restarts[0] > policy.window:
@@ -291,7 +297,7 @@ class WorkerPool:
         for worker in running:
             worker.dismiss()
         deadline = time.monotonic() + grace
-        self._read_last_words(running, deadline)
+        self._read_what_is_left(running, deadline)
         for worker in running:
             worker.end(max(0.0, deadline - time.monotonic()))
             worker.close()
@@ -300,7 +306,7 @@ class WorkerPool:
         # Only those who read on may have use for it: rollouts and losses are no longer news.
         self._arrived = deque(item for item in self._arrived if not isinstance(item, (Rollout, Lost)))
 
-    def _read_last_words(self, workers: list[SupervisedWorker], deadline: float) -> None:
+    def _read_what_is_left(self, workers: list[WorkerHandle], deadline: float) -> None:
         """Read what workers still send, so that none blocks on a full pipe and no report is lost."""
         talking = {worker.connection: worker for worker in workers if not worker.finished}
         while talking and (left := deadline - time.monotonic()) > 0:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from a3c.batch import BatchShape, RolloutBatch
 from a3c.rollouts.collector import CollectorSpec, Fragment
-from a3c.rollouts.workers.heartbeat import Pulse
+from a3c.rollouts.workers.heartbeat import Heartbeat
 from a3c.rollouts.workers.lifetime import end_with_parent, lead_group
 from a3c.rollouts.workers.shared_memory import Field, carve, layout, shared_zeros
 
@@ -63,7 +63,7 @@ class WorkerContext:
         worker: number of the worker, from 0.
         slots: the worker's own slots; only one that `next_slot` named may be written.
         restarts: workers that had this number before, and died.
-        pulse: where it gives signs of life; who gives none for too long is killed.
+        heartbeat: where it gives signs of life; who gives none for too long is killed.
     """
 
     def __init__(
@@ -73,12 +73,12 @@ class WorkerContext:
         stop: Tensor,
         connection: Connection,
         restarts: int,
-        pulse: Pulse,
+        heartbeat: Heartbeat,
     ) -> None:
         self.worker = worker
         self.slots = slots
         self.restarts = restarts
-        self.pulse = pulse
+        self.heartbeat = heartbeat
         self._stop = stop
         self._connection = connection
 
@@ -122,16 +122,16 @@ class CollectTask:
     spec: CollectorSpec
 
     def __call__(self, context: WorkerContext) -> None:
-        pulse = context.pulse
-        collector = self.spec.build(context.worker, context.restarts, pulse.episodes, pulse.step)
+        heartbeat = context.heartbeat
+        collector = self.spec.build(context.worker, context.restarts, heartbeat.episodes, heartbeat.step)
         try:
             context.ready()
             while (slot := context.next_slot()) is not None:
-                pulse.begin(slot)
+                heartbeat.begin(slot)
                 fragment = collector.collect(context.slots[slot])
                 context.announce(slot, fragment)
-                pulse.end()
-                pulse.count_episodes(len(fragment.episodes))
+                heartbeat.end()
+                heartbeat.count_episodes(len(fragment.episodes))
                 if fragment.is_last:
                     break
         finally:
@@ -146,7 +146,7 @@ class WorkerPlace:
         worker: its number.
         restarts: workers that had this number before, and died.
         memory: its slots, if it has any.
-        pulse: its signs of life.
+        heartbeat: its signs of life.
         stop: flag that the pool raises, bool [1], shared.
         connection: its own pipe to the pool; no lock is shared with anyone.
         stacks: pipe for what it writes down of its stack, when asked and when it crashes.
@@ -155,7 +155,7 @@ class WorkerPlace:
     worker: int
     restarts: int
     memory: SlotMemory | None
-    pulse: Pulse
+    heartbeat: Heartbeat
     stop: Tensor
     connection: Connection
     stacks: Connection
@@ -163,7 +163,7 @@ class WorkerPlace:
     def context(self) -> WorkerContext:
         """Return what a task sees of it."""
         slots = self.memory.views() if self.memory else []
-        return WorkerContext(self.worker, slots, self.stop, self.connection, self.restarts, self.pulse)
+        return WorkerContext(self.worker, slots, self.stop, self.connection, self.restarts, self.heartbeat)
 
 
 def run_worker(place: WorkerPlace, task: Task) -> None:
@@ -184,7 +184,7 @@ def run_worker(place: WorkerPlace, task: Task) -> None:
     faulthandler.enable(place.stacks.fileno())
     faulthandler.register(STACK_SIGNAL, place.stacks.fileno())
     torch.set_num_threads(1)
-    place.pulse.beat()
+    place.heartbeat.beat()
     try:
         task(place.context())
     except (BrokenPipeError, ConnectionResetError):

@@ -13,7 +13,7 @@ from typing import Any, Literal, NoReturn
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from a3c.runs.wandb_logger import WandbExtras
+from a3c.runs.wandb_logger import WandbOptions
 from a3c.training.callbacks import Checkpoints, GreedyEvaluation
 from a3c.training.cli.run import TrainingRun
 from a3c.training.cli.screening import NotAllowedError, Screened, screen
@@ -105,7 +105,7 @@ class TrainCLI(LightningCLI):
         )
         parser.add_lightning_class_args(GreedyEvaluation, "evaluation")
         parser.add_class_arguments(Checkpoints, "checkpoint", skip={"folder", "evaluation"}, instantiate=False)
-        parser.add_class_arguments(WandbExtras, "wandb")
+        parser.add_class_arguments(WandbOptions, "wandb")
         parser.link_arguments("mode", "data.mode")
         parser.link_arguments("seed_everything", "data.seed", compute_fn=_as_seed)
         parser.link_arguments("stop_when_solved", "evaluation.stop_when_solved")

@@ -13,7 +13,7 @@ from lightning.pytorch import Callback
 from a3c.evaluation.agent import read_checkpoint
 from a3c.runs.checkpoints import BEST, LAST
 from a3c.runs.folder import VIDEOS
-from a3c.runs.wandb_logger import RunTracker, WandbExtras
+from a3c.runs.wandb_logger import RunTracker, WandbOptions
 from a3c.training.callbacks import EstimatorProbe, GreedyVideo, Histograms
 from a3c.training.cli.usage import UsageError
 from a3c.training.datamodule import RolloutDataModule
@@ -26,7 +26,7 @@ IN_ARTIFACT = (
 )
 
 
-class Extras:
+class OptionalParts:
     """What the flags of one run ask for beside the training.
 
     Args:
@@ -40,7 +40,7 @@ class Extras:
     """
 
     def __init__(
-        self, probe: ProbePlan | bool, video_every: int | None, wandb: WandbExtras, data: RolloutDataModule
+        self, probe: ProbePlan | bool, video_every: int | None, wandb: WandbOptions, data: RolloutDataModule
     ) -> None:
         self._probe = _make_probe(probe, data.mode)
         self._video = _make_video(video_every, data)

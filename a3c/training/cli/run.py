@@ -1,4 +1,4 @@
-"""One run from the command line: its folder, its loggers, its fit and its last words."""
+"""One run from the command line: its folder, its loggers, its fit and its exit status."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from a3c.training.callbacks import (
 from a3c.training.callbacks.checkpoints import CheckpointSaveError
 from a3c.training.callbacks.interruption import Interrupted, requeue
 from a3c.training.cli.final_report import print_summary
-from a3c.training.cli.optional import Extras
+from a3c.training.cli.optional import OptionalParts
 from a3c.training.cli.usage import UsageError
 from a3c.training.datamodule import RolloutDataModule
 from a3c.training.module import A3C
@@ -88,7 +88,9 @@ class TrainingRun:
             self.module.check_run(self.data.max_env_steps, self.data.learners)
         except ValueError as error:
             raise UsageError(f"model.{error}") from error
-        self._extras = Extras(cli.config_init["probe"], cli.config["video_every"], cli.config_init["wandb"], self.data)
+        self._optional = OptionalParts(
+            cli.config_init["probe"], cli.config["video_every"], cli.config_init["wandb"], self.data
+        )
         self._described: dict[str, Any] = {}  # what the checkpoint says of its run
         self._tracker: RunTracker | None = None
         self.start = self._find_start()
@@ -223,7 +225,7 @@ class TrainingRun:
         """Stop the workers, and W&B."""
         self.data.close()
         if self._tracker is not None:
-            self._extras.keep_checkpoints(self._tracker, self.checkpoints.folder, self.report.summary)
+            self._optional.keep_checkpoints(self._tracker, self.checkpoints.folder, self.report.summary)
             self._tracker.finish(self._status(status), self.report.summary)
 
     def _go_on_in_folder(self) -> None:
@@ -264,7 +266,7 @@ class TrainingRun:
         self.trainer.loggers = [MetricsFile(self.folder / METRICS), self._tracker]
         callbacks: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]
         callbacks.insert(0, self.interruption)
-        callbacks += self._extras.callbacks(self.folder)
+        callbacks += self._optional.callbacks(self.folder)
         callbacks += [DivergenceAlert(self._tracker.alert)]
         callbacks += [self.checkpoints, self.report, BudgetBar()]
 

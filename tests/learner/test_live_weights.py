@@ -8,9 +8,9 @@ from helpers import make_network
 from sharing_tasks import fill, fill_weights, processes
 from torch import nn
 
+from a3c.learner.hogwild import live_weights as weights_room
+from a3c.learner.hogwild.live_weights import LiveWeights
 from a3c.learner.hogwild.tally import Tally
-from a3c.rollouts import weights as weights_room
-from a3c.rollouts.weights import LiveWeights
 from a3c.rollouts.workers.shared_memory import ALIGNMENT, Field, SharedBlock, carve, layout
 
 
@@ -75,13 +75,13 @@ def test_the_version_is_the_number_of_updates_of_all_workers():
 def test_a_pull_claims_no_update_that_came_while_it_copied(monkeypatch):
     weights, tally = live(make_network())
     tally.count_update(0, 10)
-    real = weights_room._copy
+    real = weights_room.copy_tensors
 
     def copy_while_another_steps(targets, sources):
         real(targets, sources)
         tally.count_update(1, 10)
 
-    monkeypatch.setattr(weights_room, "_copy", copy_while_another_steps)
+    monkeypatch.setattr(weights_room, "copy_tensors", copy_while_another_steps)
     assert weights.pull(make_network()) == 1  # what it has at least
     assert weights.version == 2
 

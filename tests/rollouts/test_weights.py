@@ -108,7 +108,7 @@ def test_a_reader_never_sees_half_a_version():
 def test_a_copy_torn_by_a_write_is_made_again(monkeypatch):
     ours, theirs = make_network(), make_network()
     weights = SharedWeights(ours)
-    real, calls = weights_room._copy, []
+    real, calls = weights_room.copy_tensors, []
 
     def tearing_copy(targets, sources):
         calls.append(len(targets))
@@ -116,6 +116,6 @@ def test_a_copy_torn_by_a_write_is_made_again(monkeypatch):
         if len(calls) == 1:
             weights._counter[0] += 2  # a whole publish took place during the first copy
 
-    monkeypatch.setattr(weights_room, "_copy", tearing_copy)
+    monkeypatch.setattr(weights_room, "copy_tensors", tearing_copy)
     assert weights.pull(theirs) == 1
     assert len(calls) == 2

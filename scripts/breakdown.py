@@ -108,10 +108,12 @@ def learner(repetitions: int) -> Iterator[Record]:
     """Times updates in the Trainer, on one batch over and over, without any collection."""
     setting, watch = Setting(), Stopwatch()
     module, data = setting.module, setting.data
-    module.weights = setting.weights
-    data.__dict__["train_dataloader"] = lambda: DataLoader(
-        _Repeat(setting.batch), batch_size=None, collate_fn=lambda item: item
-    )
+
+    def loader() -> DataLoader[Any]:
+        data.mode.weights = setting.weights
+        return DataLoader(_Repeat(setting.batch), batch_size=None, collate_fn=lambda item: item)
+
+    data.__dict__["train_dataloader"] = loader
     watch.wrap(module.network, "forward", "network")
     estimator = _Callable(module.returns)
     watch.wrap(estimator, "call", "estimator")

@@ -37,6 +37,11 @@ class ReturnEstimator(ABC):
     horizon: int | None = None
     end_at_episode: bool = False
 
+    @property
+    def needs_segments(self) -> bool:
+        """Whether it takes segments that are joined from fragments, not fragments themselves."""
+        return self.horizon is None or self.end_at_episode
+
     @abstractmethod
     def __call__(self, batch: RolloutBatch, values: Tensor, log_probs: Tensor, discounts: Tensor) -> Targets:
         """Return advantages and value targets for a batch.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from torch.utils.data import IterableDataset
 
@@ -34,6 +34,30 @@ class RolloutSource(Protocol):
         """Stop collecting. Idempotent."""
 
 
+class Batching(NamedTuple):
+    """How rollouts become the batches of successive updates, and until when.
+
+    Attributes:
+        rollouts_per_update: rollouts that one update trains on.
+        max_env_steps: budget in env steps, or None.
+        segmented: fragments are joined to segments.
+        horizon: most steps of a segment, or None for whole episodes.
+        segments_per_rollout: segments that count as one rollout.
+        max_lag: rollouts whose first step is more versions old are dropped; None for no limit.
+        inject_lag: every update trains on rollouts exactly so many versions old, but for the first
+            ones, which warm up on fresh ones, and those in the place of updates that were skipped;
+            None for as old as they are.
+    """
+
+    rollouts_per_update: int = 1
+    max_env_steps: int | None = None
+    segmented: bool = False
+    horizon: int | None = None
+    segments_per_rollout: int = 1
+    max_lag: int | None = None
+    inject_lag: int | None = None
+
+
 class RolloutDataset(IterableDataset[RolloutBatch]):
     """Joins rollouts to the batches of successive updates, until the budget is used up.
 
@@ -44,15 +68,8 @@ class RolloutDataset(IterableDataset[RolloutBatch]):
     Args:
         source: where rollouts come from.
         progress: counters, kept up to date here.
-        rollouts_per_update: rollouts that one update trains on.
-        max_env_steps: budget in env steps, or None.
-        joiner: joins fragments to segments, if the estimator asks for them.
-        segments_per_rollout: segments that count as one rollout, where there is a joiner.
-        version: gives the version of the weights, the number of updates made to them.
-        max_lag: rollouts whose first step is more versions old are dropped; None for no limit.
-        inject_lag: every update trains on rollouts exactly so many versions old, but for the
-            first ones, which warm up on fresh ones, and those in the place of updates that were
-            skipped; None for as old as they are.
+        batching: how they become batches; one rollout an update without it.
+        version: returns the version of the weights, the number of updates made to them.
         on_last_batch: called before the last batch is yielded, or when there is none.
         should_stop: asked while waiting for rollouts.
 
@@ -64,26 +81,19 @@ class RolloutDataset(IterableDataset[RolloutBatch]):
         self,
         source: RolloutSource,
         progress: Progress,
+        batching: Batching | None = None,
         *,
-        rollouts_per_update: int = 1,
-        max_env_steps: int | None = None,
-        joiner: SegmentJoiner | None = None,
-        segments_per_rollout: int = 1,
         version: Callable[[], int] = lambda: 0,
-        max_lag: int | None = None,
-        inject_lag: int | None = None,
         on_last_batch: Callable[[], None] = lambda: None,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self._source = source
         self._progress = progress
-        self._rollouts_per_update = rollouts_per_update
-        self._max_env_steps = max_env_steps
-        self._joiner = joiner
-        self._segments_per_update = segments_per_rollout * rollouts_per_update
+        self._batching = batching = batching or Batching()
+        self._joiner = SegmentJoiner(batching.horizon) if batching.segmented else None
+        self._segments_per_update = batching.segments_per_rollout * batching.rollouts_per_update
         self._version = version
-        self._max_lag = max_lag
-        self._line = None if inject_lag is None else DelayLine(inject_lag)
+        self._line = None if batching.inject_lag is None else DelayLine(batching.inject_lag)
         self._env_ids: dict[int, list[int]] = {}  # of the last rollout of each worker
         self._on_last_batch = on_last_batch
         self._should_stop = should_stop
@@ -116,7 +126,8 @@ class RolloutDataset(IterableDataset[RolloutBatch]):
             self._source.close()
 
     def _spent(self) -> bool:
-        return self._max_env_steps is not None and self._progress.env_steps >= self._max_env_steps
+        budget = self._batching.max_env_steps
+        return budget is not None and self._progress.env_steps >= budget
 
     def _next_update(self) -> Update | None:
         """Return a batch and the rollouts to release after it is trained on; None when no more will come."""
@@ -147,7 +158,7 @@ class RolloutDataset(IterableDataset[RolloutBatch]):
     def _fresh_update(self) -> Update | None:
         if self._joiner is not None:
             return self._next_segments(self._joiner)
-        while len(self._pending) < self._rollouts_per_update:
+        while len(self._pending) < self._batching.rollouts_per_update:
             rollout = self._receive()
             if rollout is None:
                 break
@@ -202,8 +213,9 @@ class RolloutDataset(IterableDataset[RolloutBatch]):
         self._progress.collected = self._progress.env_steps + self.steps_held
 
     def _drop_old_segments(self, joiner: SegmentJoiner) -> None:
-        if self._max_lag is not None:
-            self._progress.dropped["max_lag"] += joiner.drop_before(self._version() - self._max_lag)
+        max_lag = self._batching.max_lag
+        if max_lag is not None:
+            self._progress.dropped["max_lag"] += joiner.drop_before(self._version() - max_lag)
 
     def _receive(self) -> Rollout | None:
         """Wait for the next rollout that is not too old; None when no more will come, or to stop."""
@@ -241,7 +253,8 @@ class RolloutDataset(IterableDataset[RolloutBatch]):
         lag = self._version() - int(batch.policy_versions[0, 0])
         if self._line is not None and lag > 0:
             return "inject_lag"
-        return "max_lag" if self._max_lag is not None and lag > self._max_lag else None
+        max_lag = self._batching.max_lag
+        return "max_lag" if max_lag is not None and lag > max_lag else None
 
 
 def _nothing() -> None:

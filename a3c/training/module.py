@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import fields
-from typing import Any, Literal, NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from lightning.pytorch import LightningModule
@@ -13,23 +14,28 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 from torch.optim import Adam, Optimizer
 
-from a3c.batch import BatchShape, RolloutBatch
-from a3c.learner.guard import TrainingDivergedError, UpdateGuard
-from a3c.learner.hogwild.actor_learner import ActorLearnerTask
-from a3c.learner.hogwild.live_weights import LiveWeights
+from a3c.batch import RolloutBatch
+from a3c.learner.guard import TrainingDivergedError
 from a3c.learner.hogwild.reports import UpdateReport
-from a3c.learner.hogwild.shared_learning import SharedLearning
-from a3c.learner.hogwild.shared_optimizer import check_shareable, statistics_nbytes
-from a3c.learner.hogwild.tally import Tally
+from a3c.learner.learning import Learning
 from a3c.learner.metrics import LagRecord, MetricSums, column_lags, mean_lag
 from a3c.learner.objective import Objective, Observer
 from a3c.learner.schedules import Rates, Schedule
 from a3c.networks.actor_critic import ActorCritic
 from a3c.returns import ReturnEstimator
-from a3c.rollouts.collector import CollectorSpec
-from a3c.rollouts.weights import SharedWeights, shared_nbytes
 from a3c.runs.checkpoints import FORMAT
 from a3c.runs.descriptions import describe
+from a3c.training.modes import Mode
+from a3c.training.options import check_counts
+from a3c.training.seams import data_of, log_every
+
+
+@runtime_checkable
+class TakesMedia(Protocol):
+    """A logger that takes more than numbers."""
+
+    def log_media(self, rows: Mapping[str, Any], env_steps: int) -> None:
+        """Log media by key, at a place on the x-axis."""
 
 
 class _Attempt(NamedTuple):
@@ -96,8 +102,7 @@ class A3C(LightningModule):
         super().__init__()
         if max_grad_norm is not None and not (max_grad_norm > 0 and math.isfinite(max_grad_norm)):
             raise ValueError(f"max_grad_norm: got {max_grad_norm}, must be above 0 and finite, or null")
-        if max_skipped_updates < 0:
-            raise ValueError(f"max_skipped_updates: got {max_skipped_updates}, must be at least 0")
+        check_counts(0, max_skipped_updates=max_skipped_updates)
         probe = _check_optimizer(optimizer, network)
         self.optimizer_name = type(probe).__name__
         self._initial_rates = [group["lr"] for group in probe.param_groups]
@@ -117,60 +122,48 @@ class A3C(LightningModule):
             huber_delta,
             reduction,
         )
-        self.max_grad_norm = max_grad_norm
+        self.learning = Learning(self.objective, Rates(), max_grad_norm, max_skipped_updates, shared_optimizer)
         self.make_optimizer = optimizer
         self.lr_schedule = lr_schedule
         self.entropy_schedule = entropy_schedule
-        self.shared_optimizer = shared_optimizer
-        self.max_skipped_updates = max_skipped_updates
-        self.weights: SharedWeights | LiveWeights | None = None  # set by the data module when a fit begins
         self.observer: Observer | None = None
         self.updates = 0
         self.lags = LagRecord()
         self.latest: dict[str, Any] = {}  # what was logged last, for the progress bar
-        self._rates = Rates()
         self._sums, self._warm_up = MetricSums(), MetricSums()
-        self._guard = UpdateGuard(max_grad_norm, max_skipped_updates)
+        self._guard = self.learning.make_guard()
         self._attempts: list[_Attempt] = []  # of the update at hand: several where the Trainer accumulates gradients
         self._norm: Tensor | None = None  # of the update at hand; None if it is skipped
-        self._skipped_before = 0  # by an earlier part of the run, where workers learn by themselves
         self._flushed_at = 0  # updates
-        self._shared: SharedLearning | None = None  # while workers learn by themselves
+        self._mode: Mode | None = None  # once a fit has begun
+
+    @property
+    def mode(self) -> Mode:
+        """The update mode of the fit, and what it shares."""
+        assert self._mode is not None, "a fit has begun"
+        return self._mode
 
     def setup(self, stage: str) -> None:
-        data = self._data
-        self.check_run(data.max_env_steps, data.learners)
-        self.automatic_optimization = data.learners == 0
-        self._rates = self._bind_schedules(data.max_env_steps)
-        self._shared = None  # of a fit that ended by an exception
+        self._mode = mode = data_of(self.trainer).mode
+        self.check_run(mode)
+        self.automatic_optimization = mode.trainer_learns
+        self.learning = replace(self.learning, rates=self._bind_schedules(mode.collection.max_env_steps))
         self._attempts = []
         self._guard.begin()
 
-    def check_run(self, max_env_steps: int | None, learners: int) -> None:
+    def check_run(self, mode: Mode) -> None:
         """Refuse schedules and optimizers that a run cannot use.
-
-        Args:
-            max_env_steps: the run's budget, or None if it has none in env steps.
-            learners: workers that step the shared weights themselves.
 
         Raises:
             ValueError: the argument's name, what was given, what is allowed.
         """
-        self._bind_schedules(max_env_steps)
-        if learners:
-            check_shareable(self.make_optimizer(self.network.parameters()))
+        self._bind_schedules(mode.collection.max_env_steps)
+        mode.check_optimizer(self.make_optimizer(self.network.parameters()))
 
-    def shared_bytes(self, learners: int) -> int:
-        """Return the bytes of shared memory for the weights and, where workers learn, the optimizers' statistics.
-
-        Args:
-            learners: workers that step the shared weights themselves.
-        """
-        weights = shared_nbytes(self.network)
-        if not learners:
-            return weights
-        optimizers = 1 if self.shared_optimizer else learners
-        return weights + optimizers * statistics_nbytes(self.make_optimizer(self.network.parameters()))
+    @property
+    def attached_optimizers(self) -> Sequence[Optimizer]:
+        """The optimizers of the fit, once they have their state."""
+        return self.trainer.optimizers
 
     def _bind_schedules(self, max_env_steps: int | None) -> Rates:
         rates, entropy = None, None
@@ -185,9 +178,12 @@ class A3C(LightningModule):
             raise ValueError(f"{name}.{error}") from error
         return Rates(rates, entropy)
 
+    def optimizers_of(self, mode: Mode) -> int:
+        """Return how many optimizers a run has: one, or one for each worker that learns."""
+        return 1 if self.learning.shared_optimizer else max(1, mode.learners)
+
     def configure_optimizers(self) -> list[Optimizer]:
-        count = 1 if self.shared_optimizer else max(1, self._data.learners)
-        return [self.make_optimizer(self.network.parameters()) for _ in range(count)]
+        return [self.make_optimizer(self.network.parameters()) for _ in range(self.optimizers_of(self.mode))]
 
     def training_step(self, batch: RolloutBatch | UpdateReport, batch_index: int) -> Tensor | None:
         """Learn from transitions; or takes note of what workers report that learn by themselves."""
@@ -198,14 +194,15 @@ class A3C(LightningModule):
 
     def _learn(self, batch: RolloutBatch) -> Tensor:
         steps = int(batch.mask.sum())
-        env_steps = self._data.progress.env_steps - steps  # those before this update
-        self._rates.set_learning_rates(self.trainer.optimizers[0], env_steps)
-        loss, metrics = self.objective(self.network, batch, self._rates.entropy_at(env_steps), self.observer)
+        mode, rates = self.mode, self.learning.rates
+        env_steps = mode.progress.env_steps - steps  # those before this update
+        rates.set_learning_rates(self.trainer.optimizers[0], env_steps)
+        loss, metrics = self.objective(self.network, batch, rates.entropy_at(env_steps), self.observer)
         sums, lags = self._sums, Counter[int]()
-        if self.weights is not None:
-            lags = column_lags(self.weights.version, batch.policy_versions)
+        if mode.weights is not None:
+            lags = column_lags(mode.weights.version, batch.policy_versions)
             metrics["lag/policy_versions"] = torch.tensor(mean_lag(lags))
-        if self._data.warming_up:
+        if mode.warming_up:
             sums, lags = self._warm_up, Counter[int]()
         self._attempts.append(_Attempt(loss.detach(), metrics, lags, sums, steps))
         return loss
@@ -213,12 +210,11 @@ class A3C(LightningModule):
     def _watch(self, report: UpdateReport) -> None:
         self._sums.add_sums(report.sums, report.updates)
         self.lags.add(report.lags)
-        if self._shared is not None:
-            self._take_counts(self._shared)
+        self._take_counts()
 
-    def _take_counts(self, shared: SharedLearning) -> None:
-        self.updates = shared.updates
-        self._guard.skipped = self._skipped_before + shared.skipped
+    def _take_counts(self) -> None:
+        if (made := self.mode.made) is not None:
+            self.updates, self._guard.skipped = made
 
     def configure_gradient_clipping(
         self,
@@ -240,13 +236,11 @@ class A3C(LightningModule):
             self.lags.add(attempt.lags)
         attempts[-1].sums.add({"gradient/norm": self._norm}, updates=0)
         self.updates += 1
-        if isinstance(self.weights, SharedWeights):
-            self.weights.publish(self.network)  # before any callback: workers wait for nothing else
+        self.mode.publish(self.network)  # before any callback: workers wait for nothing else
 
     def _skip(self, attempts: list[_Attempt]) -> None:
-        self._data.progress.reject(sum(attempt.env_steps for attempt in attempts))
-        if isinstance(self.weights, SharedWeights):
-            self.weights.pull(self.network)  # buffers, which the forward pass may have changed
+        self.mode.progress.reject(sum(attempt.env_steps for attempt in attempts))
+        self.mode.restore(self.network)  # buffers, which the forward pass may have changed
         try:
             self._guard.skip()
         except TrainingDivergedError:
@@ -258,62 +252,30 @@ class A3C(LightningModule):
         """Updates skipped so far, since their loss or gradient was not finite."""
         return self._guard.skipped
 
-    def share(self, spec: CollectorSpec, shape: BatchShape, tally: Tally) -> ActorLearnerTask:
-        """Share the optimizers with workers that learn, and return their task.
-
-        Called once the optimizers have their state, and the data module has set the shared weights.
-
-        Args:
-            spec: builds a worker's collector.
-            shape: of one fragment.
-            tally: counts what the workers do.
-        """
-        assert isinstance(self.weights, LiveWeights), "the data module sets them first"
-        data, own = self._data, not self.shared_optimizer
-        self._shared = SharedLearning(self.network, self.trainer.optimizers, self.weights, tally, self.updates)
-        self._skipped_before = self._guard.skipped
-        return ActorLearnerTask(
-            spec,
-            shape,
-            data.rollouts_per_update,
-            spec.end_with_episodes,
-            self.returns.horizon,
-            self._shared.rule(
-                self.objective, self._rates, self.max_grad_norm, data.max_lag, own, self.max_skipped_updates
-            ),
-            self._shared.optimizers,
-            data.max_env_steps,
-        )
-
     def hold(self) -> None:
         """Take over the newest weights, statistics and counters, and keep workers from changing them.
 
         Until the end of the batch at hand, so that an evaluation and the checkpoint of it speak of
         the same weights. Where the Trainer makes the updates there is nothing to do.
         """
-        if self._shared is not None:
-            self._shared.hold(self._data.worker_is_alive)
-            self._data.refresh()
-            self._take_counts(self._shared)
+        self.mode.hold()
+        self._take_counts()
 
     def finish(self) -> None:
         """Stop the workers and take in what they have still to say. Idempotent."""
-        for report in self._data.finish():
+        for report in self.mode.finish():
             self._watch(report)
-        if self._shared is not None:
-            self._shared.take_over()
-            self._take_counts(self._shared)
-            self._shared = None
+        self._take_counts()
         self.flush_metrics()
 
     def on_train_batch_end(self, outputs: Any, batch: RolloutBatch | UpdateReport, batch_index: int) -> None:
-        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        every = log_every(self.trainer)
         if self.updates // every > self._flushed_at // every or self.trainer.should_stop:
             self.flush_metrics()
         if self.trainer.should_stop:
-            self._data.progress.clock.stop()
-        elif self._shared is not None:
-            self._shared.release()
+            self.mode.progress.clock.stop()
+        else:
+            self.mode.release()
 
     def on_train_end(self) -> None:
         self.finish()
@@ -329,8 +291,8 @@ class A3C(LightningModule):
             row["lag/histogram"] = window
         if not row:
             return
-        row.update(self._rates.metrics(self._data.progress.env_steps))
-        row["time/env_steps_per_second"] = self._data.progress.take_rate()
+        row.update(self.learning.rates.metrics(self.mode.progress.env_steps))
+        row["time/env_steps_per_second"] = self.mode.progress.take_rate()
         self.log_now(row)
 
     def _means(self, sums: MetricSums) -> dict[str, Any]:
@@ -344,20 +306,22 @@ class A3C(LightningModule):
             metrics: numbers by key, or counts by value (a histogram).
         """
         row = {**metrics, "updates": float(self.updates), "guard/skipped_updates": float(self.skipped_updates)}
-        row.update(self._data.progress.metrics())
+        row.update(self.mode.progress.metrics())
         self.latest.update(row)
         for logger in self.trainer.loggers:
             logger.log_metrics(row, step=self.updates)
 
-    @property
-    def _data(self) -> Any:
-        return self.trainer.datamodule  # type: ignore[attr-defined]
+    def log_media(self, rows: Mapping[str, Any]) -> None:
+        """Log images, videos, tables or histograms by key, to the loggers that take them."""
+        for logger in self.trainer.loggers:
+            if isinstance(logger, TakesMedia):
+                logger.log_media(rows, self.mode.progress.env_steps)
 
     @property
     def settings(self) -> dict[str, Any]:
         """What a run may change when it goes on, and what then changes the meaning of its figures."""
         names = [field.name for field in fields(self.objective) if field.name != "returns"]
-        return {name: getattr(self.objective, name) for name in names} | {"max_grad_norm": self.max_grad_norm}
+        return {name: getattr(self.objective, name) for name in names} | {"max_grad_norm": self.learning.max_grad_norm}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         saved = checkpoint.setdefault("a3c", {})  # callbacks have their say first
@@ -365,11 +329,11 @@ class A3C(LightningModule):
             "format": FORMAT,
             "network": describe(self.network),
             "returns": describe(self.returns),
-            "env": describe(self._data.env),
+            "env": describe(self.mode.collection.env),
             "optimizer": self.optimizer_name,
             "optimizers": len(self.trainer.optimizers),
             "settings": self.settings,
-            "env_steps": self._data.progress.env_steps,
+            "env_steps": self.mode.progress.env_steps,
             "updates": self.updates,
             "lags": self.lags.state_dict(),
             "skipped_updates": self.skipped_updates,

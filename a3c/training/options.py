@@ -1,9 +1,55 @@
-"""What arguments may be: refusals that name the argument, what was given and what is allowed."""
+"""What a run collects, as one value that is handed on whole; and refusals in one line."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
+
+import gymnasium
+import numpy as np
+import torch
+
+from a3c.batch import BatchShape
+from a3c.envs.spec import EnvSpec
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Which environments are stepped, how their steps become updates, and until when.
+
+    The attributes are the flags of `RolloutDataModule`, which explains them.
+
+    Raises:
+        ValueError: a value outside its range, or no budget at all.
+    """
+
+    env: EnvSpec
+    observation_space: gymnasium.Space[object]
+    action_space: gymnasium.Space[object]
+    envs_per_worker: int = 32
+    rollouts_per_update: int = 1
+    fragment_steps: int = 32
+    max_env_steps: int | None = 500_000
+    max_episodes_per_worker: int | None = None
+    max_lag: int | None = None
+    inject_lag: int | None = None
+    discard_bad_values: bool = False
+    check_bounds: bool = True
+    seed: int = 1
+
+    def seed_after(self, env_steps: int) -> int:
+        """Return the seed of environments and actions; a resumed run does not repeat its beginning."""
+        if env_steps == 0:
+            return self.seed
+        return int(np.random.SeedSequence((self.seed, env_steps)).generate_state(1)[0])
+
+    def shape(self, length: int, columns: int) -> BatchShape:
+        """Return what a batch of so many time steps and columns looks like in memory."""
+        observation, dtype = self.observation_space.shape, self.observation_space.dtype
+        assert observation is not None, "a Box has a shape"
+        assert dtype is not None, "a Box has a dtype"
+        return BatchShape(length, columns, observation, getattr(torch, dtype.name))
 
 
 def check_choice(name: str, value: str, allowed: Iterable[str]) -> None:
@@ -27,30 +73,13 @@ def check_counts(least: int, **counts: int | None) -> None:
             raise ValueError(f"{name}: got {value}, must be at least {least}")
 
 
-def check_seconds(**seconds: float) -> None:
-    """Refuse times that are not above 0 and finite.
+def check_finite(least: float = -math.inf, **numbers: float | None) -> None:
+    """Refuse numbers that are not finite, or not above the least; None stands for no number.
 
     Raises:
         ValueError: the first such one.
     """
-    for name, value in seconds.items():
-        if not (value > 0 and math.isfinite(value)):
-            raise ValueError(f"{name}: got {value}, must be above 0 and finite")
-
-
-def check_lags(mode: str, max_lag: int | None, inject_lag: int | None) -> None:
-    """Refuse bounds of staleness that a mode does not know, or that leave nothing to train on.
-
-    Raises:
-        ValueError: which one, and why.
-    """
-    check_counts(0, max_lag=max_lag, inject_lag=inject_lag)
-    if inject_lag is None:
-        return
-    if mode == "hogwild":
-        raise ValueError(
-            f"inject_lag: got {inject_lag} in mode hogwild, must be none there: a worker learns from its own "
-            "rollouts at once; take async or sync"
-        )
-    if max_lag is not None and max_lag < inject_lag:
-        raise ValueError(f"max_lag: got {max_lag}, must be at least inject_lag, {inject_lag}: nothing is trained on")
+    for name, value in numbers.items():
+        if value is not None and not (value > least and math.isfinite(value)):
+            above = "" if least == -math.inf else f"above {least:g} and "
+            raise ValueError(f"{name}: got {value}, must be {above}finite")

@@ -20,7 +20,7 @@ from a3c.learner.hogwild.actor_learner import ActorLearner, UpdateRule
 from a3c.learner.hogwild.live_weights import LiveWeights
 from a3c.learner.hogwild.shared_optimizer import SharedOptimizer
 from a3c.learner.hogwild.tally import Tally
-from a3c.learner.schedules import Rates
+from a3c.learner.learning import Learning
 from a3c.rollouts.progress import Progress
 from a3c.rollouts.workers.pool import WorkerError
 from a3c.training.callbacks import Checkpoints
@@ -69,7 +69,7 @@ class States(Callback):
 
     def _keep(self, trainer, module):
         self.states.append(everything(module.network, trainer.optimizers[0]))
-        self.versions.append(module.weights.version)
+        self.versions.append(module.mode.weights.version)
         self.skipped.append(module.skipped_updates)
 
 
@@ -237,7 +237,7 @@ def test_row_27_workers_that_collect_for_a_skipped_update_go_on():
     assert progress.env_steps >= 3000
     assert progress.dropped["bad_update"] == 4 * 32
     assert progress.collected == progress.trained + progress.dropped.total() + progress.in_flight
-    assert data.worker_exit_codes == [0, 0]
+    assert data.mode.exit_codes == [0, 0]
 
 
 class Ages(Callback):
@@ -247,7 +247,7 @@ class Ages(Callback):
         self.made, self.skipped = [], []
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        self._ages = set((pl_module.weights.version - batch.policy_versions).flatten().tolist())
+        self._ages = set((pl_module.mode.weights.version - batch.policy_versions).flatten().tolist())
         self._before = pl_module.updates
 
     def on_train_batch_end(self, trainer, pl_module, *args):
@@ -299,7 +299,7 @@ def make_worker(estimator=None, network=None, optimizer=OPTIMIZERS["RMSprop"], m
     weights = LiveWeights(network, tally)
     shared = SharedOptimizer(optimizer(network.parameters()), network.parameters())
     objective = Objective(estimator or NStep(4))
-    rule = UpdateRule(objective, weights, tally, Rates(), 0.5, None, steps_before=0, max_skipped=max_skipped)
+    rule = UpdateRule(Learning(objective, max_grad_norm=0.5, max_skipped=max_skipped), weights, tally, steps_before=0)
     return ActorLearner(1, copy.deepcopy(network), rule, shared), rule, shared
 
 
@@ -358,7 +358,7 @@ def test_row_27_one_worker_of_two_skips_and_the_other_goes_on(caplog):
     assert progress.collected == progress.trained + progress.dropped.total() + progress.in_flight
     assert sum(model.lags.counts.values()) == 4 * model.updates
     assert all(tensor.isfinite().all() for tensor in everything(model.network, trainer.optimizers[0]).values())
-    assert data.worker_exit_codes == [0, 0]
+    assert data.mode.exit_codes == [0, 0]
 
 
 def test_row_27_one_worker_of_two_that_keeps_failing_ends_the_run_with_good_weights_saved(tmp_path):

@@ -43,7 +43,7 @@ class KillAll(Callback):
         self.left = kills
 
     def on_train_batch_end(self, trainer, pl_module, *args):
-        pool = trainer.datamodule.source
+        pool = trainer.datamodule.mode.source
         worker = self.left % 2
         if self.left and pl_module.updates > 20 and pool.is_alive(worker):
             self.left -= 1

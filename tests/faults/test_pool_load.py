@@ -9,7 +9,7 @@ from helpers import fit, make_network
 from lightning.pytorch import Callback
 from processes import usage_of
 
-from a3c.rollouts.dataset import RolloutDataset
+from a3c.rollouts.dataset import Batching, RolloutDataset
 from a3c.rollouts.progress import Progress
 
 
@@ -39,7 +39,9 @@ def test_row_39_a_worker_a_hundred_times_slower_is_neither_starved_nor_taken_for
 def test_row_39_the_lag_of_a_slow_worker_is_bounded_by_max_lag(max_lag):
     run = Collection("slow", at_step=0, seconds=0.01, worker=0)
     network, weights, progress = make_network(2, 2), run.spec.weights, Progress()
-    updates = RolloutDataset(run.pool, progress, max_env_steps=3000, version=lambda: weights.version, max_lag=max_lag)
+    updates = RolloutDataset(
+        run.pool, progress, Batching(max_env_steps=3000, max_lag=max_lag), version=lambda: weights.version
+    )
     lags = {0: [], 1: []}
     for batch in updates:
         lags[int(batch.env_ids[0])].append(weights.version - int(batch.policy_versions[0, 0]))
@@ -106,7 +108,7 @@ def test_row_46_after_an_exception_and_an_early_stop_everything_can_be_used_agai
     module, data, _ = fit(**options, callbacks=[StopsEarly()])
     assert module.updates >= 5
     assert data.progress.env_steps < 4000
-    assert data.worker_exit_codes == [0, 0]
+    assert data.mode.exit_codes == [0, 0]
     module, data, trainer = fit(**options)
     assert data.progress.env_steps >= 4000
     updates = module.updates
@@ -114,7 +116,7 @@ def test_row_46_after_an_exception_and_an_early_stop_everything_can_be_used_agai
     assert module.updates > updates or data.progress.env_steps >= 4000
     assert data.progress.collected == data.progress.env_steps + data.progress.in_flight
     assert all(torch.isfinite(parameter).all() for parameter in module.parameters())
-    assert data.worker_exit_codes == [0, 0]
+    assert data.mode.exit_codes == [0, 0]
 
 
 def test_row_46_a_pool_can_be_started_again_after_its_end():

@@ -172,7 +172,8 @@ def shared_numbers(monkeypatch):
 def test_row_37_the_bytes_of_weights_and_statistics_are_those_that_are_allocated(monkeypatch, optimizer, shared):
     network = make_network()
     model = A3C(network, NStep(8), optimizer=lambda params: optimizer(params, lr=0.01), shared_optimizer=shared)
-    expected = model.shared_bytes(3), model.shared_bytes(0)
+    modes = [RolloutDataModule(mode=name, workers=3).mode for name in ("hogwild", "async")]
+    expected = [mode.demand(model).learned for mode in modes]
     blocks = shared_numbers(monkeypatch)
     weights = SharedWeights(network)
     assert sum(blocks) == expected[1]
@@ -186,12 +187,12 @@ def test_row_37_the_bytes_of_weights_and_statistics_are_those_that_are_allocated
 def demand_of(returns, **arguments):
     data = RolloutDataModule(**{"envs_per_worker": 4, **arguments})
     network = MLPActorCritic(data.observation_space, data.action_space, hidden_sizes=(16,))
-    return data, data._demand(A3C(network, returns))
+    return data, data.mode.demand(A3C(network, returns))
 
 
 def test_row_37_the_bytes_of_slots_are_those_of_the_pool():
     data, asked = demand_of(NStep(8), mode="async", workers=3, rollouts_per_update=2)
-    fragment = data._batch_shape(8, 4).nbytes
+    fragment = data.mode.collection.shape(8, 4).nbytes
     assert asked.slots == 3 * 2 * fragment
     assert asked.workers == 3
     assert asked.rollouts == 2 * fragment
@@ -202,7 +203,7 @@ def test_row_37_sync_has_no_slots_and_hogwild_as_many_as_an_update_takes():
     assert (asked.workers, asked.slots) == (0, 0)
     _, asked = demand_of(NStep(8), mode="hogwild", workers=3)
     assert asked.workers == 3
-    assert asked.slots == asked.rollouts == 3 * data._batch_shape(8, 4).nbytes
+    assert asked.slots == asked.rollouts == 3 * data.mode.collection.shape(8, 4).nbytes
 
 
 @pytest.mark.parametrize("returns", [NStep(8), FullEpisode()])

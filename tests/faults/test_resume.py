@@ -52,7 +52,7 @@ class Until(Callback):
         self.drawn, self.trained = {}, {}
 
     def on_train_start(self, trainer, pl_module):
-        source, count = trainer.datamodule.source, 0
+        source, count = trainer.datamodule.mode.source, 0
         collect = source.get
 
         def get(timeout):
@@ -90,9 +90,9 @@ def everything(run):
     return {
         "weights": dict(model.network.state_dict()),
         "optimizer": trainer.optimizers[0].state_dict(),
-        "updates": (model.updates, model.weights.version, trainer.global_step),
+        "updates": (model.updates, model.mode.weights.version, trainer.global_step),
         "progress": {**progress, "collected": data.progress.collected, "in_flight": data.progress.in_flight},
-        "rates": model._rates.metrics(data.progress.env_steps),
+        "rates": model.learning.rates.metrics(data.progress.env_steps),
         "lags": model.lags.state_dict(),
         "collection": data.state_dict()["collection"],
     }
@@ -238,7 +238,7 @@ def test_row_23_what_was_collected_of_a_used_up_episode_budget_is_trained_on_aft
     for fragment in range(1, 40):
         model, data, trainer = run(case, Until(fragment=fragment))
         trainer.save_checkpoint(tmp_path / "run.ckpt")
-        if data._episodes_left() == 0:
+        if data.mode._episodes_left() == 0:
             break
     assert model.updates < whole[0].updates
     resumed = run(case, Until(), tmp_path / "run.ckpt")
@@ -298,7 +298,7 @@ def test_row_23_a_checkpoint_of_another_mode_goes_on_in_sync_with_a_warning(tmp_
     trainer.save_checkpoint(tmp_path / "run.ckpt")
     model, _, _ = run({"returns": NStep(8), "max_env_steps": 1000}, Until(10**6), tmp_path / "run.ckpt")
     assert "of a run with mode async" in warnings_of(caplog)[0]
-    assert model.weights.version == model.updates
+    assert model.mode.weights.version == model.updates
 
 
 def test_row_23_a_rollout_torn_by_an_exception_is_not_carried(tmp_path, caplog):
@@ -323,7 +323,7 @@ def test_row_23_a_rollout_that_never_reached_the_learner_is_not_carried(tmp_path
 
     class Fails(Callback):
         def on_train_start(self, trainer, pl_module):
-            trainer.datamodule._dataset._reason_to_drop = lambda batch: 1 / 0
+            trainer.datamodule.mode._dataset._reason_to_drop = lambda batch: 1 / 0
 
         def on_exception(self, trainer, pl_module, exception):
             trainer.save_checkpoint(tmp_path / "run.ckpt")

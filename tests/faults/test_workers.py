@@ -11,7 +11,7 @@ from fault_tasks import HalfAMessage
 from harness import FAULTY, IMPATIENT, Collection, exists, own_processes, restarts_of
 from helpers import make_network, make_spec
 
-from a3c.rollouts.dataset import RolloutDataset
+from a3c.rollouts.dataset import Batching, RolloutDataset
 from a3c.rollouts.progress import Progress
 from a3c.rollouts.workers.pool import RestartPolicy, WorkerError
 
@@ -41,7 +41,7 @@ def test_row_1_a_kill_from_outside_costs_at_most_the_rollouts_in_flight():
 def test_row_1_every_env_step_of_a_run_with_deaths_is_trained_dropped_or_in_flight():
     run = Collection("kill", at_step=18, num_envs=2)
     progress = Progress()
-    updates = RolloutDataset(run.pool, progress, max_env_steps=2000)
+    updates = RolloutDataset(run.pool, progress, Batching(max_env_steps=2000))
     trained = sum(int(batch.mask.sum()) for batch in updates)
     assert len(run.deaths) > 20
     assert progress.trained == trained

@@ -16,7 +16,8 @@ from a3c.learner.hogwild.actor_learner import ActorLearner, UpdateRule
 from a3c.learner.hogwild.live_weights import LiveWeights
 from a3c.learner.hogwild.shared_optimizer import SharedOptimizer, step_counts
 from a3c.learner.hogwild.tally import Tally
-from a3c.learner.schedules import Linear, Rates
+from a3c.learner.learning import Learning
+from a3c.learner.schedules import Linear
 from a3c.rollouts.workers.pool import WorkerError
 from a3c.training.callbacks import Checkpoints
 
@@ -43,14 +44,11 @@ def make_learner(make_optimizer, workers=1, worker=0, max_lag=None, shared=True,
     weights = LiveWeights(network, tally)
     optimizer = SharedOptimizer(make_optimizer(network.parameters()), network.parameters())
     rule = UpdateRule(
-        Objective(NStep(4), **objective),
+        Learning(Objective(NStep(4), **objective), max_skipped=2),
         weights,
         tally,
-        Rates(),
-        None,
         max_lag,
         steps_before=0 if shared else None,
-        max_skipped=2,
     )
     return ActorLearner(worker, copy.deepcopy(network), rule, optimizer), rule
 
@@ -73,7 +71,7 @@ def test_the_applied_gradient_is_the_fresh_one_on_every_update(seed):
         version = rule.weights.pull(ours)
         assert version == update
         batch = make_transitions(10 * seed + update, version)
-        loss, _ = rule.objective(ours, batch)
+        loss, _ = rule.learning.objective(ours, batch)
         gradients = torch.autograd.grad(loss, list(ours.parameters()))
         expected = [
             parameter - 0.1 * gradient for parameter, gradient in zip(ours.parameters(), gradients, strict=True)
@@ -118,7 +116,7 @@ def test_further_updates_from_one_pull_see_those_before():
     for update in range(4):
         ours = make_network()
         rule.weights.pull(ours)
-        loss, _ = rule.objective(ours, make_transitions(update))
+        loss, _ = rule.learning.objective(ours, make_transitions(update))
         gradients = torch.autograd.grad(loss, list(ours.parameters()))
         expected = [p - 0.1 * gradient for p, gradient in zip(ours.parameters(), gradients, strict=True)]
         learner.update(make_transitions(update), version)
@@ -189,7 +187,7 @@ def test_counts_are_exact_with_several_workers():
     assert 0 <= progress.in_flight <= 3 * 16
     assert {int(count) for count in step_counts(trainer.optimizers[0])} == {model.updates}
     assert sum(model.lags.counts.values()) == 2 * model.updates  # every update reported its columns
-    assert data.worker_exit_codes == [0, 0, 0]
+    assert data.mode.exit_codes == [0, 0, 0]
 
 
 def test_unshared_optimizers_belong_to_the_parent_and_to_its_checkpoints(tmp_path):
@@ -241,16 +239,16 @@ class Held(Callback):
         if self.looks == 3 or trainer.should_stop:
             return
         pl_module.hold()
-        shared = torch.cat([parameter.flatten() for parameter in pl_module.weights.parameters])
+        shared = torch.cat([parameter.flatten() for parameter in pl_module.mode.weights.parameters])
         assert torch.equal(shared, vector(pl_module.network))
         progress = trainer.datamodule.progress
-        assert pl_module.updates == pl_module.weights.version
-        before = (pl_module.weights.version, progress.trained)
+        assert pl_module.updates == pl_module.mode.weights.version
+        before = (pl_module.mode.weights.version, progress.trained)
         time.sleep(0.2)
-        now = torch.cat([parameter.flatten() for parameter in pl_module.weights.parameters])
+        now = torch.cat([parameter.flatten() for parameter in pl_module.mode.weights.parameters])
         assert torch.equal(shared, now)
-        trainer.datamodule.refresh()
-        assert before == (pl_module.weights.version, progress.trained)
+        trainer.datamodule.mode._reports.refresh()
+        assert before == (pl_module.mode.weights.version, progress.trained)
         self.looks += 1
 
 
@@ -259,7 +257,7 @@ def test_while_workers_are_held_nothing_changes_and_afterwards_they_go_on():
     model, data, _ = hogwild(callbacks=[held], max_env_steps=100_000)
     assert held.looks == 3
     assert data.progress.trained >= 100_000
-    assert model.updates == model.weights.version
+    assert model.updates == model.mode.weights.version
 
 
 def test_every_update_is_reported():
@@ -286,11 +284,11 @@ def test_a_run_that_is_stopped_early_keeps_its_last_updates():
             trainer.should_stop = True
 
     model, data, trainer = hogwild(callbacks=[Stop()], max_env_steps=10**9)
-    assert model.updates == model.weights.version > 0
+    assert model.updates == model.mode.weights.version > 0
     assert sum(model.lags.counts.values()) == 4 * model.updates
-    shared = torch.cat([parameter.flatten() for parameter in model.weights.parameters])
+    shared = torch.cat([parameter.flatten() for parameter in model.mode.weights.parameters])
     assert torch.equal(shared, vector(model.network))
-    assert data.worker_exit_codes == [0, 0]
+    assert data.mode.exit_codes == [0, 0]
     assert {int(count) for count in step_counts(trainer.optimizers[0])} == {model.updates}
 
 
@@ -317,7 +315,7 @@ def test_the_task_that_workers_get_holds_no_tensor_by_value():
 
     class Look(Callback):
         def on_train_batch_start(self, trainer, pl_module, batch, batch_index):
-            pool = trainer.datamodule.source
+            pool = trainer.datamodule.mode.source
             seen.append(len(pickle.dumps(pool._task.optimizers[0]._skeleton)))
 
     hogwild(callbacks=[Look()])

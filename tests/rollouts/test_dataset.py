@@ -8,10 +8,9 @@ from lightning.pytorch import Callback
 
 from a3c import GAE, FullEpisode, L2Normalised, NStep, RolloutDataModule, VTrace
 from a3c.batch import BatchShape, Lost, empty_batch
-from a3c.rollouts.dataset import RolloutDataset
+from a3c.rollouts.dataset import Batching, RolloutDataset
 from a3c.rollouts.inline import InlineSource
 from a3c.rollouts.progress import Progress
-from a3c.rollouts.segments import SegmentJoiner
 from a3c.rollouts.workers.pool import WorkerPool
 from a3c.rollouts.workers.process import CollectTask
 
@@ -25,19 +24,20 @@ class Watch(Callback):
         self.batches, self.lags = [], []
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        self.lags.append(pl_module.weights.version - batch.policy_versions[batch.mask])
+        self.lags.append(pl_module.mode.weights.version - batch.policy_versions[batch.mask])
         self.batches.append(batch.copy())
 
 
-def make_dataset(source_class=InlineSource, length=4, num_envs=2, joiner=None, env_kwargs=None, spec=None, **kwargs):
-    spec = make_spec(num_envs=num_envs, env_kwargs=env_kwargs, end_with_episodes=joiner is not None, **(spec or {}))
+def make_dataset(source_class=InlineSource, length=4, num_envs=2, env_kwargs=None, spec=None, **kwargs):
+    batching = Batching(**{name: kwargs.pop(name) for name in Batching._fields if name in kwargs})
+    spec = make_spec(num_envs=num_envs, env_kwargs=env_kwargs, end_with_episodes=batching.segmented, **(spec or {}))
     shape = BatchShape(length, num_envs, (2,), torch.float32)
     if source_class is InlineSource:
-        source = InlineSource(spec, [empty_batch(shape) for _ in range(kwargs.get("rollouts_per_update", 1))])
+        source = InlineSource(spec, [empty_batch(shape) for _ in range(batching.rollouts_per_update)])
     else:
         source = WorkerPool(CollectTask(spec), 2, 2, shape)
     progress = Progress()
-    return RolloutDataset(source, progress, joiner=joiner, **kwargs), progress
+    return RolloutDataset(source, progress, batching, **kwargs), progress
 
 
 def test_the_budget_ends_the_stream_and_the_last_batch_is_announced_before_it_is_given():
@@ -66,7 +66,7 @@ def test_a_rollout_is_given_back_only_after_its_update():
 def test_steps_that_are_held_for_an_unfinished_episode_are_not_counted_as_trained():
     """The budget is spent by updates, not by what collectors hand over."""
     dataset, progress = make_dataset(
-        joiner=SegmentJoiner(None), segments_per_rollout=2, env_kwargs={"lengths": (20,)}, max_env_steps=30
+        segmented=True, segments_per_rollout=2, env_kwargs={"lengths": (20,)}, max_env_steps=30
     )
     assert sum(int(batch.mask.sum()) for batch in dataset) == progress.trained == 40
 
@@ -83,11 +83,11 @@ def test_several_rollouts_join_to_one_update():
 
 
 @pytest.mark.parametrize("source", [InlineSource, WorkerPool])
-@pytest.mark.parametrize("joiner", [False, True])
-def test_every_step_is_trained_or_dropped_or_in_flight(source, joiner):
+@pytest.mark.parametrize("segmented", [False, True])
+def test_every_step_is_trained_or_dropped_or_in_flight(source, segmented):
     dataset, progress = make_dataset(
         source,
-        joiner=SegmentJoiner(None) if joiner else None,
+        segmented=segmented,
         segments_per_rollout=2,
         env_kwargs={"lengths": (3, 1, 7, 2)},
     )
@@ -95,7 +95,7 @@ def test_every_step_is_trained_or_dropped_or_in_flight(source, joiner):
     trained = 0
     for batch in itertools.islice(stream, 25):
         trained += int(batch.mask.sum())
-        held = dataset._joiner.steps_held if joiner else 0
+        held = dataset._joiner.steps_held if segmented else 0
         assert progress.trained == trained
         assert progress.collected == progress.trained + progress.dropped.total() + progress.in_flight
         assert progress.in_flight == held
@@ -109,7 +109,8 @@ def test_an_episode_budget_is_used_up_to_the_last_episode(source):
     dataset, progress = make_dataset(
         source,
         num_envs=1,
-        joiner=SegmentJoiner(4),
+        segmented=True,
+        horizon=4,
         env_kwargs={"lengths": (3, 9, 1)},
         spec={"max_episodes": 6},
     )
@@ -243,7 +244,7 @@ def test_whole_episodes_without_a_time_limit_are_refused_before_the_start():
 
 
 def test_whole_episodes_that_do_not_fit_in_memory_are_refused_with_the_bytes(monkeypatch):
-    monkeypatch.setattr("a3c.training.datamodule.available_memory", lambda: 1000)
+    monkeypatch.setattr("a3c.training.modes.available_memory", lambda: 1000)
     with pytest.raises(ValueError, match=r"8 episodes of 500 steps take [\d,]+ bytes, and 1,000 are available"):
         fit(FullEpisode())
 
@@ -282,13 +283,12 @@ class LosesOne:
 
 
 def test_unfinished_segments_of_a_lost_collector_are_dropped_with_what_it_lost():
-    joiner = SegmentJoiner(None)
     dataset, progress = make_dataset(
-        joiner=joiner, segments_per_rollout=2, env_kwargs={"lengths": (12,)}, max_env_steps=30
+        segmented=True, segments_per_rollout=2, env_kwargs={"lengths": (12,)}, max_env_steps=30
     )
     dataset._source = LosesOne(dataset._source, lost_steps=3)
     batches = list(iter(dataset))
     held = 2 * 8  # two rollouts of 4 steps in 2 environments, whose episodes last 12
     assert progress.dropped["worker_death"] == held + 3
-    assert progress.in_flight == joiner.steps_held
+    assert progress.in_flight == dataset._joiner.steps_held
     assert all(batch.observations[0, :, 1].eq(8).all() for batch in batches[:1])  # nothing before the loss is joined

@@ -8,7 +8,7 @@ from lightning.pytorch import Callback
 
 from a3c import FullEpisode, NStep, RolloutDataModule
 from a3c.batch import BatchShape, empty_batch
-from a3c.rollouts.dataset import RolloutDataset
+from a3c.rollouts.dataset import Batching, RolloutDataset
 from a3c.rollouts.delay_line import DelayLine
 from a3c.rollouts.inline import InlineSource
 from a3c.rollouts.progress import Progress
@@ -24,11 +24,13 @@ class Lags(Callback):
         self.first, self.all, self.steps = [], [], []
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        lags = pl_module.weights.version - batch.policy_versions
+        lags = pl_module.mode.weights.version - batch.policy_versions
         self.first.append(lags[0].tolist())
         self.all.append(sorted(set(lags[batch.mask].tolist())))
         keys = zip(batch.env_ids.tolist(), batch.segment_ids.tolist(), strict=True)
-        self.steps += [(*key, pl_module.weights.version - lag) for key, lag in zip(keys, lags[0].tolist(), strict=True)]
+        self.steps += [
+            (*key, pl_module.mode.weights.version - lag) for key, lag in zip(keys, lags[0].tolist(), strict=True)
+        ]
 
 
 def version_batch(version):
@@ -137,11 +139,8 @@ def test_a_limit_judges_an_episode_by_its_first_step():
     dataset = RolloutDataset(
         InlineSource(spec, [empty_batch(SHAPE)]),
         progress,
-        joiner=SegmentJoiner(None),
-        segments_per_rollout=2,
+        Batching(segmented=True, segments_per_rollout=2, max_lag=2, max_env_steps=500),
         version=lambda: version[0],
-        max_lag=2,
-        max_env_steps=500,
     )
     lengths = []
     for batch in dataset:

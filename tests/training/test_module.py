@@ -43,7 +43,7 @@ class Steps(Callback):
         assert torch.allclose(vector(pl_module.network), self.expected, atol=1e-6)
         pulled = copy.deepcopy(pl_module.network)
         torch.nn.utils.vector_to_parameters(torch.zeros_like(self.expected), pulled.parameters())
-        assert pl_module.weights.pull(pulled) == pl_module.updates == batch_idx + 1
+        assert pl_module.mode.weights.pull(pulled) == pl_module.updates == batch_idx + 1
         assert torch.equal(vector(pulled), vector(pl_module.network))
         self.checked += 1
 

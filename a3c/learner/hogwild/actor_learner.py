@@ -12,21 +12,18 @@ from dataclasses import dataclass
 
 import torch
 
-from a3c.batch import BatchShape, Episode, RolloutBatch
-from a3c.learner.guard import UpdateGuard
+from a3c.batch import Episode, RolloutBatch
 from a3c.learner.hogwild.live_weights import LiveWeights
 from a3c.learner.hogwild.reports import UpdateReport
 from a3c.learner.hogwild.shared_optimizer import SharedOptimizer, detach_step_counts
 from a3c.learner.hogwild.tally import Tally
+from a3c.learner.learning import Learning
 from a3c.learner.metrics import MetricSums, column_lags, mean_lag
-from a3c.learner.objective import Objective
-from a3c.learner.schedules import Rates
 from a3c.networks.actor_critic import ActorCritic
 from a3c.rollouts.collector import CollectorSpec
-from a3c.rollouts.dataset import RolloutDataset
+from a3c.rollouts.dataset import Batching, RolloutDataset
 from a3c.rollouts.inline import InlineSource
 from a3c.rollouts.progress import Progress
-from a3c.rollouts.segments import SegmentJoiner
 from a3c.rollouts.workers.process import WorkerContext
 
 REPORT_SECONDS = 0.05  # between two reports of a worker; each costs the parent about a millisecond
@@ -37,27 +34,20 @@ class UpdateRule:
     """How a batch becomes a step on the shared weights.
 
     Attributes:
-        objective: the loss, the same as in every other mode.
+        learning: the loss and the rules of a step, the same as in every other mode.
         weights: the shared parameters.
         tally: counts updates and steps.
-        rates: learning rate and entropy coefficient in the course of the run.
-        max_grad_norm: gradients are scaled down to this L2 norm; None for no clipping.
         max_lag: a gradient is dropped if others have made more updates since its weights were
             pulled; None for no limit.
         steps_before: updates that the optimizer had counted before, where all workers share one;
             None where each has its own.
-        max_skipped: updates in a row that a worker may skip, since their loss or gradient is not
-            finite; one more raises.
     """
 
-    objective: Objective
+    learning: Learning
     weights: LiveWeights
     tally: Tally
-    rates: Rates
-    max_grad_norm: float | None
-    max_lag: int | None
-    steps_before: int | None
-    max_skipped: int
+    max_lag: int | None = None
+    steps_before: int | None = None
 
 
 class ActorLearner:
@@ -85,7 +75,7 @@ class ActorLearner:
         self._should_stop = should_stop
         self.optimizer = optimizer.attach(rule.weights.parameters)
         self._counts = [] if rule.steps_before is None else detach_step_counts(self.optimizer)
-        self._guard = UpdateGuard(rule.max_grad_norm, rule.max_skipped)
+        self._guard = rule.learning.make_guard()
         self._acted = -1  # version of the last update's newest fragment
         self.sums = MetricSums()
         self.lags: Counter[int] = Counter()
@@ -101,11 +91,12 @@ class ActorLearner:
             TrainingDivergedError: too many updates in a row had a loss or gradient that was not finite.
         """
         rule, tally, worker = self._rule, self._rule.tally, self._worker
+        objective, rates = rule.learning.objective, rule.learning.rates
         if version == self._acted:  # nothing was pulled since our own last update, which is not in it yet
             rule.weights.pull(self._network)
         self._acted = version
         env_steps, steps = tally.env_steps, int(batch.mask.sum())
-        loss, metrics = rule.objective(self._network, batch, rule.rates.entropy_at(env_steps))
+        loss, metrics = objective(self._network, batch, rates.entropy_at(env_steps))
         self._network.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         norm = self._guard.admit(self._network, [loss.detach()])
@@ -123,7 +114,7 @@ class ActorLearner:
             if rule.max_lag is not None and max(lags) > rule.max_lag:
                 tally.count_dropped(worker, steps)
                 return
-            rule.rates.set_learning_rates(self.optimizer, env_steps)
+            rates.set_learning_rates(self.optimizer, env_steps)
             self._step(updates)
             tally.count_update(worker, steps)
         finally:
@@ -171,23 +162,15 @@ class ActorLearnerTask:
 
     Attributes:
         collector: builds the worker's collector.
-        shape: of one fragment.
-        rollouts_per_update: rollouts that one update trains on.
-        segmented: whether fragments are joined to segments.
-        horizon: most steps of a segment, or None for whole episodes.
+        batching: how its rollouts become batches; the budget is that of all workers together.
         rule: how it learns.
         optimizers: one for each worker, or one for all.
-        max_env_steps: budget of all workers together, or None.
     """
 
     collector: CollectorSpec
-    shape: BatchShape
-    rollouts_per_update: int
-    segmented: bool
-    horizon: int | None
+    batching: Batching
     rule: UpdateRule
     optimizers: list[SharedOptimizer]
-    max_env_steps: int | None
 
     def __call__(self, context: WorkerContext) -> None:
         tally, worker = self.rule.tally, context.worker
@@ -199,8 +182,8 @@ class ActorLearnerTask:
             return context.stopped
 
         def should_stop() -> bool:
-            spent = self.max_env_steps is not None and tally.env_steps >= self.max_env_steps
-            return spent or context.stopped
+            budget = self.batching.max_env_steps
+            return context.stopped or (budget is not None and tally.env_steps >= budget)
 
         progress = _WorkerProgress()
 
@@ -216,14 +199,9 @@ class ActorLearnerTask:
         collector = source.collector
         optimizer = self.optimizers[worker % len(self.optimizers)]
         learner = ActorLearner(worker, collector.network, self.rule, optimizer, held_up)
-        updates = RolloutDataset(
-            source,
-            progress,
-            rollouts_per_update=self.rollouts_per_update,
-            joiner=SegmentJoiner(self.horizon) if self.segmented else None,
-            segments_per_rollout=self.shape.columns,
-            should_stop=should_stop,
-        )
+        # Budget and lag are looked at here and in the learner, where all workers' counts are known.
+        batching = self.batching._replace(max_env_steps=None, max_lag=None)
+        updates = RolloutDataset(source, progress, batching, should_stop=should_stop)
         context.ready()
         tally.wait_for_release(held_up)
         reported = time.monotonic()

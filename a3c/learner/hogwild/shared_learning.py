@@ -11,8 +11,7 @@ from a3c.learner.hogwild.actor_learner import UpdateRule
 from a3c.learner.hogwild.live_weights import LiveWeights
 from a3c.learner.hogwild.shared_optimizer import SharedOptimizer, step_counts
 from a3c.learner.hogwild.tally import Tally
-from a3c.learner.objective import Objective
-from a3c.learner.schedules import Rates
+from a3c.learner.learning import Learning
 from a3c.networks.actor_critic import ActorCritic
 
 log = logging.getLogger(__name__)
@@ -28,7 +27,6 @@ class SharedLearning:
         optimizers: the parent's, one for all workers or one for each.
         weights: the shared weights.
         tally: counts what the workers do.
-        updates_before: updates that a resumed run had made before.
 
     Attributes:
         optimizers: what workers attach to.
@@ -40,45 +38,24 @@ class SharedLearning:
         optimizers: Sequence[Optimizer],
         weights: LiveWeights,
         tally: Tally,
-        updates_before: int,
     ) -> None:
         self._network = network
         self._weights = weights
         self._tally = tally
-        self._updates_before = updates_before
         self.optimizers = [SharedOptimizer(optimizer, network.parameters()) for optimizer in optimizers]
         # Shared by several, counts of steps would lose increments: they come from the tally. Each one's own are right.
         self._counts = step_counts(optimizers[0]) if len(optimizers) == 1 else []
         self._steps_before = int(max(self._counts, default=0))
 
-    def rule(
-        self,
-        objective: Objective,
-        rates: Rates,
-        max_grad_norm: float | None,
-        max_lag: int | None,
-        own: bool,
-        max_skipped: int,
-    ) -> UpdateRule:
-        """Return the rule by which workers learn.
-
-        Args:
-            objective: the loss.
-            rates: learning rate and entropy coefficient in the course of the run.
-            max_grad_norm: see `UpdateRule`.
-            max_lag: see `UpdateRule`.
-            own: each worker has an optimizer of its own.
-            max_skipped: see `UpdateRule`.
-        """
-        steps_before = None if own else self._steps_before
-        return UpdateRule(
-            objective, self._weights, self._tally, rates, max_grad_norm, max_lag, steps_before, max_skipped
-        )
+    def rule(self, learning: Learning, max_lag: int | None) -> UpdateRule:
+        """Return the rule by which workers learn; a gradient with more lag is dropped."""
+        steps_before = self._steps_before if learning.shared_optimizer else None
+        return UpdateRule(learning, self._weights, self._tally, max_lag, steps_before)
 
     @property
     def updates(self) -> int:
-        """Updates made so far, those of a resumed run's past included."""
-        return self._updates_before + self._weights.version
+        """Updates that workers have made."""
+        return self._weights.version
 
     @property
     def skipped(self) -> int:

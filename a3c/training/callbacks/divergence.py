@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from a3c.training.seams import data_of, module_of
 
 
 class DivergenceAlert(Callback):
@@ -19,16 +21,16 @@ class DivergenceAlert(Callback):
         self._alert = alert
         self._skipped_before: int | None = None  # None once the alert is raised
 
-    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
-        self._skipped_before = pl_module.skipped_updates
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._skipped_before = module_of(trainer).skipped_updates
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *args: Any) -> None:
-        if self._skipped_before is None or pl_module.skipped_updates <= self._skipped_before:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        module = module_of(trainer)
+        if self._skipped_before is None or module.skipped_updates <= self._skipped_before:
             return
         self._skipped_before = None
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
         self._alert(
             "the run may be diverging",
-            f"An update was not finite and was skipped, after {data.progress.env_steps:,} env steps. The run fails "
-            f"when more than {pl_module.max_skipped_updates} in a row are.",
+            f"An update was not finite and was skipped, after {data_of(trainer).progress.env_steps:,} env steps. "
+            f"The run fails when more than {module.learning.max_skipped} in a row are.",
         )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from a3c.envs.watchdog import StepWatch
 from a3c.evaluation.evaluator import Evaluation, Evaluator
+from a3c.training.callbacks.every import EveryEnvSteps, seed_of, watched
+from a3c.training.options import check_counts
+from a3c.training.seams import data_of, module_of
 
 
 class GreedyEvaluation(Callback):
@@ -34,13 +35,8 @@ class GreedyEvaluation(Callback):
         final_episodes: int = 100,
         stop_when_solved: bool = True,
     ) -> None:
-        for name, value, least in (
-            ("every_env_steps", every_env_steps, 1),
-            ("episodes", episodes, 1),
-            ("final_episodes", final_episodes, 0),
-        ):
-            if value < least:
-                raise ValueError(f"{name}: got {value}, must be at least {least}")
+        check_counts(1, every_env_steps=every_env_steps, episodes=episodes)
+        check_counts(0, final_episodes=final_episodes)
         self.every_env_steps = every_env_steps
         self.episodes = episodes
         self.final_episodes = final_episodes
@@ -50,78 +46,66 @@ class GreedyEvaluation(Callback):
         self.best: float | None = None
         self.is_best = False  # whether the evaluation just made is the best so far
         self.final: Evaluation | None = None
-        self._next = every_env_steps
+        self._schedule = EveryEnvSteps(every_env_steps)
         self._count = 0
         self._evaluator: Evaluator | None = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        self._evaluator = Evaluator(data.env, self.episodes)
-        self._next = (data.progress.env_steps // self.every_env_steps + 1) * self.every_env_steps
+        self._evaluator = Evaluator(data_of(trainer).env, self.episodes)
+        self._schedule.begin(trainer)
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *args: Any) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         self.is_best = False
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        if data.progress.env_steps < self._next and not trainer.should_stop:
-            return
-        self._next = (data.progress.env_steps // self.every_env_steps + 1) * self.every_env_steps
-        if trainer.interrupted:
-            return
-        with data.progress.clock.paused():
-            pl_module.hold()
-            self._evaluate(trainer, pl_module, data)
+        if self._schedule.is_due(trainer):
+            with data_of(trainer).progress.clock.paused():
+                module_of(trainer).hold()
+                self._evaluate(trainer)
 
-    def _evaluate(self, trainer: Trainer, module: Any, data: Any) -> None:
-        assert self._evaluator is not None, "on_fit_start comes first"
+    def _evaluate(self, trainer: Trainer) -> None:
+        progress = data_of(trainer).progress
         self._count += 1
-        result = self._play(self._evaluator, trainer, seed_of(data.seed, "evaluation", self._count))
+        result = self._play(self._evaluator, trainer, "evaluation", self._count)
         if result is None:
             return
         self.is_best = self.best is None or result.return_mean >= self.best
         if self.is_best:
             self.best = result.return_mean
-        module.log_now({"eval/episode_return": result.return_mean, "eval/episode_length": result.length_mean})
-        if self.solved_at_env_steps is None and self._is_solved(result, trainer, data):
-            self.solved_at_env_steps = data.progress.env_steps
-            self.solved_at_seconds = data.progress.clock.seconds
+        module_of(trainer).log_now(
+            {"eval/episode_return": result.return_mean, "eval/episode_length": result.length_mean}
+        )
+        if self.solved_at_env_steps is None and self._is_solved(result, trainer):
+            self.solved_at_env_steps = progress.env_steps
+            self.solved_at_seconds = progress.clock.seconds
             if self.stop_when_solved:
                 trainer.should_stop = True
 
-    def _is_solved(self, result: Evaluation, trainer: Trainer, data: Any) -> bool:
+    def _is_solved(self, result: Evaluation, trainer: Trainer) -> bool:
         """Return whether the threshold is reached, and reached again on other episodes.
 
         A run is evaluated many times, so the first figure over the threshold tends to be a lucky
         one; a second one has not been selected, and must be there with a standard error to spare.
         """
-        assert self._evaluator is not None, "on_fit_start comes first"
-        threshold = data.env.reward_threshold
+        threshold = data_of(trainer).env.reward_threshold
         if threshold is None or result.return_mean < threshold:
             return False
-        seed = seed_of(data.seed, "confirmation", self._count)
-        again = self._play(self._evaluator, trainer, seed)
+        again = self._play(self._evaluator, trainer, "confirmation", self._count)
         return again is not None and bool(again.return_mean - again.standard_error >= threshold)
 
-    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        pl_module.finish()  # the cores are free for the last episodes
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        module_of(trainer).finish()  # the cores are free for the last episodes
         self.close()
         if self.final_episodes and not trainer.interrupted:
-            evaluator = Evaluator(data.env, self.final_episodes)
-            self.final = self._play(evaluator, trainer, seed_of(data.seed, "final", 0))
+            evaluator = Evaluator(data_of(trainer).env, self.final_episodes)
+            self.final = self._play(evaluator, trainer, "final", 0)
             evaluator.close()
 
     @staticmethod
-    def _play(evaluator: Evaluator, trainer: Trainer, seed: int) -> Evaluation | None:
-        """Play an evaluation's episodes; None if the run is interrupted."""
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        module: Any = trainer.lightning_module
-        with StepWatch(data.policy.timeout, "an environment of an evaluation") as watch:
-
-            def should_stop() -> bool:
-                watch.beat()
-                return trainer.interrupted
-
-            return evaluator(module.network, seed, should_stop)
+    def _play(evaluator: Evaluator | None, trainer: Trainer, purpose: str, number: int) -> Evaluation | None:
+        """Play an evaluation's episodes, with seeds of their own; None if the run is interrupted."""
+        assert evaluator is not None, "on_fit_start comes first"
+        data = data_of(trainer)
+        with watched(trainer, "an environment of an evaluation") as should_stop:
+            return evaluator(module_of(trainer).network, seed_of(data.seed, purpose, number), should_stop)
 
     def close(self) -> None:
         """Close the environments. Idempotent."""
@@ -143,9 +127,3 @@ class GreedyEvaluation(Callback):
         self._count = state_dict["count"]  # `best` is that of the best.ckpt in the run's own folder
         self.solved_at_env_steps = state_dict["solved_at_env_steps"]
         self.solved_at_seconds = state_dict["solved_at_seconds"]
-
-
-def seed_of(run_seed: int, purpose: str, number: int) -> int:
-    """Return a seed that no worker, and no other evaluation of the run, uses."""
-    words = (run_seed, *purpose.encode(), number)
-    return int(np.random.SeedSequence(words).generate_state(1)[0])

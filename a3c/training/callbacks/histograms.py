@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import wandb
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
+
+from a3c.training.seams import module_of
 
 BINS = 64
 
@@ -26,19 +26,17 @@ class Histograms(Callback):
     def __init__(self, every_updates: int) -> None:
         self.every_updates = every_updates
 
-    def on_before_optimizer_step(self, trainer: Trainer, pl_module: Any, optimizer: Optimizer) -> None:
-        if pl_module.updates % self.every_updates:
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        module = module_of(trainer)
+        if module.updates % self.every_updates:
             return
         rows = {}
-        for name, parameter in pl_module.network.named_parameters():
+        for name, parameter in module.network.named_parameters():
             for kind, numbers in (("weights", parameter), ("gradients", parameter.grad)):
                 histogram = None if numbers is None else _histogram(numbers)
                 if histogram is not None:
                     rows[f"{kind}/{name}"] = histogram
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        for logger in trainer.loggers:
-            if hasattr(logger, "log_media"):
-                logger.log_media(rows, data.progress.env_steps)
+        module.log_media(rows)
 
 
 def _histogram(numbers: Tensor) -> wandb.Histogram | None:

@@ -15,9 +15,11 @@ from a3c.learner.objective import Estimation
 from a3c.returns import L2Normalised, ReturnEstimator
 from a3c.returns.labels import label_of
 from a3c.rollouts.collector import LINEAGE
+from a3c.training.module import A3C
 from a3c.training.probe.measures import MEASURES, ask_all, compare, default_estimators, named
 from a3c.training.probe.plan import ProbePlan
 from a3c.training.probe.realised_returns import RealisedReturns, Resolved
+from a3c.training.seams import module_of
 
 
 class EstimatorProbe(Callback):
@@ -51,26 +53,29 @@ class EstimatorProbe(Callback):
         self._resolved: list[Resolved] = []  # not logged yet
         self._means: dict[str, _Mean] = {}  # over the fit, of each key
 
-    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
-        trained = pl_module.returns
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        module = module_of(trainer)
+        trained = module.returns
         wanted = default_estimators(trained) if self.plan.estimators is None else self.plan.parsed()
         self._trained, self._estimators = label_of(trained), named(wanted, trained)
-        self._returns = RealisedReturns(pl_module.objective.discount, LINEAGE)
+        self._returns = RealisedReturns(module.objective.discount, LINEAGE)
         self._probed_at, self._means = None, {}
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: RolloutBatch, batch_idx: int) -> None:
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        updates = pl_module.updates
-        if updates % self.plan.every_updates or updates == self._probed_at or data.warming_up:
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: RolloutBatch, batch_idx: int
+    ) -> None:
+        module = module_of(trainer)
+        updates = module.updates
+        if updates % self.plan.every_updates or updates == self._probed_at or module.mode.warming_up:
             return
         self._probed_at = updates
 
         def observe(estimation: Estimation) -> None:
-            self._measure(estimation, pl_module)
+            self._measure(estimation, module)
 
-        pl_module.observer = observe
+        module.observer = observe
 
-    def _measure(self, estimation: Estimation, module: Any) -> None:
+    def _measure(self, estimation: Estimation, module: A3C) -> None:
         assert self._returns is not None, "setup comes first"
         targets = ask_all(estimation, self._trained, self._estimators)
         for label, numbers in compare(estimation, targets, module.network).items():
@@ -87,17 +92,17 @@ class EstimatorProbe(Callback):
         self._resolved += self._returns.begin(estimation.batch, estimation.discounts, value_targets)
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: RolloutBatch, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: RolloutBatch, batch_idx: int
     ) -> None:
         assert self._returns is not None, "setup comes first"
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        if pl_module.observer is None and not data.warming_up:
-            self._resolved += self._returns.follow(batch, pl_module.objective.reward_scale)
-        pl_module.observer = None
+        module = module_of(trainer)
+        if module.observer is None and not module.mode.warming_up:
+            self._resolved += self._returns.follow(batch, module.objective.reward_scale)
+        module.observer = None
         if self._row or self._resolved:
-            self._log(pl_module)
+            self._log(module)
 
-    def _log(self, module: Any) -> None:
+    def _log(self, module: A3C) -> None:
         """Log what was measured now, and what has been resolved by now."""
         row, self._row = self._row, {}
         resolved, self._resolved = self._resolved, []
@@ -108,7 +113,7 @@ class EstimatorProbe(Callback):
                 module, {"probe/resolved": share, **{f"probe/{label}/bias": number for label, number in biases}}, share
             )
 
-    def _log_row(self, module: Any, row: dict[str, float], share: float = 1.0) -> None:
+    def _log_row(self, module: A3C, row: dict[str, float], share: float = 1.0) -> None:
         defined = {key: number for key, number in row.items() if math.isfinite(number)}
         if defined:
             for key, number in defined.items():
@@ -116,23 +121,21 @@ class EstimatorProbe(Callback):
             module.log_now(defined)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._finish(trainer, pl_module)
+        self._finish(module_of(trainer))
 
-    def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
-        pl_module.observer = None
-        self._finish(trainer, pl_module)
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        module_of(trainer).observer = None
+        self._finish(module_of(trainer))
 
-    def _finish(self, trainer: Trainer, module: Any) -> None:
+    def _finish(self, module: A3C) -> None:
         if self._returns is None:
             return
         self._resolved += self._returns.close()
         self._returns = None
         self._log(module)
         columns, rows = self.table()
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        for logger in trainer.loggers:
-            if rows and hasattr(logger, "log_media"):
-                logger.log_media({"probe": wandb.Table(columns, rows)}, data.progress.env_steps)
+        if rows:
+            module.log_media({"probe": wandb.Table(columns, rows)})
 
     def table(self) -> tuple[list[str | int], list[Sequence[Any]]]:
         """Return the means of all measures over the fit: column names, and a row for each estimator.

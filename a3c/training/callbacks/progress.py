@@ -9,6 +9,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from a3c.training.seams import data_of, module_of
+
 REFRESH_SECONDS = 0.1
 LINE_SECONDS = 10.0  # between lines where there is no terminal to draw on
 
@@ -28,7 +30,7 @@ class BudgetBar(Callback):
         self._task = TaskID(0)
         self._drawn_at = 0.0
 
-    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._drawn_at = time.monotonic()
         if not self._console.is_terminal:
             return
@@ -44,27 +46,23 @@ class BudgetBar(Callback):
         self._progress.start()
 
     def _label(self, trainer: Trainer) -> str:
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        return f"{data.env.id} {type(trainer.lightning_module.returns).__name__}"
+        return f"{data_of(trainer).env.id} {type(module_of(trainer).returns).__name__}"
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *args: Any) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         now = time.monotonic()
         pause = REFRESH_SECONDS if self._progress is not None else LINE_SECONDS
         if now - self._drawn_at < pause:
             return
         self._drawn_at = now
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        status = self._status(data, pl_module)
+        status, used = self._status(trainer), data_of(trainer).mode.budget_used
         if self._progress is not None:
-            self._progress.update(self._task, completed=data.budget_used, status=status, refresh=True)
+            self._progress.update(self._task, completed=used, status=status, refresh=True)
         else:
-            self._console.print(
-                f"{self._label(trainer)}: {data.budget_used:.0%} of the budget, {status}", soft_wrap=True
-            )
+            self._console.print(f"{self._label(trainer)}: {used:.0%} of the budget, {status}", soft_wrap=True)
 
-    def _status(self, data: Any, module: Any) -> str:
-        latest = module.latest
-        parts = [f"{data.progress.env_steps:,} env steps"]
+    def _status(self, trainer: Trainer) -> str:
+        latest = module_of(trainer).latest
+        parts = [f"{data_of(trainer).progress.env_steps:,} env steps"]
         for key, form in (
             ("rollout/episode_return", "return {:.1f}"),
             ("time/env_steps_per_second", "{:,.0f} steps/s"),

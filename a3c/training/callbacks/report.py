@@ -13,6 +13,7 @@ from a3c.returns.labels import label_of
 from a3c.runs.curves import episode_length_curve, learning_curve
 from a3c.runs.descriptions import describe
 from a3c.training.callbacks.evaluation import GreedyEvaluation
+from a3c.training.seams import data_of, module_of
 
 
 class RunReport(Callback):
@@ -38,27 +39,26 @@ class RunReport(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if self._began and not self.summary:
-            self._write_summary(trainer, pl_module)
+            self._write_summary(trainer)
 
-    def _write_summary(self, trainer: Trainer, module: LightningModule) -> None:
-        self.summary = self._summarise(trainer, module)
+    def _write_summary(self, trainer: Trainer) -> None:
+        self.summary = self._summarise(trainer)
         (self.folder / "summary.json").write_text(json.dumps(self.summary, indent=2) + "\n")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         for logger in trainer.loggers:
             logger.save()
-        self._write_summary(trainer, pl_module)
+        self._write_summary(trainer)
         if (self.folder / "metrics.csv").exists():
             summary = self.summary
             title = f"{summary['env']} · {summary['estimator']} · {summary['mode']} · seed {summary['seed']}"
-            data: Any = trainer.datamodule  # type: ignore[attr-defined]
-            figure = learning_curve(self.folder / "metrics.csv", title, data.env.reward_threshold)
+            figure = learning_curve(self.folder / "metrics.csv", title, data_of(trainer).env.reward_threshold)
             figure.savefig(self.folder / "learning_curve.png", dpi=120)
             lengths = episode_length_curve(self.folder / "metrics.csv", title)
             lengths.savefig(self.folder / "episode_length.png", dpi=120)
 
-    def _summarise(self, trainer: Trainer, module: Any) -> dict[str, Any]:
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    def _summarise(self, trainer: Trainer) -> dict[str, Any]:
+        data, module = data_of(trainer), module_of(trainer)
         progress, evaluation = data.progress, self._evaluation
         seconds = progress.clock.seconds
         final = evaluation.final
@@ -67,7 +67,7 @@ class RunReport(Callback):
             "estimator": type(module.returns).__name__,
             "estimator_label": label_of(module.returns),
             "estimator_arguments": describe(module.returns)["init_args"],
-            "mode": data.mode,
+            "mode": data.mode.name,
             "seed": data.seed,
             "interrupted": trainer.interrupted,
             "env_steps": progress.env_steps,
@@ -95,5 +95,5 @@ class RunReport(Callback):
             "worker_deaths": progress.worker_deaths,
             "worker_restarts": progress.worker_restarts,
             "resumed_from": str(self._resumed_from) if self._resumed_from else None,
-            "worker_exit_codes": data.worker_exit_codes,
+            "worker_exit_codes": data.mode.exit_codes,
         }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from a3c.envs.random_states import random_states_kept
 from a3c.envs.spec import EnvError, EnvSpec
 from a3c.envs.watchdog import HangError, StepWatch
-from a3c.training.callbacks.evaluation import seed_of
+from a3c.training.callbacks.every import EveryEnvSteps, seed_of, watched
+from a3c.training.seams import data_of, module_of
 
 if TYPE_CHECKING:  # ffmpeg and pictures only for those who ask for videos
     from a3c.evaluation.video import Recorder
@@ -40,7 +40,7 @@ class GreedyVideo(Callback):
             raise ValueError(f"got {every_env_steps}, must be at least 1")
         self.folder = folder
         self.every_env_steps = every_env_steps
-        self._next = every_env_steps
+        self._schedule = EveryEnvSteps(every_env_steps)
         self._recorder: Recorder | None = None
 
     @staticmethod
@@ -63,35 +63,20 @@ class GreedyVideo(Callback):
             raise EnvError(f"env: {env.id} cannot be drawn: {error}") from error
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        self._next = (data.progress.env_steps // self.every_env_steps + 1) * self.every_env_steps
+        self._schedule.begin(trainer)
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *args: Any) -> None:
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        env_steps = data.progress.env_steps
-        if env_steps < self._next and not trainer.should_stop:
-            return
-        self._next = (env_steps // self.every_env_steps + 1) * self.every_env_steps
-        if trainer.interrupted:
-            return
-        with data.progress.clock.paused():
-            pl_module.hold()
-            self._record(trainer, pl_module, data)
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        if self._schedule.is_due(trainer):
+            with data_of(trainer).progress.clock.paused():
+                module_of(trainer).hold()
+                self._record(trainer)
 
-    def _record(self, trainer: Trainer, module: Any, data: Any) -> None:
+    def _record(self, trainer: Trainer) -> None:
         from a3c.evaluation.video import Recorder
 
-        env_steps = data.progress.env_steps
-        path = self.folder / f"env_steps-{env_steps:09d}.mp4"
-        with (
-            random_states_kept(),
-            StepWatch(data.policy.timeout or math.inf, "an environment that is recorded") as watch,
-        ):
-
-            def should_stop() -> bool:
-                watch.beat()
-                return trainer.interrupted
-
+        data, module = data_of(trainer), module_of(trainer)
+        path = self.folder / f"env_steps-{data.progress.env_steps:09d}.mp4"
+        with random_states_kept(), watched(trainer, "an environment that is recorded") as should_stop:
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 self._recorder = self._recorder or Recorder(data.env)
@@ -101,9 +86,7 @@ class GreedyVideo(Callback):
             except (OSError, ValueError) as error:
                 _log.warning("%s is not written: %s", path, (str(error).splitlines() or [type(error).__name__])[0])
                 return
-        for logger in trainer.loggers:
-            if hasattr(logger, "log_media"):
-                logger.log_media({"eval/video": wandb.Video(str(path), format="mp4")}, env_steps)
+        module.log_media({"eval/video": wandb.Video(str(path), format="mp4")})
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.close()

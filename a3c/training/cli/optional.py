@@ -17,6 +17,7 @@ from a3c.runs.wandb_logger import RunTracker, WandbOptions
 from a3c.training.callbacks import EstimatorProbe, GreedyVideo, Histograms
 from a3c.training.cli.usage import UsageError
 from a3c.training.datamodule import RolloutDataModule
+from a3c.training.modes import Mode
 from a3c.training.probe.plan import ProbePlan
 
 # Of the summary, what an artifact says of its checkpoints.
@@ -44,9 +45,9 @@ class OptionalParts:
     ) -> None:
         self._probe = _make_probe(probe, data.mode)
         self._video = _make_video(video_every, data)
-        if wandb.histograms_every is not None and data.mode == "hogwild":
+        if wandb.histograms_every is not None and not data.mode.trainer_learns:
             raise UsageError(
-                f"wandb.histograms_every: got {wandb.histograms_every} in mode hogwild, must be null there: "
+                f"wandb.histograms_every: got {wandb.histograms_every} in mode {data.mode.name}, must be null there: "
                 "workers take the gradients, and the Trainer sees none"
             )
         self._histograms = None if wandb.histograms_every is None else Histograms(wandb.histograms_every)
@@ -81,14 +82,14 @@ class OptionalParts:
         tracker.log_checkpoints(files, metadata)
 
 
-def _make_probe(wanted: ProbePlan | bool, mode: str) -> EstimatorProbe | None:
+def _make_probe(wanted: ProbePlan | bool, mode: Mode) -> EstimatorProbe | None:
     """Make the probe that is asked for, and refuse one that would see no batches."""
     if not wanted:
         return None
-    if mode == "hogwild":
+    if not mode.trainer_learns:
         raise UsageError(
-            "probe: got true in mode hogwild, must be false there: workers learn by themselves, and the Trainer sees "
-            "no batches"
+            f"probe: got true in mode {mode.name}, must be false there: workers learn by themselves, and "
+            "the Trainer sees no batches"
         )
     return EstimatorProbe(wanted if isinstance(wanted, ProbePlan) else None)
 
@@ -99,7 +100,7 @@ def _make_video(every_env_steps: int | None, data: RolloutDataModule) -> GreedyV
         return None
     try:
         video = GreedyVideo(Path(VIDEOS), every_env_steps)  # its folder follows, once there is one
-        video.check(data.env, data.policy.timeout or math.inf)
+        video.check(data.env, data.mode.supervision.timeout or math.inf)
     except ValueError as error:
         raise UsageError(f"video_every: {str(error).removeprefix('env: ').removeprefix('video: ')}") from error
     return video

@@ -44,6 +44,7 @@ from a3c.training.cli.optional import OptionalParts
 from a3c.training.cli.usage import UsageError
 from a3c.training.datamodule import RolloutDataModule
 from a3c.training.module import A3C
+from a3c.training.seams import callbacks_of
 
 FAILED = 1
 # Their message says it all.
@@ -81,11 +82,11 @@ class TrainingRun:
         except ValueError as error:
             raise UsageError(f"checkpoint.{error}") from error
         try:
-            self.data.check_run(self.module)
+            self.data.mode.check(self.module)
         except ValueError as error:
             raise UsageError(f"data.{error}") from error
         try:
-            self.module.check_run(self.data.max_env_steps, self.data.learners)
+            self.module.check_run(self.data.mode)
         except ValueError as error:
             raise UsageError(f"model.{error}") from error
         self._optional = OptionalParts(
@@ -119,7 +120,7 @@ class TrainingRun:
             "network": describe(self.module.network),
             "returns": describe(self.module.returns),
             "optimizer": self.module.optimizer_name,
-            "optimizers": 1 if self.module.shared_optimizer else max(1, self.data.learners),
+            "optimizers": self.module.optimizers_of(self.data.mode),
         }
         if start.checkpoint is not None:
             try:
@@ -156,7 +157,7 @@ class TrainingRun:
     def _shelf(self) -> Path:
         """Where run folders lie that nobody placed: runs/ENV/ESTIMATOR-MODE; no id and no link leads out of runs/."""
         env = [re.sub(r"^\.+|[^\w.-]|^$", "-", part) for part in self.data.env.id.split("/")]
-        parent = Path("runs", *env, f"{self.estimator}-{self.data.mode}")
+        parent = Path("runs", *env, f"{self.estimator}-{self.data.mode.name}")
         inner = [folder for folder in (parent, *parent.parents) if len(folder.parts) > 1]
         if link := next((folder for folder in inner if folder.is_symlink()), None):
             raise UsageError(f"run_dir: got {str(parent)!r} by default, must lead through no link, which {link} is")
@@ -256,7 +257,7 @@ class TrainingRun:
             self.folder,
             env=self.data.env.id,
             estimator=label_of(self.module.returns),
-            mode=self.data.mode,
+            mode=self.data.mode.name,
             seed=self.data.seed,
             config=config,
             run_id=self._described.get("wandb_run_id") if self.start.folder is not None else None,
@@ -264,7 +265,7 @@ class TrainingRun:
         )
         self.checkpoints.notes["wandb_run_id"] = self._tracker.run_id
         self.trainer.loggers = [MetricsFile(self.folder / METRICS), self._tracker]
-        callbacks: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]
+        callbacks = callbacks_of(self.trainer)
         callbacks.insert(0, self.interruption)
         callbacks += self._optional.callbacks(self.folder)
         callbacks += [DivergenceAlert(self._tracker.alert)]

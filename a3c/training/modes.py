@@ -1,0 +1,583 @@
+"""Update modes: where rollouts come from, who updates, what is shared, and how a run stops.
+
+A mode is a class. It stands between the module, which learns, and the data module, which is told what to
+collect: both are handed it, and neither knows the other. A mode of your own is a subclass of `Mode` or
+`TrainerLearns`, entered in `MODES`.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import pickle
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+from torch.optim import Optimizer
+from torch.utils.data import IterableDataset
+
+from a3c.batch import BatchShape, empty_batch
+from a3c.envs.watchdog import StepWatch
+from a3c.learner.hogwild.actor_learner import ActorLearnerTask
+from a3c.learner.hogwild.live_weights import LiveWeights
+from a3c.learner.hogwild.reports import ReportStream, UpdateReport
+from a3c.learner.hogwild.shared_learning import SharedLearning
+from a3c.learner.hogwild.shared_optimizer import check_shareable, statistics_nbytes
+from a3c.learner.hogwild.tally import Tally
+from a3c.learner.learning import Learning
+from a3c.networks.actor_critic import ActorCritic
+from a3c.returns import ReturnEstimator
+from a3c.rollouts.collector import CollectorSpec
+from a3c.rollouts.dataset import Batching, RolloutDataset, RolloutSource
+from a3c.rollouts.inline import InlineSource
+from a3c.rollouts.progress import Progress
+from a3c.rollouts.weights import SharedWeights, shared_nbytes
+from a3c.rollouts.workers.pool import Death, RestartPolicy, WorkerPool
+from a3c.rollouts.workers.process import CollectTask
+from a3c.rollouts.workers.resources import Demand, available_memory, check
+from a3c.training.options import Collection
+
+log = logging.getLogger(__name__)
+
+
+class Learner(Protocol):
+    """What a mode asks of the module.
+
+    Attributes:
+        network: the network that is trained.
+        updates: updates made so far.
+        skipped_updates: updates skipped so far.
+    """
+
+    network: ActorCritic
+    updates: int
+
+    @property
+    def skipped_updates(self) -> int:
+        """Updates skipped so far, since their loss or gradient was not finite."""
+
+    @property
+    def learning(self) -> Learning:
+        """How a batch becomes a step."""
+
+    @property
+    def attached_optimizers(self) -> Sequence[Optimizer]:
+        """The optimizers of the fit, once they have their state."""
+
+    def make_optimizer(self, parameters: Any) -> Optimizer:
+        """Build an optimizer over parameters, as the run's is."""
+
+
+class Stopping(NamedTuple):
+    """How a run is told to stop, and asked whether it has been.
+
+    Attributes:
+        stop: has the Trainer stop after the update at hand.
+        should_stop: whether it has been told to.
+    """
+
+    stop: Callable[[], None]
+    should_stop: Callable[[], bool]
+
+
+class Made(NamedTuple):
+    """What workers that learn by themselves have made, a resumed run's past included."""
+
+    updates: int
+    skipped: int
+
+
+class Mode(ABC):
+    """One way of training, and the state of one fit in it.
+
+    Args:
+        collection: what is collected.
+        workers: worker processes, ≥ 1; None for the mode's own number.
+        supervision: what becomes of workers that die or hang.
+
+    Attributes:
+        name: what the flag says.
+        default_workers: worker processes where nobody says how many.
+        trainer_learns: the Trainer makes the updates, and sees batches and gradients.
+        progress: counters and clock of the fit.
+        weights: the shared weights, once the fit has begun.
+        source: where rollouts or reports come from, once the fit has begun.
+
+    Raises:
+        ValueError: the mode cannot do what is asked.
+    """
+
+    name: ClassVar[str]
+    default_workers: ClassVar[int] = 1
+    trainer_learns: ClassVar[bool] = True
+
+    def __init__(
+        self, collection: Collection, workers: int | None = None, supervision: RestartPolicy | None = None
+    ) -> None:
+        self.collection = collection
+        self.workers = self.default_workers if workers is None else workers
+        self.supervision = supervision or RestartPolicy()
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin a fit; a checkpoint, if any, is loaded after this."""
+        self.progress = Progress()
+        self.weights: SharedWeights | LiveWeights | None = None
+        self.source: RolloutSource | WorkerPool | None = None
+        self._checkpoint: dict[str, Any] | None = None  # this room's part of the one that is gone on from
+
+    @classmethod
+    def processes(cls, workers: int | None = None) -> int:
+        """Return how many processes keep a core busy, the Trainer's own included where it learns."""
+        return (cls.default_workers if workers is None else workers) + cls.trainer_learns
+
+    @property
+    def learners(self) -> int:
+        """Workers that step the shared weights by themselves."""
+        return 0 if self.trainer_learns else self.workers
+
+    @property
+    def warming_up(self) -> bool:
+        """Whether the update at hand trains on fresh rollouts although lag is to be injected."""
+        return False
+
+    @property
+    def made(self) -> Made | None:
+        """What workers have made that learn by themselves; None where the Trainer counts."""
+        return None
+
+    @abstractmethod
+    def open(self, learner: Learner, stopping: Stopping) -> IterableDataset[Any]:
+        """Set a fit up and return what the Trainer iterates over; processes start with the iteration.
+
+        Called once the checkpoint, if any, is loaded and the optimizers have their state.
+        """
+
+    def publish(self, network: ActorCritic) -> None:
+        """Hand the weights of an update on to whoever acts."""
+
+    def restore(self, network: ActorCritic) -> None:
+        """Put the published weights and buffers back into the network: its update was skipped."""
+
+    def hold(self) -> None:
+        """Take over the newest weights and counters, and keep workers from changing them until `release`."""
+
+    def release(self) -> None:
+        """Let workers go on."""
+
+    def finish(self) -> list[UpdateReport]:
+        """Stop the workers, and return what those that learn have still to say. Idempotent."""
+        self.close()
+        return []
+
+    def close(self) -> None:
+        """Stop the workers. Idempotent."""
+        if self.source is not None:
+            self.source.close()
+
+    @property
+    def exit_codes(self) -> list[int]:
+        """Exit codes of the worker processes, once they are stopped."""
+        return self.source.exit_codes if isinstance(self.source, WorkerPool) else []
+
+    @property
+    def budget_used(self) -> float:
+        """Share of the budget that is used up, 0 to 1."""
+        collection, shares = self.collection, []
+        if collection.max_env_steps is not None:
+            shares.append(self.progress.env_steps / collection.max_env_steps)
+        if collection.max_episodes_per_worker is not None:
+            shares.append(self.progress.episodes / (collection.max_episodes_per_worker * self.workers))
+        return min(1.0, max(shares))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps of the collection."""
+        return {"progress": self.progress.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self._checkpoint = state
+        self.progress.load_state_dict(state["progress"])
+
+    def _is_spent(self, carries: bool = False) -> bool:
+        """Return whether a checkpoint's budget leaves nothing to do, not even with the rollouts that it carries."""
+        budget = self.collection.max_env_steps
+        env_steps = budget is not None and self.progress.env_steps >= budget
+        return env_steps or (self._episodes_left() == 0 and not carries)
+
+    def _episodes_left(self) -> int | None:
+        """Return the rest of a worker's episode budget; a checkpoint's episodes are shared out evenly."""
+        budget = self.collection.max_episodes_per_worker
+        return None if budget is None else max(0, budget - self.progress.episodes // self.workers)
+
+    def _count_death(self, death: Death) -> None:
+        self.progress.worker_deaths += 1
+        self.progress.worker_restarts += death.restarted
+
+    def _batching(self, returns: ReturnEstimator) -> Batching:
+        collection = self.collection
+        return Batching(
+            collection.rollouts_per_update,
+            collection.max_env_steps,
+            returns.needs_segments,
+            returns.horizon,
+            collection.envs_per_worker,
+            collection.max_lag,
+            collection.inject_lag,
+        )
+
+    def _fragment_shape(self, returns: ReturnEstimator) -> BatchShape:
+        collection = self.collection
+        return collection.shape(returns.horizon or collection.fragment_steps, collection.envs_per_worker)
+
+    def _collector(self, learner: Learner) -> CollectorSpec:
+        """Return what a worker builds its collector from."""
+        assert self.weights is not None, "the mode has shared them"
+        collection = self.collection
+        return CollectorSpec(
+            collection.env,
+            collection.envs_per_worker,
+            pickle.dumps(learner.network),
+            self.weights,
+            collection.seed_after(self.progress.env_steps),
+            end_with_episodes=learner.learning.objective.returns.needs_segments,
+            max_episodes=self._episodes_left(),
+            discard_bad_values=collection.discard_bad_values,
+            check_bounds=collection.check_bounds,
+        )
+
+    # What a run takes of the machine.
+
+    def check(self, learner: Learner) -> None:
+        """Refuse a run that the mode cannot make, or that the machine cannot hold.
+
+        Raises:
+            ValueError: the argument's name, what was given, and how much is needed and there is.
+        """
+        self.check_horizon(learner.learning.objective.returns.horizon)
+        check(self.demand(learner))
+
+    def check_optimizer(self, optimizer: Optimizer) -> None:
+        """Refuse an optimizer that the mode cannot use.
+
+        Raises:
+            ValueError: which one, and what is allowed.
+        """
+
+    @property
+    def _slots_per_worker(self) -> int:
+        """Rollouts in shared memory of each worker."""
+        return self.collection.rollouts_per_update
+
+    def _shared_bytes(self, learner: Learner) -> int:
+        """Return the bytes of shared memory for what is learned."""
+        return shared_nbytes(learner.network)
+
+    def demand(self, learner: Learner) -> Demand:
+        """Return what a run will take of the machine."""
+        collection, returns = self.collection, learner.learning.objective.returns
+        fragment = self._fragment_shape(returns).nbytes
+        longest = returns.horizon or collection.env.time_limit or collection.fragment_steps
+        update = collection.shape(longest, collection.envs_per_worker * collection.rollouts_per_update).nbytes
+        return Demand(
+            workers=self.workers,
+            envs_per_worker=collection.envs_per_worker,
+            inject_lag=collection.inject_lag or 0,
+            mode=self.name,
+            slots=self.workers * self._slots_per_worker * fragment,
+            learned=self._shared_bytes(learner),
+            rollouts=max(1, self.learners) * update,
+            delayed=(collection.inject_lag or 0) * update,
+        )
+
+    def check_horizon(self, horizon: int | None) -> None:
+        """Refuse an estimator of whole episodes where the longest ones would not fit in memory.
+
+        Args:
+            horizon: the estimator's; None stands for whole episodes.
+
+        Raises:
+            ValueError: the environment has no time limit, or more bytes are needed than available.
+        """
+        if horizon is not None:
+            return
+        collection = self.collection
+        limit = collection.env.time_limit
+        if limit is None:
+            raise ValueError(
+                f"max_episode_steps: got none, and {collection.env.id} has no time limit; "
+                "an estimator of whole episodes needs one"
+            )
+        # Every environment's open episode, and the columns of one update.
+        updates = max(1, self.learners) + (collection.inject_lag or 0)  # that are held at the same time
+        columns = (self.workers + collection.rollouts_per_update * updates) * collection.envs_per_worker
+        needed, available = collection.shape(limit, columns).nbytes, available_memory()
+        if needed > available:
+            raise ValueError(
+                f"envs_per_worker: {columns} episodes of {limit} steps take {needed:,} bytes, "
+                f"and {available:,} are available; must be fewer environments, or an estimator with n_steps"
+            )
+
+
+class TrainerLearns(Mode):
+    """Modes in which the Trainer makes the updates, from batches that a dataset joins."""
+
+    def begin(self) -> None:
+        super().begin()
+        self._dataset: RolloutDataset | None = None
+
+    @abstractmethod
+    def _make_source(self, spec: CollectorSpec, shape: BatchShape, stopping: Stopping) -> RolloutSource:
+        """Build what rollouts come from."""
+
+    def _carry_on(self, learner: Learner) -> dict[str, Any] | None:
+        """Return the rollouts and environments of a checkpoint, where they can go on here."""
+        return None
+
+    @property
+    def warming_up(self) -> bool:
+        return self._dataset is not None and self._dataset.warming_up
+
+    def open(self, learner: Learner, stopping: Stopping) -> RolloutDataset:
+        returns = learner.learning.objective.returns
+        self.weights = weights = SharedWeights(learner.network, learner.updates)
+        carried = self._carry_on(learner)
+        self.source = source = self._make_source(self._collector(learner), self._fragment_shape(returns), stopping)
+        batching = self._batching(returns)
+        if self._is_spent(carried is not None):
+            batching = batching._replace(max_env_steps=0)
+        self._dataset = dataset = RolloutDataset(
+            source,
+            self.progress,
+            batching,
+            version=lambda: weights.version,
+            on_last_batch=stopping.stop,
+            should_stop=stopping.should_stop,
+        )
+        if carried is not None:
+            self._load(carried)
+        return dataset
+
+    def _load(self, carried: dict[str, Any]) -> None:
+        """Go on with what `_carry_on` gave."""
+
+    def publish(self, network: ActorCritic) -> None:
+        if isinstance(self.weights, SharedWeights):
+            self.weights.publish(network)
+
+    def restore(self, network: ActorCritic) -> None:
+        if isinstance(self.weights, SharedWeights):
+            self.weights.pull(network)
+
+
+class Sync(TrainerLearns):
+    """One collector in this process, never stale, reproducible bit for bit; no worker is started."""
+
+    name = "sync"
+
+    def __init__(
+        self, collection: Collection, workers: int | None = None, supervision: RestartPolicy | None = None
+    ) -> None:
+        super().__init__(collection, 1, supervision)
+
+    @classmethod
+    def processes(cls, workers: int | None = None) -> int:
+        return 1
+
+    def begin(self) -> None:
+        super().begin()
+        self._origin: dict[str, Any] = {}  # of what a checkpoint carries, where only the same can go on
+
+    def _make_source(self, spec: CollectorSpec, shape: BatchShape, stopping: Stopping) -> InlineSource:
+        buffers = [empty_batch(shape) for _ in range(self.collection.rollouts_per_update)]
+        watch = StepWatch(self.supervision.timeout or math.inf, f"{self.collection.env.id} in this process")
+
+        def beat(_: int) -> None:
+            watch.beat()
+
+        return InlineSource(spec, buffers, on_begin=beat, on_step=beat, keeps_state=True, watch=watch)
+
+    def _carry_on(self, learner: Learner) -> dict[str, Any] | None:
+        """Return the rollouts and environments of a checkpoint; None, with a warning, if they cannot go on here."""
+        collection, returns = self.collection, learner.learning.objective.returns
+        self._origin = {
+            "mode": self.name,
+            "env": repr(collection.env),
+            "envs_per_worker": collection.envs_per_worker,
+            "horizon": returns.horizon,
+            "end_at_episode": returns.end_at_episode,
+            "inject_lag": collection.inject_lag,
+            "seed": collection.seed,
+        }
+        checkpoint, self._checkpoint = self._checkpoint, None
+        if checkpoint is None:
+            return None
+        carried: dict[str, Any] = checkpoint.get("collection", {"origin": {"mode": "async or hogwild"}})
+        reason = _why_not_from(carried, self._origin)
+        if reason is None:
+            return carried
+        log.warning(
+            "%s: %s; its environments start anew, and the resumed run is not bit-equal to one that was never "
+            "interrupted",
+            collection.env.id,
+            reason,
+        )
+        return None
+
+    def _load(self, carried: dict[str, Any]) -> None:
+        assert isinstance(self.source, InlineSource), "made before"
+        assert self._dataset is not None, "made before"
+        self.source.load_state_dict(carried["source"])
+        self._dataset.load_state_dict(carried["dataset"])
+
+    def state_dict(self) -> dict[str, Any]:
+        state = super().state_dict()
+        if self._dataset is not None and isinstance(self.source, InlineSource):
+            state["collection"] = {
+                "origin": self._origin,
+                "source": self.source.state_dict(),
+                "dataset": self._dataset.state_dict(),
+            }
+        return state
+
+    def demand(self, learner: Learner) -> Demand:
+        fragment = self._fragment_shape(learner.learning.objective.returns).nbytes
+        demand = super().demand(learner)
+        own = demand.rollouts + self.collection.rollouts_per_update * fragment
+        return replace(demand, workers=0, slots=0, rollouts=own)
+
+
+class Async(TrainerLearns):
+    """Worker processes collect while the Trainer learns; lag is measured, bounded, and can be injected."""
+
+    name = "async"
+
+    def _make_source(self, spec: CollectorSpec, shape: BatchShape, stopping: Stopping) -> WorkerPool:
+        return WorkerPool(
+            CollectTask(spec),
+            self.workers,
+            self._slots_per_worker,
+            shape,
+            self.supervision,
+            self._count_death,
+            stopping.should_stop,
+        )
+
+    @property
+    def _slots_per_worker(self) -> int:
+        slots = -(-self.collection.rollouts_per_update // self.workers)
+        if self.collection.inject_lag is None:
+            # One slot is filled while another is read; and the rollouts of one update, which are held
+            # until all of them are there, must leave at least one slot to fill.
+            slots = max(2, slots + 1)
+        return slots
+
+
+class Hogwild(Mode):
+    """Worker processes collect and learn, on shared weights without a lock; the Trainer watches.
+
+    A3C as published: Mnih et al. (2016), arXiv:1602.01783.
+    """
+
+    name = "hogwild"
+    default_workers = 2
+    trainer_learns = False
+
+    def __init__(
+        self, collection: Collection, workers: int | None = None, supervision: RestartPolicy | None = None
+    ) -> None:
+        if collection.inject_lag is not None:
+            raise ValueError(
+                f"inject_lag: got {collection.inject_lag} in mode hogwild, must be none there: a worker learns from "
+                "its own rollouts at once; take async or sync"
+            )
+        super().__init__(collection, workers, supervision)
+
+    def begin(self) -> None:
+        super().begin()
+        self._reports: ReportStream | None = None
+        self._shared: SharedLearning | None = None  # while workers learn
+        self._before = Made(0, 0)  # by a resumed run's past
+        self._made: Made | None = None  # once workers have ended
+
+    def open(self, learner: Learner, stopping: Stopping) -> ReportStream:
+        learning = learner.learning
+        tally = Tally(self.workers, self.progress.env_steps)
+        self.weights = weights = LiveWeights(learner.network, tally)
+        self._before = Made(learner.updates, learner.skipped_updates)
+        self._shared = shared = SharedLearning(learner.network, learner.attached_optimizers, weights, tally)
+        shape = self._fragment_shape(learning.objective.returns)
+
+        def on_death(death: Death) -> None:
+            self._count_death(death)
+            tally.write_off(death.worker, death.env_steps)
+
+        task = ActorLearnerTask(
+            self._collector(learner),
+            self._batching(learning.objective.returns),
+            shared.rule(learning, self.collection.max_lag),
+            shared.optimizers,
+        )
+        slots = self._slots_per_worker
+        self.source = pool = WorkerPool(
+            task, self.workers, slots, shape, self.supervision, on_death, stopping.should_stop
+        )
+        self._reports = ReportStream(
+            pool,
+            self.progress,
+            tally,
+            spent=self._is_spent(),
+            on_last_batch=stopping.stop,
+            should_stop=stopping.should_stop,
+        )
+        return self._reports
+
+    @property
+    def made(self) -> Made | None:
+        if self._shared is None:
+            return self._made
+        return Made(self._before.updates + self._shared.updates, self._before.skipped + self._shared.skipped)
+
+    def hold(self) -> None:
+        if self._shared is not None:
+            self._shared.hold(self._is_alive)
+        if self._reports is not None:
+            self._reports.refresh()
+
+    def _is_alive(self, worker: int) -> bool:
+        return isinstance(self.source, WorkerPool) and self.source.is_alive(worker)
+
+    def release(self) -> None:
+        if self._shared is not None:
+            self._shared.release()
+
+    def finish(self) -> list[UpdateReport]:
+        self.close()
+        reports = [] if self._reports is None else list(self._reports.remaining())
+        if self._shared is not None:
+            self._shared.take_over()
+            self._made, self._shared = self.made, None
+        return reports
+
+    def check_optimizer(self, optimizer: Optimizer) -> None:
+        check_shareable(optimizer)
+
+    def _shared_bytes(self, learner: Learner) -> int:
+        optimizers = 1 if learner.learning.shared_optimizer else self.workers
+        statistics = statistics_nbytes(learner.make_optimizer(learner.network.parameters()))
+        return super()._shared_bytes(learner) + optimizers * statistics
+
+
+MODES: dict[str, type[Mode]] = {mode.name: mode for mode in (Sync, Async, Hogwild)}
+
+
+def _why_not_from(carried: dict[str, Any], origin: dict[str, Any]) -> str | None:
+    """Explain why a run of this origin cannot go on with the environments of a checkpoint; None if it can."""
+    differing = [name for name, ours in origin.items() if carried["origin"].get(name, ours) != ours]
+    if differing:
+        theirs = ", ".join(f"{name} {carried['origin'][name]}" for name in differing)
+        return f"the checkpoint is of a run with {theirs}"
+    lost: str | None = carried["source"].get("lost") or carried["dataset"].get("lost")
+    return lost

@@ -26,17 +26,17 @@ def processes(target, arguments):
 
 
 def count(tally, worker, times):
-    tally.count_collected(worker, 1)  # here, and waiting for the others
+    tally.add(worker, collected=1)  # here, and waiting for the others
     tally.wait_for_release(lambda: False)
     for _ in range(times):
-        tally.count_update(worker, 4)
-        tally.count_dropped(worker, 3)
+        tally.add(worker, updates=1, trained=4)
+        tally.add(worker, dropped=3)
 
 
 def step_until_told(tally, worker, stop):
-    tally.count_collected(worker, 1)
+    tally.add(worker, collected=1)
     while tally.enter_step(worker, lambda: bool(stop[0])) and not stop[0]:
-        tally.count_update(worker, 4)
+        tally.add(worker, updates=1, trained=4)
         tally.leave_step(worker)
     tally.leave_step(worker)
 
@@ -49,7 +49,7 @@ def fill(block, values):
 def fill_weights(weights, tally, value):
     for tensor in [*weights.parameters, *weights.buffers]:
         tensor.fill_(value)
-    tally.count_update(0, 1)
+    tally.add(0, updates=1, trained=1)
 
 
 def step_with_gradient(optimizer, weights, value):

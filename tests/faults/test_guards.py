@@ -327,8 +327,8 @@ def test_row_27_a_workers_skipped_update_touches_nothing_shared(name):
     learner.update(make_transitions(1), 1)
     assert same(before, shared_numbers(rule, shared))
     assert learner._network.trained_on == 1
-    assert (rule.tally.updates, rule.tally.trained) == (1, 12)
-    assert (rule.tally.rejected, rule.tally.skipped, rule.tally.env_steps) == (12, 1, 24)
+    assert (rule.tally.updates, rule.tally.total("trained")) == (1, 12)
+    assert (rule.tally.total("rejected"), rule.tally.total("skipped"), rule.tally.env_steps) == (12, 1, 24)
     assert learner.sums.updates == 1
     learner.update(make_transitions(1), 2)
     assert not same(before, shared_numbers(rule, shared))
@@ -342,7 +342,7 @@ def test_row_27_a_worker_with_too_many_in_a_row_raises_an_error_that_is_fatal():
     with pytest.raises(TrainingDivergedError) as caught:
         learner.update(make_transitions(), 0)
     assert caught.value.fatal
-    assert (rule.tally.skipped, rule.tally.rejected, rule.tally.updates) == (3, 36, 0)
+    assert (rule.tally.total("skipped"), rule.tally.total("rejected"), rule.tally.updates) == (3, 36, 0)
 
 
 def test_row_27_one_worker_of_two_skips_and_the_other_goes_on(caplog):

@@ -80,7 +80,7 @@ def test_the_applied_gradient_is_the_fresh_one_on_every_update(seed):
         for shared, wanted in zip(rule.weights.parameters, expected, strict=True):
             assert torch.allclose(shared, wanted, atol=1e-7)
     assert rule.tally.updates == 4
-    assert rule.tally.trained == 4 * 12
+    assert rule.tally.total("trained") == 4 * 12
 
 
 def test_lag_counts_the_updates_of_others_between_pull_and_apply():
@@ -88,7 +88,7 @@ def test_lag_counts_the_updates_of_others_between_pull_and_apply():
     version = rule.weights.pull(learner._network)
     for other, count in ((1, 2), (2, 3)):
         for _ in range(count):
-            rule.tally.count_update(other, 12)
+            rule.tally.add(other, updates=1, trained=12)
     learner.update(make_transitions(0, version), version)
     assert learner.lags == {5: 3}
     assert learner.sums.take()[0]["lag/policy_versions"] == 5
@@ -100,14 +100,14 @@ def test_lag_counts_the_updates_of_others_between_pull_and_apply():
 def test_a_gradient_that_is_too_old_is_dropped_and_counted():
     learner, rule = make_learner(rmsprop, workers=2, max_lag=1)
     before = [parameter.clone() for parameter in rule.weights.parameters]
-    rule.tally.count_update(1, 12)
-    rule.tally.count_update(1, 12)
+    rule.tally.add(1, updates=1, trained=12)
+    rule.tally.add(1, updates=1, trained=12)
     learner.update(make_transitions(0, 0), 0)
     assert all(torch.equal(now, then) for now, then in zip(rule.weights.parameters, before, strict=True))
-    assert (rule.tally.dropped, rule.tally.trained, rule.tally.updates) == (12, 24, 2)
+    assert (rule.tally.total("dropped"), rule.tally.total("trained"), rule.tally.updates) == (12, 24, 2)
     assert learner.sums.updates == 0
     learner.update(make_transitions(0, 1), 1)
-    assert (rule.tally.dropped, rule.tally.trained, rule.tally.updates) == (12, 36, 3)
+    assert (rule.tally.total("dropped"), rule.tally.total("trained"), rule.tally.updates) == (12, 36, 3)
 
 
 def test_further_updates_from_one_pull_see_those_before():

@@ -68,18 +68,18 @@ def test_neither_the_mirrored_network_nor_a_pulled_one_is_tied_to_the_weights():
 def test_the_version_is_the_number_of_updates_of_all_workers():
     weights, tally = live(make_network(), workers=3)
     for worker in (0, 1, 1, 2):
-        tally.count_update(worker, 10)
+        tally.add(worker, updates=1, trained=10)
     assert weights.version == weights.pull(make_network()) == 4
 
 
 def test_a_pull_claims_no_update_that_came_while_it_copied(monkeypatch):
     weights, tally = live(make_network())
-    tally.count_update(0, 10)
+    tally.add(0, updates=1, trained=10)
     real = weights_room.copy_tensors
 
     def copy_while_another_steps(targets, sources):
         real(targets, sources)
-        tally.count_update(1, 10)
+        tally.add(1, updates=1, trained=10)
 
     monkeypatch.setattr(weights_room, "copy_tensors", copy_while_another_steps)
     assert weights.pull(make_network()) == 1  # what it has at least

@@ -23,7 +23,7 @@ def released(workers=WORKERS):
 
 
 def wait_for_all(tally):
-    while tally.collected < WORKERS:  # each counts one when it runs
+    while tally.total("collected") < WORKERS:  # each counts one when it runs
         time.sleep(0.001)
 
 
@@ -32,33 +32,33 @@ def wait_for_all(tally):
 
 def test_totals_are_sums_over_the_workers():
     tally = Tally(3)
-    tally.count_update(0, 10)
-    tally.count_update(0, 20)
-    tally.count_update(2, 40)
-    tally.count_dropped(1, 5)
-    tally.count_dropped(2, 6)
+    tally.add(0, updates=1, trained=10)
+    tally.add(0, updates=1, trained=20)
+    tally.add(2, updates=1, trained=40)
+    tally.add(1, dropped=5)
+    tally.add(2, dropped=6)
     assert tally.updates == 3
-    assert tally.trained == 10 + 20 + 40
-    assert tally.dropped == 5 + 6
+    assert tally.total("trained") == 10 + 20 + 40
+    assert tally.total("dropped") == 5 + 6
     assert tally.env_steps == 70 + 11
-    assert tally.collected == 0
+    assert tally.total("collected") == 0
 
 
 def test_collected_env_steps_are_added_and_not_used_yet():
     tally = Tally(2)
     for worker, env_steps in [(0, 8), (1, 4), (0, 16)]:
-        tally.count_collected(worker, env_steps)
-    assert tally.collected == 8 + 4 + 16
+        tally.add(worker, collected=env_steps)
+    assert tally.total("collected") == 8 + 4 + 16
     assert tally.env_steps == 0  # none of them used yet
 
 
 def test_env_steps_before_count_among_those_used_and_nowhere_else():
     tally = Tally(2, env_steps_before=1000)
     assert tally.env_steps == 1000
-    tally.count_update(1, 10)
-    tally.count_dropped(0, 5)
+    tally.add(1, updates=1, trained=10)
+    tally.add(0, dropped=5)
     assert tally.env_steps == 1000 + 10 + 5
-    assert (tally.trained, tally.dropped) == (10, 5)
+    assert (tally.total("trained"), tally.total("dropped")) == (10, 5)
 
 
 def test_no_increment_of_several_processes_is_lost():
@@ -67,8 +67,8 @@ def test_no_increment_of_several_processes_is_lost():
         wait_for_all(tally)
         tally.release()
     assert tally.updates == 3 * times
-    assert tally.trained == 3 * times * 4
-    assert tally.dropped == 3 * times * 3
+    assert tally.total("trained") == 3 * times * 4
+    assert tally.total("dropped") == 3 * times * 3
     assert tally.env_steps == 100 + 3 * times * 7
 
 
@@ -182,7 +182,7 @@ def test_while_processes_are_held_nothing_is_counted():
                 time.sleep(0.001)
             assert tally.hold(timeout=60) == []
             before = tally.updates
-            assert tally.trained == 4 * before  # nobody stands between the two counts
+            assert tally.total("trained") == 4 * before  # nobody stands between the two counts
             time.sleep(0.01)
-            assert (tally.updates, tally.trained) == (before, 4 * before)
+            assert (tally.updates, tally.total("trained")) == (before, 4 * before)
         stop.fill_(1)

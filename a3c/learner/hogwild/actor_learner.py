@@ -101,7 +101,7 @@ class ActorLearner:
         loss.backward()  # type: ignore[no-untyped-call]
         norm = self._guard.admit(self._network, [loss.detach()])
         if norm is None:
-            tally.count_rejected(worker, steps)
+            tally.add(worker, skipped=1, rejected=steps)
             rule.weights.pull(self._network)  # buffers, which the forward pass may have changed
             self._guard.skip(f"worker {worker}: ")
             return
@@ -112,11 +112,11 @@ class ActorLearner:
             updates = tally.updates
             lags = column_lags(updates, batch.policy_versions)
             if rule.max_lag is not None and max(lags) > rule.max_lag:
-                tally.count_dropped(worker, steps)
+                tally.add(worker, dropped=steps)
                 return
             rates.set_learning_rates(self.optimizer, env_steps)
             self._step(updates)
-            tally.count_update(worker, steps)
+            tally.add(worker, updates=1, trained=steps)
         finally:
             tally.leave_step(worker)
         metrics["lag/policy_versions"] = torch.tensor(mean_lag(lags))
@@ -153,7 +153,7 @@ class _WorkerProgress(Progress):
         """Add to the tally what was collected since the last time."""
         collected, discarded = self._counted
         self._counted = self.collected, self.dropped["bad_values"]
-        tally.count_collected(worker, self.collected - collected, self.dropped["bad_values"] - discarded)
+        tally.add(worker, collected=self.collected - collected, discarded=self.dropped["bad_values"] - discarded)
 
 
 @dataclass(frozen=True)

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import collections
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from torch.utils.data import IterableDataset
 
 from a3c.batch import Episode, Lost
-from a3c.learner.hogwild.tally import Tally
+from a3c.learner.hogwild.tally import Counter, Tally
 from a3c.rollouts.dataset import POLL_SECONDS
 from a3c.rollouts.progress import Progress
 from a3c.rollouts.workers.pool import WorkerPool
+
+# Why steps are dropped, and the counter of it.
+REASONS: dict[str, Counter] = {
+    "max_lag": "dropped",
+    "worker_death": "lost",
+    "bad_values": "discarded",
+    "bad_update": "rejected",
+}
 
 
 class UpdateReport(NamedTuple):
@@ -62,7 +70,7 @@ class ReportStream(IterableDataset[UpdateReport]):
         self._pool = pool
         self._progress = progress
         self._tally = tally
-        self._before = progress.trained, Counter(progress.dropped), progress.collected
+        self._before = progress.trained, collections.Counter(progress.dropped), progress.collected
         self._spent = spent
         self._on_last_batch = on_last_batch
         self._should_stop = should_stop
@@ -97,16 +105,10 @@ class ReportStream(IterableDataset[UpdateReport]):
         """Set the counters to what the workers have counted by now."""
         trained, dropped, collected = self._before
         # In this order: what is trained was counted as collected earlier, so no difference is negative.
-        self._progress.trained = trained + self._tally.trained
-        counts = {
-            "max_lag": self._tally.dropped,
-            "worker_death": self._tally.lost,
-            "bad_values": self._tally.discarded,
-            "bad_update": self._tally.rejected,
-        }
-        for reason, count in counts.items():
-            self._progress.dropped[reason] = dropped[reason] + count
-        self._progress.collected = collected + self._tally.collected
+        self._progress.trained = trained + self._tally.total("trained")
+        for reason, counter in REASONS.items():
+            self._progress.dropped[reason] = dropped[reason] + self._tally.total(counter)
+        self._progress.collected = collected + self._tally.total("collected")
 
     def remaining(self) -> Iterator[UpdateReport]:
         """Stop the workers and return the reports that nobody has read yet."""

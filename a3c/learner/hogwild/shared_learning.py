@@ -60,7 +60,7 @@ class SharedLearning:
     @property
     def skipped(self) -> int:
         """Updates that workers have skipped."""
-        return self._tally.skipped
+        return self._tally.total("skipped")
 
     def hold(self, is_alive: Callable[[int], bool]) -> None:
         """Keep workers from changing anything until `release`, and take over what they made.

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Literal, get_args
 
 import torch
 
 from a3c.rollouts.workers.shared_memory import shared_zeros
 
 CELLS = 16  # int64 a worker: two cache lines, so that no two workers write to the same
-UPDATES, TRAINED, DROPPED, COLLECTED, STEPPING, REJECTED, LOST, DISCARDED, SKIPPED = range(9)
+# Updates made and skipped, and env steps: that workers have collected; that an update has used; and that none has,
+# since the gradient was too old, the update was skipped, the worker died, or they were not finite.
+Counter = Literal["updates", "skipped", "collected", "trained", "dropped", "rejected", "lost", "discarded"]
+PLACES: dict[str, int] = {name: place for place, name in enumerate(get_args(Counter))}
+USED = [PLACES[name] for name in ("trained", "dropped", "rejected", "lost", "discarded")]
+STEPPING = len(PLACES)  # the mark of a worker inside a step
 POLL_SECONDS = 0.0005  # between two looks of a worker that is held
 SETTLE_SECONDS = 0.001  # until a raised flag is certainly seen by all cores
 HOLD_SECONDS = 5.0  # longest wait for workers inside a step
@@ -47,58 +53,30 @@ class Tally:
         self.__dict__.update(state)
         self._map()
 
-    def _total(self, cell: int) -> int:
-        return int(self._cells[:, cell].sum())
+    def total(self, counter: Counter) -> int:
+        """Return a count of all workers together."""
+        return int(self._cells[:, PLACES[counter]].sum())
 
     @property
     def updates(self) -> int:
         """Updates made."""
-        return self._total(UPDATES)
-
-    @property
-    def trained(self) -> int:
-        """Env steps that an update has used."""
-        return self._total(TRAINED)
-
-    @property
-    def dropped(self) -> int:
-        """Env steps whose gradient was too old to be applied."""
-        return self._total(DROPPED)
-
-    @property
-    def rejected(self) -> int:
-        """Env steps whose update was skipped."""
-        return self._total(REJECTED)
-
-    @property
-    def skipped(self) -> int:
-        """Updates that were skipped, since their loss or gradient was not finite."""
-        return self._total(SKIPPED)
-
-    @property
-    def collected(self) -> int:
-        """Env steps that workers have collected."""
-        return self._total(COLLECTED)
+        return self.total("updates")
 
     @property
     def env_steps(self) -> int:
         """Env steps used of the budget, those of a resumed run's past included."""
-        return self._env_steps_before + self.trained + self.dropped + self.rejected + self.lost + self.discarded
+        return self._env_steps_before + int(self._cells[:, USED].sum())
 
-    @property
-    def lost(self) -> int:
-        """Env steps that workers had collected, and not used, when they died."""
-        return self._total(LOST)
+    def add(self, worker: int, **counts: int) -> None:
+        """Add to a worker's counts; that worker only.
 
-    @property
-    def discarded(self) -> int:
-        """Env steps whose rewards or observations were not finite."""
-        return self._total(DISCARDED)
-
-    def count_collected(self, worker: int, env_steps: int, discarded: int = 0) -> None:
-        """Count env steps that a worker has collected, and those of them that it discarded; that worker only."""
-        self._cells[worker, COLLECTED] += env_steps
-        self._cells[worker, DISCARDED] += discarded
+        Args:
+            worker: its number.
+            counts: by `Counter`.
+        """
+        row = self._cells[worker]
+        for counter, count in counts.items():
+            row[PLACES[counter]] += count
 
     def write_off(self, worker: int, env_steps: int) -> None:
         """Count as lost what a dead worker had collected and not used; the parent only.
@@ -108,23 +86,10 @@ class Tally:
             env_steps: those of the fragment that it was writing.
         """
         row = self._cells[worker]
-        row[COLLECTED] += env_steps
-        row[LOST] += row[COLLECTED] - row[[TRAINED, DROPPED, REJECTED, LOST, DISCARDED]].sum()
+        collected = PLACES["collected"]
+        row[collected] += env_steps
+        row[PLACES["lost"]] += row[collected] - row[USED].sum()
         row[STEPPING] = 0
-
-    def count_update(self, worker: int, env_steps: int) -> None:
-        """Count an update and its env steps; that worker only."""
-        self._cells[worker, UPDATES] += 1
-        self._cells[worker, TRAINED] += env_steps
-
-    def count_dropped(self, worker: int, env_steps: int) -> None:
-        """Count env steps that were dropped; that worker only."""
-        self._cells[worker, DROPPED] += env_steps
-
-    def count_rejected(self, worker: int, env_steps: int) -> None:
-        """Count a skipped update and its env steps; that worker only."""
-        self._cells[worker, SKIPPED] += 1
-        self._cells[worker, REJECTED] += env_steps
 
     def enter_step(self, worker: int, should_stop: Callable[[], bool]) -> bool:
         """Begin a step on the shared weights, after waiting while the workers are held.

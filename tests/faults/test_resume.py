@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lightning.pytorch import Callback
 from scripted_envs import Wander
-from test_segments import cut_streams
+from streams import cut_streams
 
 from a3c import GAE, FullEpisode, NStep, VTrace
 from a3c.batch import BatchShape, empty_batch
@@ -249,7 +249,7 @@ def test_row_23_what_was_collected_of_a_used_up_episode_budget_is_trained_on_aft
 
 
 def warnings_of(caplog):
-    return [record.getMessage() for record in caplog.records if record.name == "a3c.training.datamodule"]
+    return [record.getMessage() for record in caplog.records if record.name == "a3c.training.modes"]
 
 
 @pytest.mark.parametrize(

@@ -207,10 +207,8 @@ def load(path: str | PathLike[str], which: Literal["last", "best"] = "last", all
 
 
 def _units(described: dict[str, Any]) -> float | None:
-    """Return the factor between rewards and values; None where every column's targets have one of their own."""
-    if described["returns"]["class_path"].rpartition(".")[2] == "L2Normalised":
-        return None
-    return float(described["settings"]["reward_scale"])
+    """Return the factor between rewards and values; None where the estimator's targets have units of their own."""
+    return None if described["target_units"] == "own" else float(described["settings"]["reward_scale"])
 
 
 def _check_env_module(env: EnvSpec, allow: tuple[str, ...]) -> None:

@@ -365,6 +365,7 @@ class A3C(LightningModule):
             "format": FORMAT,
             "network": describe(self.network),
             "returns": describe(self.returns),
+            "target_units": self.returns.target_units,
             "env": describe(self._data.env),
             "optimizer": self.optimizer_name,
             "optimizers": len(self.trainer.optimizers),

@@ -39,7 +39,7 @@ class BookActorCritic(ActorCritic):
             raise ValueError(f"observation_space: got shape {shape}, BookActorCritic takes vectors only")
         self.l1 = nn.Linear(shape[0], 25)
         self.l2 = nn.Linear(25, 50)
-        self.actor_lin1 = nn.Linear(50, self.distribution.parameter_count(action_space))
+        self.actor_lin1 = nn.Linear(50, self.parameter_count)
         self.l3 = nn.Linear(50, 25)
         self.critic_lin1 = nn.Linear(25, 1)
         self.zero_biases = zero_biases

@@ -57,7 +57,7 @@ class MLPActorCritic(ActorCritic):
         self._observation_axes = len(shape)
         self.actor_trunk = self._trunk(math.prod(shape))
         self.critic_trunk = self.actor_trunk if shared_trunk else self._trunk(math.prod(shape))
-        self.actor_head = nn.Linear(hidden_sizes[-1], self.distribution.parameter_count(action_space))
+        self.actor_head = nn.Linear(hidden_sizes[-1], self.parameter_count)
         self.critic_head = nn.Linear(hidden_sizes[-1], 1)
         if orthogonal_init:
             self._initialise()

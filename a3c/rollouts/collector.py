@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from a3c.batch import Episode, RolloutBatch
 from a3c.envs.checks import EnvCheck, EnvironmentFaultError
+from a3c.envs.spaces import action_layout
 from a3c.envs.spec import EnvSpec
 from a3c.envs.state import get_env_state, set_env_state
 from a3c.envs.wrappers import OWN_REWARDS
@@ -99,6 +100,7 @@ class Collector:
         self.env_seed = int(env_seed) % 2**31
         self._steps = 0  # time steps so far
         self._check = EnvCheck(env, check_bounds)
+        self._reset_action = action_layout(env.single_action_space).some(env.num_envs)
         self._discard_bad_values = discard_bad_values
         self._on_step = on_step
         try:
@@ -138,7 +140,7 @@ class Collector:
         if self.weights.version != self.version:
             self.version = self.weights.pull(self.network)
         if self._ended.all():
-            self._observation, *_ = self.env.step(np.zeros(self.env.num_envs, dtype=np.int64))
+            self._observation, *_ = self.env.step(self._reset_action)
             self._ended[:] = False
 
         np.logical_not(self._ended, out=out.mask[0].numpy())  # first: of an unfinished fragment it is read
@@ -184,7 +186,7 @@ class Collector:
         observations, actions, rewards, terminated, truncated = (field.numpy() for field in out[:5])
         rows = self._rows(out.observations)
         policy.begin_fragment(out.length, out.columns)
-        own_rewards = np.zeros(actions.shape)
+        own_rewards = np.zeros(rewards.shape)
         length = out.length
         for t in range(out.length):
             observations[t] = self._observation

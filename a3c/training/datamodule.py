@@ -15,6 +15,7 @@ from lightning.pytorch import LightningDataModule, Trainer
 from torch.utils.data import DataLoader
 
 from a3c.batch import BatchShape, RolloutBatch, empty_batch
+from a3c.envs.spaces import Spaces, batch_shape
 from a3c.envs.spec import EnvError, EnvSpec
 from a3c.envs.watchdog import HangError, StepWatch
 from a3c.learner.hogwild.live_weights import LiveWeights
@@ -321,10 +322,7 @@ class RolloutDataModule(LightningDataModule):
         return max(0, self.max_episodes_per_worker - self.progress.episodes // self.workers)
 
     def _batch_shape(self, length: int, columns: int) -> BatchShape:
-        observation, dtype = self.observation_space.shape, self.observation_space.dtype
-        assert observation is not None, "a Box has a shape"
-        assert dtype is not None, "a Box has a dtype"
-        return BatchShape(length, columns, observation, getattr(torch, dtype.name))
+        return batch_shape(length, columns, Spaces(self.observation_space, self.action_space))
 
     def check_run(self, module: Any) -> None:
         """Refuse to train a module where the environment does not allow it, or the machine cannot hold it.

@@ -51,12 +51,14 @@ def test_an_evaluation_that_hangs_ends_the_run():
 
 
 def test_a_constructor_that_hangs_is_refused():
-    with pytest.raises(EnvError, match=r"env: a3c\.faults:Faulty-v0 cannot be made: its constructor gave no sign"):
+    with pytest.raises(
+        EnvError, match=r"env: a3c\.envs\.faulty:Faulty-v0 cannot be made: its constructor gave no sign"
+    ):
         RolloutDataModule(FAULTY, {"kind": "hang_constructor", "in_parent": True}, worker_timeout=0.3)
 
 
 def test_an_environment_that_hangs_in_sync_ends_the_run():
-    with pytest.raises(HangError, match=r"a3c\.faults:Faulty-v0 in this process gave no sign of life for 1 s"):
+    with pytest.raises(HangError, match=r"a3c\.envs\.faulty:Faulty-v0 in this process gave no sign of life for 1 s"):
         fit(env=FAULTY, env_kwargs={"kind": "hang", "in_parent": True}, mode="sync", worker_timeout=1.0)
     for thread in threading.enumerate():
         if thread.name == "a3c-step-watch":

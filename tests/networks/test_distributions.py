@@ -7,6 +7,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
+from a3c.envs.spaces import ACTIONS, BoxLayout
 from a3c.networks import Categorical
 from a3c.networks.distributions import DISTRIBUTIONS, Distribution, distribution_for
 
@@ -94,11 +95,7 @@ def test_a_space_without_a_distribution_is_refused_with_those_that_have_one(spac
 class Sign(Distribution):
     """Actions 1.0 or -1.0 as the environments take them, and 1 or 0 as a batch holds them."""
 
-    supported = "Box(1,)"
-
-    @staticmethod
-    def supports(action_space):
-        return isinstance(action_space, spaces.Box) and action_space.shape == (1,)
+    layout = BoxLayout
 
     @staticmethod
     def parameter_count(action_space):
@@ -128,5 +125,9 @@ class Sign(Distribution):
 def test_another_kind_is_one_class_and_one_entry(monkeypatch):
     monkeypatch.setattr("a3c.networks.distributions.DISTRIBUTIONS", (*DISTRIBUTIONS, Sign))
     assert distribution_for(spaces.Box(-1, 1, (1,))) is Sign
-    with pytest.raises(ValueError, match=r"must be one of: Discrete starting at 0, Box\(1,\)$"):
-        distribution_for(spaces.Box(-1, 1, (2,)))
+    with pytest.raises(ValueError, match=r"must be one of: Discrete starting at 0, Box$"):
+        distribution_for(spaces.MultiBinary(2))
+
+
+def test_every_action_that_memory_has_room_for_can_be_drawn():
+    assert {kind.layout for kind in DISTRIBUTIONS} == set(ACTIONS)

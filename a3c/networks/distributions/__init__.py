@@ -21,7 +21,7 @@ def distribution_for(action_space: gymnasium.Space[Any]) -> type[Distribution]:
         ValueError: there is none; says what is supported.
     """
     for kind in DISTRIBUTIONS:
-        if kind.supports(action_space):
+        if kind.layout.supports(action_space):
             return kind
-    supported = ", ".join(kind.supported for kind in DISTRIBUTIONS)
+    supported = ", ".join(kind.layout.words for kind in DISTRIBUTIONS)
     raise ValueError(f"action_space: got {action_space}, must be one of: {supported}")

@@ -15,30 +15,28 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from a3c.envs.spaces import Layout
+
 
 class Distribution(ABC):
     """Actions of one kind of action space, drawn according to what an actor says.
 
-    Write another kind: a subclass in a file of its own, and its entry in `DISTRIBUTIONS`.
+    Write another kind: a subclass in a file of its own, its entry in `DISTRIBUTIONS`, and its
+    layout's in `a3c.envs.spaces.ACTIONS`.
 
     Args:
         parameters: the actor's output, [..., P].
         action_space: for kinds of which the parameters alone do not say enough, such as bounds.
 
     Attributes:
-        supported: the action spaces that it is for, in words.
+        layout: how its actions lie in memory, which also says of which spaces they are.
     """
 
-    supported: ClassVar[str]
+    layout: ClassVar[type[Layout]]
 
     def __init__(self, parameters: Tensor, action_space: gymnasium.Space[Any] | None = None) -> None:
         self.parameters = parameters
         self.action_space = action_space
-
-    @staticmethod
-    @abstractmethod
-    def supports(action_space: gymnasium.Space[Any]) -> bool:
-        """Return whether actions of this space can be drawn."""
 
     @staticmethod
     @abstractmethod

@@ -9,17 +9,14 @@ import gymnasium
 import torch
 from torch import Tensor
 
+from a3c.envs.spaces import DiscreteLayout
 from a3c.networks.distributions.base import Distribution
 
 
 class Categorical(Distribution):
     """Actions drawn with probability softmax(logits); the parameters are the logits, [..., A]."""
 
-    supported = "Discrete starting at 0"
-
-    @staticmethod
-    def supports(action_space: gymnasium.Space[Any]) -> bool:
-        return type(action_space) is gymnasium.spaces.Discrete and action_space.start == 0
+    layout = DiscreteLayout
 
     @staticmethod
     def parameter_count(action_space: gymnasium.Space[Any]) -> int:

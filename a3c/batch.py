@@ -24,7 +24,7 @@ class RolloutBatch(NamedTuple):
 
     Attributes:
         observations: states before each action and after the last one, [T+1, B, *shape].
-        actions: actions taken, [T, B], int64.
+        actions: actions taken, [T, B, *action_shape], in the dtype of their space's layout.
         rewards: rewards received for them, [T, B], float32.
         terminated: the step ended its episode in a terminal state, [T, B], bool.
         truncated: the step's episode was cut by a time limit, [T, B], bool.
@@ -90,19 +90,28 @@ class BatchShape(NamedTuple):
         columns: columns B.
         observation_shape: shape of one observation.
         observation_dtype: dtype of the observations.
+        action_shape: shape of one action.
+        action_dtype: dtype of the actions.
     """
 
     length: int
     columns: int
     observation_shape: Sequence[int]
     observation_dtype: torch.dtype
+    action_shape: Sequence[int] = ()
+    action_dtype: torch.dtype = torch.int64
+
+    @classmethod
+    def like(cls, observations: Tensor, actions: Tensor, length: int, columns: int) -> BatchShape:
+        """Return the shape of another batch, of other sizes, with observations and actions like these, [T, B, ...]."""
+        return cls(length, columns, observations.shape[2:], observations.dtype, actions.shape[2:], actions.dtype)
 
     def fields(self) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
         """Return shape and dtype of every field of the batch, in its order."""
         steps, columns = (self.length, self.columns), (self.columns,)
         return {
             "observations": ((self.length + 1, self.columns, *self.observation_shape), self.observation_dtype),
-            "actions": (steps, torch.int64),
+            "actions": ((*steps, *self.action_shape), self.action_dtype),
             "rewards": (steps, torch.float32),
             "terminated": (steps, torch.bool),
             "truncated": (steps, torch.bool),
@@ -136,8 +145,7 @@ def join_columns(batches: Sequence[RolloutBatch]) -> RolloutBatch:
         return RolloutBatch(*(torch.cat(parts, dim=min(parts[0].dim(), 2) - 1) for parts in fields))
     length = max(batch.length for batch in batches)
     columns = sum(batch.columns for batch in batches)
-    head = batches[0].observations
-    joined = empty_batch(BatchShape(length, columns, head.shape[2:], head.dtype))
+    joined = empty_batch(BatchShape.like(batches[0].observations, batches[0].actions, length, columns))
     column = 0
     for batch in batches:
         end = column + batch.columns

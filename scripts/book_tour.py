@@ -24,7 +24,7 @@ from torch import Tensor
 from a3c.batch import BatchShape, empty_batch
 from a3c.envs.spec import EnvSpec
 from a3c.learner.objective import Objective
-from a3c.networks import ActorCritic, MLPActorCritic
+from a3c.networks import ActorCritic, Categorical, MLPActorCritic
 from a3c.returns import NStep, discounted_sum
 from a3c.rollouts.collector import Collector
 from a3c.rollouts.weights import SharedWeights
@@ -146,7 +146,7 @@ class Predictions(NamedTuple):
 def predict(network: ActorCritic) -> Predictions:
     """Gives what a network says of every state of the corridor."""
     parameters, values = network(torch.eye(STATES))
-    return Predictions(network.distribution(parameters).log_probabilities[:, RIGHT].exp(), values)
+    return Predictions(Categorical(parameters).log_probabilities[:, RIGHT].exp(), values)
 
 
 def exact_values() -> Tensor:

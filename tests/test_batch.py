@@ -112,3 +112,12 @@ def test_an_empty_batch_has_no_real_step():
     batch = empty_batch(BatchShape(2, 2, (), torch.float32))
     assert not batch.mask.any()
     assert batch.observations.shape == (3, 2)
+
+
+def test_actions_of_more_axes_and_another_dtype_are_joined_like_all_else():
+    batches = [empty_batch(BatchShape(length, 1, (3,), torch.uint8, (2,), torch.float32)) for length in (2, 4)]
+    batches[1].actions[3, 0] = torch.tensor([0.5, 1.5])
+    joined = join_columns(batches)
+    assert joined.actions.shape == (4, 2, 2)
+    assert joined.actions[3].tolist() == [[0, 0], [0.5, 1.5]]
+    assert joined.first(3).actions.shape == (3, 2, 2)

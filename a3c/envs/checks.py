@@ -6,9 +6,10 @@ import math
 from typing import Any
 
 import numpy as np
-from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
+
+from a3c.envs.spaces import observation_layout
 
 
 class EnvironmentFaultError(ValueError):
@@ -21,7 +22,7 @@ class EnvCheck:
     """Looks at what a vector of B environments gives: shapes at every step, values once a fragment.
 
     Args:
-        env: the environments, with a Box of observations.
+        env: the environments.
         check_bounds: look whether observations lie within their space, which some environments of
             Gymnasium do not keep to.
 
@@ -32,22 +33,14 @@ class EnvCheck:
     """
 
     def __init__(self, env: VectorEnv, check_bounds: bool = True) -> None:
-        space = env.single_observation_space
-        assert isinstance(space, spaces.Box), "other spaces have been refused"
+        layout = observation_layout(env.single_observation_space)
         self._env = env
-        self.shape, self.dtype = (env.num_envs, *space.shape), space.dtype
+        self.shape, self.dtype = (env.num_envs, *layout.shape), layout.dtype
         self.reward_shape = (env.num_envs,)
-        self._is_float = np.issubdtype(space.dtype, np.floating)
-        self._low, self._high = self._bounds(space, env.num_envs) if check_bounds else (None, None)
-
-    def _bounds(self, space: spaces.Box, columns: int) -> tuple[NDArray[Any] | None, NDArray[Any] | None]:
-        """Return the bounds of B observations in a row, [B·n]; None if no finite value could be outside."""
-        info: Any = np.finfo(space.dtype) if self._is_float else np.iinfo(space.dtype)
-        if (space.low <= info.min).all() and (space.high >= info.max).all():
-            return None, None
-        # Of a side without a bound the largest number is one: what lies beyond it is infinite.
-        low, high = np.maximum(space.low, info.min), np.minimum(space.high, info.max)
-        return np.tile(low.ravel(), columns), np.tile(high.ravel(), columns)
+        self._is_float = np.issubdtype(layout.dtype, np.floating)
+        self._low = self._high = None  # of B observations in a row, [B·n]; None if no finite value could be outside
+        if check_bounds and (bounds := layout.bounds()) is not None:
+            self._low, self._high = (np.tile(bound, env.num_envs) for bound in bounds)
 
     def shapes(self, observation: NDArray[Any], reward: NDArray[Any]) -> None:
         """Refuse what would be broadcast or converted in silence on its way into the shared memory.

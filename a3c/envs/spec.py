@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium
-from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 
+from a3c.envs.spaces import SUPPORTED, Spaces, are_supported
 from a3c.envs.wrappers import TerminalReward
 
-SUPPORTED = "observations: Box; actions: Discrete starting at 0"
 SUPPORTED_API = (
     "reset(seed=…, options=…) → observation, info; step(action) → observation, reward, terminated, truncated, info"
 )
@@ -98,10 +97,11 @@ class EnvSpec:
             ) from error
 
     def _check_spaces(self, env: VectorEnv) -> None:
-        observation, action = env.single_observation_space, env.single_action_space
-        if type(observation) is not spaces.Box or type(action) is not spaces.Discrete or action.start != 0:
+        given = Spaces(env.single_observation_space, env.single_action_space)
+        if not are_supported(given):
             raise EnvError(
-                f"env: {self.id} has observations {observation} and actions {action}; supported: {SUPPORTED}"
+                f"env: {self.id} has observations {given.observation} and actions {given.action}; "
+                f"supported: {SUPPORTED}"
             )
 
     @property

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from a3c.envs.spec import EnvSpec
 from a3c.evaluation.evaluator import Evaluation, Evaluator
 from a3c.networks import ActorCritic
+from a3c.networks.policy import Policy
 from a3c.runs.allowlist import checked_prefixes, lies_under
 from a3c.runs.checkpoints import DamagedCheckpointError
 from a3c.runs.checkpoints import load as load_file
@@ -78,10 +79,8 @@ class Agent:
         shape = space.shape or ()
         if array.shape[array.ndim - len(shape) :] != shape:
             raise ValueError(f"observation: got shape {array.shape}, must end in {shape}")
-        policy = self.network.distribution(self.network.actor(torch.from_numpy(array)))
-        noise = policy.noise(policy.logits.shape, torch.default_generator)
-        action = policy.mode() if greedy else policy.sample(noise)
-        return int(action) if array.shape == shape else action.numpy()
+        action = Policy(self.network, greedy).act(array)
+        return int(action) if array.shape == shape else action
 
     def evaluate(self, episodes: int = 100, seed: int = 0, greedy: bool = True) -> Evaluation:
         """Play whole episodes on fresh environments.
@@ -207,10 +206,8 @@ def load(path: str | PathLike[str], which: Literal["last", "best"] = "last", all
 
 
 def _units(described: dict[str, Any]) -> float | None:
-    """Return the factor between rewards and values; None where every column's targets have one of their own."""
-    if described["returns"]["class_path"].rpartition(".")[2] == "L2Normalised":
-        return None
-    return float(described["settings"]["reward_scale"])
+    """Return the factor between rewards and values; None where the estimator's targets have units of their own."""
+    return None if described["target_units"] == "own" else float(described["settings"]["reward_scale"])
 
 
 def _check_env_module(env: EnvSpec, allow: tuple[str, ...]) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from contextlib import closing
+from itertools import islice
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,14 +15,15 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from a3c.evaluation.episode import begin, play
-from a3c.networks.actor_critic import ActorCritic
+from a3c.evaluation.episode import begin, play_one
+from a3c.networks import ActorCritic, Categorical, Distribution
 from a3c.returns import discounted_sum
 
 MAX_STEPS = 10_000  # of an episode that nothing else ends
 CAME, BELIEVED = "#777777", "#aa3377"  # of the lines; actions have other colours
 COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#bbbbbb")  # the rest of Tol's bright scheme
 MOST_NAMED = 20  # actions in a legend
+_AT_ONCE = 256  # observations that a network is shown together
 
 
 class Beliefs(NamedTuple):
@@ -30,8 +34,8 @@ class Beliefs(NamedTuple):
         returns_to_go: discounted rewards from each state on, as a learner is given them, unscaled,
             [T]. Where the episode is cut they end in the critic's value of the last state, as in
             training; without it where that value is in other units.
-        probabilities: π(a|s) of every action, [T, A].
-        actions: the actions taken, [T].
+        policy: the distributions that the actions come from, of parameters [T, P].
+        actions: the actions taken, [T, *action_shape].
         episode_return: in the environment's own rewards, undiscounted.
         reward_scale: the critic's units for one of reward; None if it has no fixed ones.
         terminated: the episode ended in a terminal state; else it was cut, by a time limit mostly.
@@ -39,8 +43,8 @@ class Beliefs(NamedTuple):
 
     values: NDArray[np.float64]
     returns_to_go: NDArray[np.float64]
-    probabilities: NDArray[np.float32]
-    actions: NDArray[np.int64]
+    policy: Distribution
+    actions: NDArray[Any]
     episode_return: float
     reward_scale: float | None
     terminated: bool
@@ -64,26 +68,25 @@ def observe(
         seed: of the environment and, if sampled, of the actions.
         greedy: take the most probable action; False samples.
     """
-    moments = []
-    for moment in play(env, network, begin(env, seed), greedy, seed):
-        moments.append(moment)
-        if len(moments) == MAX_STEPS:
-            break
-    last = moments[-1]
+    with closing(play_one(env, network, begin(env, seed), greedy, seed)) as episode:
+        steps = list(islice(episode, MAX_STEPS))
+    terminated = bool(steps[-1].terminated[0])
+    states = torch.from_numpy(np.concatenate([*(step.observations for step in steps), steps[-1].following]))
     with torch.inference_mode():
-        value_after = float(network(torch.from_numpy(last.observation))[1][0])
-    rewards = torch.tensor([[moment.reward] for moment in moments], dtype=torch.float64)
+        parameters, values = map(torch.cat, zip(*map(network, torch.split(states, _AT_ONCE)), strict=True))
+    values = values.double()
+    rewards = torch.from_numpy(np.array([step.rewards for step in steps], np.float64))
     discounts = torch.full_like(rewards, discount)
-    discounts[-1] *= not last.terminated
-    bootstrap_value = torch.tensor([value_after / reward_scale if reward_scale else 0.0], dtype=torch.float64)
+    discounts[-1] *= not terminated
+    bootstrap_value = values[-1:] / reward_scale if reward_scale else torch.zeros_like(values[-1:])
     return Beliefs(
-        np.array([moment.value for moment in moments]),
+        values[:-1].numpy(),
         discounted_sum(rewards, discounts, bootstrap_value)[:, 0].numpy(),
-        np.stack([moment.probabilities for moment in moments]),
-        np.array([moment.action for moment in moments]),
-        sum(moment.own_reward for moment in moments),
+        network.distribution(parameters[:-1]),
+        np.concatenate([step.actions for step in steps]),
+        sum(float(step.own_rewards[0]) for step in steps),
         reward_scale,
-        last.terminated,
+        terminated,
     )
 
 
@@ -99,7 +102,7 @@ def draw(beliefs: Beliefs, title: str) -> Figure:
     above, below = figure.subplots(2, sharex=True, height_ratios=(1.1, 1))
     figure.suptitle(title)
     _draw_values(above, beliefs)
-    _draw_policy(below, beliefs)
+    _DRAWN[type(beliefs.policy)](below, beliefs)
     below.set_xlabel("step of the episode")
     below.set_xlim(-0.5, len(beliefs.actions) - 0.5)
     return figure
@@ -122,13 +125,15 @@ def _draw_values(axes: Axes, beliefs: Beliefs) -> None:
     axes.legend(handles=lines, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, borderaxespad=0.2)
 
 
-def _draw_policy(axes: Axes, beliefs: Beliefs) -> None:
-    length, actions = beliefs.probabilities.shape
+def _draw_probabilities(axes: Axes, beliefs: Beliefs) -> None:
+    assert isinstance(beliefs.policy, Categorical), "another kind is drawn in another way"
+    probabilities = beliefs.policy.log_probabilities.exp().numpy()
+    length, actions = probabilities.shape
     colours = _colours(actions)
     edges = np.arange(length + 1) - 0.5
     floor = np.zeros(length)
     for action, colour in enumerate(colours):
-        ceiling = floor + beliefs.probabilities[:, action]
+        ceiling = floor + probabilities[:, action]
         axes.stairs(ceiling, edges, baseline=floor, fill=True, color=colour, alpha=0.75, label=f"action {action}")
         floor = ceiling
         taken = np.flatnonzero(beliefs.actions == action)
@@ -147,3 +152,6 @@ def _colours(actions: int) -> list[str]:
     from matplotlib.colors import to_hex
 
     return [to_hex(colour) for colour in colormaps["turbo"](np.linspace(0.05, 0.95, actions))]
+
+
+_DRAWN: dict[type[Distribution], Callable[[Axes, Beliefs], None]] = {Categorical: _draw_probabilities}

@@ -1,4 +1,4 @@
-"""One episode of a fixed policy, step by step: what a video shows and a picture of beliefs is drawn from."""
+"""Environments stepped by a fixed policy: what an evaluation counts, a video shows and a picture is drawn from."""
 
 from __future__ import annotations
 
@@ -12,66 +12,76 @@ from numpy.typing import NDArray
 
 from a3c.envs.wrappers import OWN_REWARDS
 from a3c.networks.actor_critic import ActorCritic
+from a3c.networks.policy import Policy
 
 
-class Moment(NamedTuple):
-    """One step of an episode, and what the network thought before it.
+class Step(NamedTuple):
+    """One step of B environments.
 
     Attributes:
-        probabilities: π(a|s) of every action, [A], float32.
-        value: the critic's value of the state before the step, in the units that it was trained in.
-        action: the action taken.
-        reward: what a learner is given for it, unscaled.
-        own_reward: the environment's own, beneath any reward wrapper.
-        terminated: the step ended the episode in a terminal state.
-        truncated: the step reached the time limit.
-        observation: the state after the step, [1, *shape].
+        observations: the states before it, [B, *observation_shape].
+        actions: those taken, as the environments take them, [B, *action_shape].
+        rewards: what a learner is given for it, unscaled, [B].
+        own_rewards: the environments' own, beneath any reward wrapper, [B].
+        terminated: it ended an episode in a terminal state, [B].
+        truncated: it reached a time limit, [B].
+        real: it is a transition; False where an environment was reset after an episode's end, [B].
+        following: the states after it, [B, *observation_shape].
     """
 
-    probabilities: NDArray[np.float32]
-    value: float
-    action: int
-    reward: float
-    own_reward: float
-    terminated: bool
-    truncated: bool
-    observation: NDArray[Any]
+    observations: NDArray[Any]
+    actions: NDArray[Any]
+    rewards: NDArray[np.float64]
+    own_rewards: NDArray[np.float64]
+    terminated: NDArray[np.bool_]
+    truncated: NDArray[np.bool_]
+    real: NDArray[np.bool_]
+    following: NDArray[Any]
+
+    @property
+    def ended(self) -> NDArray[np.bool_]:
+        """Whether an episode ended with it, [B]."""
+        return self.terminated | self.truncated
 
 
 def begin(env: VectorEnv, seed: int) -> NDArray[Any]:
-    """Begin an episode, and return its first observation, [1, *shape]."""
-    observation, _ = env.reset(seed=seed % 2**31)
-    return np.asarray(observation)
+    """Begin episodes, and return their first observations, [B, *observation_shape]."""
+    observations, _ = env.reset(seed=seed % 2**31)
+    return np.array(observations)
 
 
 @torch.inference_mode()
 def play(
-    env: VectorEnv, network: ActorCritic, observation: NDArray[Any], greedy: bool = True, seed: int = 0
-) -> Generator[Moment]:
-    """Play an episode to its end, as far as it is asked for.
+    env: VectorEnv, network: ActorCritic, observations: NDArray[Any], greedy: bool = True, seed: int = 0
+) -> Generator[Step]:
+    """Play one episode after the other, as long as steps are asked for.
 
     Args:
-        env: one environment, that `begin` has begun an episode of.
-        network: the policy and its critic, in evaluation mode.
-        observation: what `begin` gave.
-        greedy: take the most probable action; False samples.
+        env: the environments, in which `begin` has begun episodes.
+        network: the policy, in evaluation mode.
+        observations: what `begin` gave.
+        greedy: take the most probable actions; False samples.
         seed: of sampled actions.
     """
-    generator = torch.Generator().manual_seed(seed)
-    ended = False
-    while not ended:
-        parameters, values = network(torch.from_numpy(observation))
-        policy = network.distribution(parameters)
-        action = policy.mode() if greedy else policy.sample(policy.noise(parameters.shape, generator))
-        observation, reward, terminated, truncated, info = env.step(action.numpy())
-        ended = bool(terminated[0] or truncated[0])
-        yield Moment(
-            policy.log_probabilities[0].exp().numpy(),
-            float(values[0]),
-            int(action[0]),
-            float(reward[0]),
-            float(info.get(OWN_REWARDS, reward)[0]),
-            bool(terminated[0]),
-            bool(truncated[0]),
-            observation,
+    policy = Policy(network, greedy, torch.Generator().manual_seed(seed))
+    policy.begin_episodes(env.num_envs)
+    real = np.ones(env.num_envs, dtype=np.bool_)
+    while True:
+        actions = policy.act(observations)
+        following, rewards, terminated, truncated, info = env.step(actions)
+        policy.restart(~real)
+        step = Step(
+            observations, actions, rewards, info.get(OWN_REWARDS, rewards), terminated, truncated, real, following
         )
+        yield step
+        observations, real = np.array(following), ~step.ended
+
+
+def play_one(
+    env: VectorEnv, network: ActorCritic, observations: NDArray[Any], greedy: bool = True, seed: int = 0
+) -> Generator[Step]:
+    """Play the first episode of a single environment to its end; arguments as those of `play`."""
+    for step in play(env, network, observations, greedy, seed):
+        yield step
+        if step.ended[0]:
+            return

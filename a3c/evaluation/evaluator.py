@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import closing
 from statistics import fmean, pstdev
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from gymnasium.vector import VectorEnv
 
 from a3c.batch import Episode
 from a3c.envs.spec import EnvSpec
-from a3c.envs.wrappers import OWN_REWARDS
+from a3c.evaluation.episode import begin, play
 from a3c.networks.actor_critic import ActorCritic, evaluating
 
 MAX_ENVS = 128  # environments stepped side by side in an evaluation
@@ -69,7 +69,6 @@ class Evaluator:
         self._greedy = greedy
         self._env: VectorEnv | None = None
 
-    @torch.inference_mode()
     def __call__(
         self, network: ActorCritic, seed: int, should_stop: Callable[[], bool] = lambda: False
     ) -> Evaluation | None:
@@ -90,23 +89,18 @@ class Evaluator:
         if self._env is None:
             self._env = self._spec.make(count)
         quota = np.full(count, self._episodes // count) + (np.arange(count) < self._episodes % count)
-        generator = torch.Generator().manual_seed(seed)
         played: list[list[Episode]] = [[] for _ in range(count)]
         returns, lengths = np.zeros(count), np.zeros(count, dtype=np.int64)
-        observation, _ = self._env.reset(seed=seed % 2**31)
-        resetting = np.zeros(count, dtype=np.bool_)
-        with evaluating(network):
+        steps = play(self._env, network, begin(self._env, seed), self._greedy, seed)
+        with evaluating(network), closing(steps):
             while quota.any() and not should_stop():
-                policy = network.distribution(network.actor(torch.from_numpy(observation)))
-                action = policy.mode() if self._greedy else policy.sample(policy.noise(policy.logits.shape, generator))
-                observation, reward, terminated, truncated, info = self._env.step(action.numpy())
-                returns += np.where(resetting, 0, info.get(OWN_REWARDS, reward))
-                lengths += ~resetting
-                resetting = terminated | truncated
-                for column in np.flatnonzero(resetting & (quota > 0)):
+                step = next(steps)
+                returns += np.where(step.real, step.own_rewards, 0)
+                lengths += step.real
+                for column in np.flatnonzero(step.ended & (quota > 0)):
                     played[column].append(Episode(float(returns[column]), int(lengths[column])))
                     quota[column] -= 1
-                returns[resetting], lengths[resetting] = 0, 0
+                returns[step.ended], lengths[step.ended] = 0, 0
         if quota.any():
             return None
         return Evaluation([episode for column in played for episode in column])

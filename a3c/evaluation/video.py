@@ -22,7 +22,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from a3c.batch import Episode
 from a3c.envs.spec import EnvError, EnvSpec
-from a3c.evaluation.episode import begin, play
+from a3c.evaluation.episode import begin, play_one
 from a3c.networks.actor_critic import ActorCritic, evaluating
 
 MAX_STEPS = 1000  # of an episode that a video shows
@@ -110,12 +110,12 @@ class Recorder:
         first = draw(self._env, self._id)
         show(captioned(first, "step 0"))
         episode_return, length, ended = 0.0, 0, False
-        with closing(play(self._env, network, observation, self._greedy, seed)) as moments:
-            for moment in islice(moments, MAX_STEPS):
+        with closing(play_one(self._env, network, observation, self._greedy, seed)) as episode:
+            for step in islice(episode, MAX_STEPS):
                 if should_stop():
                     return None
-                episode_return, length = episode_return + moment.own_reward, length + 1
-                ended = moment.terminated or moment.truncated
+                episode_return, length = episode_return + float(step.own_rewards[0]), length + 1
+                ended = bool(step.ended[0])
                 picture = draw(self._env, self._id)
                 if picture.shape != first.shape:  # ffmpeg takes one size only
                     raise EnvError(
@@ -198,7 +198,7 @@ def show(network: ActorCritic, env: EnvSpec, seeds: Iterable[int], greedy: bool 
     drawn = make_drawn(env, "human")
     try:
         for seed in seeds:
-            for _ in play(drawn, network, begin(drawn, seed), greedy, seed):
+            for _ in play_one(drawn, network, begin(drawn, seed), greedy, seed):
                 pass
     finally:
         drawn.close()

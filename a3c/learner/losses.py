@@ -18,15 +18,18 @@ class MaskedReduction:
     Args:
         mask: True on real steps, [T, B].
         how: "mean" or "sum".
+        weights: factor on each step's term, without gradient, [T, B]; None for 1. A mean divides by
+            the number of real steps all the same.
 
     Raises:
         ValueError: `how` is neither.
     """
 
-    def __init__(self, mask: Tensor, how: str) -> None:
+    def __init__(self, mask: Tensor, how: str, weights: Tensor | None = None) -> None:
         if how not in REDUCTIONS:
             raise ValueError(f"reduction: got {how!r}, must be one of {', '.join(REDUCTIONS)}")
         self._mask = mask
+        self._weights = None if weights is None else self.real(weights.detach())
         self._scale = 1.0 / mask.sum().clamp(min=1) if how == "mean" else None
 
     def real(self, terms: Tensor) -> Tensor:
@@ -39,7 +42,8 @@ class MaskedReduction:
 
     def __call__(self, terms: Tensor) -> Tensor:
         """Return one number for [T, B] terms; 0 where no step is real."""
-        total = self.real(terms).sum()
+        terms = self.real(terms)
+        total = (terms if self._weights is None else terms * self._weights).sum()
         return total if self._scale is None else total * self._scale
 
 

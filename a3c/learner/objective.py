@@ -53,14 +53,14 @@ Observer = Callable[[Estimation], None]
 def estimate(
     estimator: ReturnEstimator, batch: RolloutBatch, values: Tensor, log_probs: Tensor, discounts: Tensor
 ) -> Targets:
-    """Return an estimator's advantages and value targets, without gradient, once their shapes are checked.
+    """Return an estimator's targets, without gradient, once their shapes are checked.
 
     Raises:
         ValueError: they are not [T, B].
     """
     targets = Targets(*estimator(batch, values, log_probs, discounts))
     for name, target in zip(targets._fields, targets, strict=True):
-        if target.shape != batch.rewards.shape:  # it would broadcast in silence
+        if target is not None and target.shape != batch.rewards.shape:  # it would broadcast in silence
             got, expected = tuple(target.shape), tuple(batch.rewards.shape)
             raise ValueError(f"{type(estimator).__name__} gives {name} {got}, must be [T, B] = {expected}")
     return targets
@@ -125,7 +125,7 @@ class Objective:
 
         Returns:
             The scalar to minimise, and detached scalars by metric key; the loss terms among them
-            are unweighted.
+            are without their coefficients.
 
         Raises:
             ValueError: the estimator's targets are not [T, B].
@@ -144,7 +144,7 @@ class Objective:
         discounts = self.discount * (~batch.terminated).to(values.dtype)
         targets = estimate(self.returns, batch, values, log_probs, discounts)
 
-        reduce = MaskedReduction(batch.mask, self.reduction)
+        reduce = MaskedReduction(batch.mask, self.reduction, targets.weights)
         policy_term = policy_gradient_loss(log_probs, targets.advantages, reduce)
         huber_delta = self.huber_delta if self.value_loss == "huber" else None
         value_term = value_loss(values[:-1], targets.value_targets, reduce, huber_delta)
@@ -154,7 +154,8 @@ class Objective:
             loss = loss + entropy_coefficient * entropy_term
 
         with torch.no_grad():
-            mean = reduce if self.reduction == "mean" else MaskedReduction(batch.mask, "mean")
+            unweighted = targets.weights is None and self.reduction == "mean"
+            mean = reduce if unweighted else MaskedReduction(batch.mask, "mean")
             metrics = {
                 "loss/total": loss.detach(),
                 "loss/policy": policy_term.detach(),

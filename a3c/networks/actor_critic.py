@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import gymnasium
+import torch
 from torch import Tensor, nn
 
-from a3c.networks.distributions import Categorical
+from a3c.networks.distributions import Distribution, distribution_for
 
 
 class ActorCritic(nn.Module, ABC):
@@ -24,15 +25,30 @@ class ActorCritic(nn.Module, ABC):
         action_space: the environment's, of one environment.
 
     Attributes:
-        distribution: class of the action distribution over the actor's output.
-    """
+        action_distribution: class of the distributions over the actions of its space.
 
-    distribution: type[Categorical] = Categorical
+    Raises:
+        ValueError: no distribution is there for the action space.
+    """
 
     def __init__(self, observation_space: gymnasium.Space[Any], action_space: gymnasium.Space[Any]) -> None:
         super().__init__()
         self.observation_space = observation_space
         self.action_space = action_space
+        self.action_distribution = distribution_for(action_space)
+
+    @property
+    def parameter_count(self) -> int:
+        """Number P of parameters that the actor says for each action."""
+        return self.action_distribution.parameter_count(self.action_space)
+
+    def distribution(self, parameters: Tensor) -> Distribution:
+        """Return the distribution of actions that parameters [..., P] stand for."""
+        return self.action_distribution(parameters, self.action_space)
+
+    def noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        """Draw what sampling of actions of a shape [...] needs."""
+        return self.action_distribution.noise(self.action_space, shape, generator)
 
     @abstractmethod
     def actor(self, observations: Tensor) -> Tensor:
@@ -44,6 +60,18 @@ class ActorCritic(nn.Module, ABC):
         Returns:
             Parameters of `distribution`, [..., P].
         """
+
+    def initial_state(self, columns: int) -> Tensor | None:
+        """Return the state in which episodes begin, [B, ...]; None of a network without memory, as all are by default.
+
+        A network with memory says it here, and goes on from one state to the next in `actor_step`.
+        Evaluations, videos and `Agent` carry the state; rollouts carry none yet, so it cannot be trained.
+        """
+        return None
+
+    def actor_step(self, observations: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Return `actor`'s parameters [B, P] for observations [B, *shape], and the state after them, [B, ...]."""
+        raise NotImplementedError(f"{type(self).__name__} has an initial_state and no actor_step")
 
     @abstractmethod
     def forward(self, observations: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from a3c.envs.spaces import observation_layout
 from a3c.networks.actor_critic import ActorCritic
 
 
@@ -34,12 +35,12 @@ class BookActorCritic(ActorCritic):
         zero_biases: bool = False,
     ) -> None:
         super().__init__(observation_space, action_space)
-        shape = observation_space.shape
-        if shape is None or len(shape) != 1:
+        shape = observation_layout(observation_space).shape
+        if len(shape) != 1:
             raise ValueError(f"observation_space: got shape {shape}, BookActorCritic takes vectors only")
         self.l1 = nn.Linear(shape[0], 25)
         self.l2 = nn.Linear(25, 50)
-        self.actor_lin1 = nn.Linear(50, self.distribution.parameter_count(action_space))
+        self.actor_lin1 = nn.Linear(50, self.parameter_count)
         self.l3 = nn.Linear(50, 25)
         self.critic_lin1 = nn.Linear(25, 1)
         self.zero_biases = zero_biases

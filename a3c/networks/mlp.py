@@ -10,6 +10,7 @@ import gymnasium
 import torch
 from torch import Tensor, nn
 
+from a3c.envs.spaces import observation_layout
 from a3c.networks.actor_critic import ActorCritic
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "silu": nn.SiLU, "elu": nn.ELU}
@@ -22,8 +23,8 @@ class MLPActorCritic(ActorCritic):
     policy close to uniform), 1 before the value. Observations of more than one axis are flattened.
 
     Args:
-        observation_space: a Box.
-        action_space: a Discrete.
+        observation_space: of which each value is one array of numbers.
+        action_space: any that has a distribution.
         hidden_sizes: width of each hidden layer, at least one.
         activation: what follows each hidden layer.
         shared_trunk: actor and critic share the hidden layers.
@@ -52,12 +53,11 @@ class MLPActorCritic(ActorCritic):
         self.shared_trunk = shared_trunk
         self.orthogonal_init = orthogonal_init
 
-        shape = observation_space.shape
-        assert shape is not None, "checked where the environment is made: a Box has a shape"
+        shape = observation_layout(observation_space).shape
         self._observation_axes = len(shape)
         self.actor_trunk = self._trunk(math.prod(shape))
         self.critic_trunk = self.actor_trunk if shared_trunk else self._trunk(math.prod(shape))
-        self.actor_head = nn.Linear(hidden_sizes[-1], self.distribution.parameter_count(action_space))
+        self.actor_head = nn.Linear(hidden_sizes[-1], self.parameter_count)
         self.critic_head = nn.Linear(hidden_sizes[-1], 1)
         if orthogonal_init:
             self._initialise()

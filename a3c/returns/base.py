@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
@@ -11,15 +12,19 @@ from a3c.batch import RolloutBatch
 
 
 class Targets(NamedTuple):
-    """What the two heads learn from; neither carries a gradient.
+    """What the two heads learn from; none of it carries a gradient.
 
     Attributes:
         advantages: how much better each action was than the critic expected, [T, B].
         value_targets: what the critic should have said, [T, B].
+        weights: factor on each step's whole loss (policy, value and entropy terms), as importance or
+            priority weights are, [T, B]; None for 1 everywhere. A mean still divides by the number of
+            real steps, not by the sum of the weights.
     """
 
     advantages: Tensor
     value_targets: Tensor
+    weights: Tensor | None = None
 
 
 class ReturnEstimator(ABC):
@@ -32,10 +37,14 @@ class ReturnEstimator(ABC):
         horizon: steps of a rollout, or None if it needs whole episodes.
         end_at_episode: a rollout's columns stop at the end of an episode instead of running on
             into the next one.
+        target_units: units of the value targets, and so of the critic: "scaled_rewards" are rewards
+            multiplied by `reward_scale`, which can be compared with realised returns; "own" are others,
+            which cannot.
     """
 
     horizon: int | None = None
     end_at_episode: bool = False
+    target_units: Literal["scaled_rewards", "own"] = "scaled_rewards"
 
     @property
     def needs_segments(self) -> bool:
@@ -53,9 +62,25 @@ class ReturnEstimator(ABC):
             discounts: γ, or 0 where the episode terminated, [T, B].
 
         Returns:
-            Advantages and value targets, [T, B] each, without gradient. What they hold at masked
-            steps counts nowhere.
+            Advantages and value targets, and weights where steps are to count differently, [T, B]
+            each, without gradient. What they hold at masked steps counts nowhere.
         """
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the estimator has learned itself, as plain values and tensors; {} if nothing.
+
+        Override both this and `load_state_dict` where there is something: checkpoints keep it.
+        """
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` gave.
+
+        Raises:
+            ValueError: the state is that of another estimator.
+        """
+        if state:
+            raise ValueError(f"{type(self).__name__} keeps no state, and got one with {', '.join(sorted(state))}")
 
 
 def real_rewards(batch: RolloutBatch) -> Tensor:

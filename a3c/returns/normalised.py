@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from torch import Tensor
 
 from a3c.batch import RolloutBatch
@@ -24,6 +27,8 @@ class L2Normalised(ReturnEstimator):
         ValueError: the estimator is VTrace, whose advantages are not targets less values.
     """
 
+    target_units = "own"
+
     def __init__(self, estimator: ReturnEstimator) -> None:
         if isinstance(estimator, VTrace):
             raise ValueError(
@@ -35,7 +40,14 @@ class L2Normalised(ReturnEstimator):
         self.end_at_episode = estimator.end_at_episode
 
     def __call__(self, batch: RolloutBatch, values: Tensor, log_probs: Tensor, discounts: Tensor) -> Targets:
-        targets = self.estimator(batch, values, log_probs, discounts).value_targets
+        inner = self.estimator(batch, values, log_probs, discounts)
+        targets = inner.value_targets
         real = targets.masked_fill(~batch.mask, 0)
         targets = targets / real.norm(dim=0, keepdim=True).clamp(min=1e-12)
-        return Targets(targets - values[:-1].detach(), targets)
+        return Targets(targets - values[:-1].detach(), targets, inner.weights)
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.estimator.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.estimator.load_state_dict(state)

@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 
 from a3c.batch import Episode, RolloutBatch
 from a3c.envs.checks import EnvCheck, EnvironmentFaultError
+from a3c.envs.spaces import action_layout
 from a3c.envs.spec import EnvSpec
 from a3c.envs.state import get_env_state, set_env_state
 from a3c.envs.wrappers import OWN_REWARDS
 from a3c.networks.actor_critic import ActorCritic
+from a3c.networks.policy import Policy
 from a3c.rollouts.weights import WeightSource
 
 MAX_BUFFERS = 16  # whose rows a collector keeps at hand
@@ -68,6 +70,7 @@ class Collector:
 
     Raises:
         EnvironmentFaultError: the environments give what they must not give.
+        ValueError: the network has a state of its own, which rollouts do not carry.
     """
 
     def __init__(
@@ -84,14 +87,20 @@ class Collector:
         check_bounds: bool = True,
         on_step: Callable[[int], None] = lambda written: None,
     ) -> None:
+        if network.initial_state(1) is not None:
+            raise ValueError(
+                f"network: {type(network).__name__} has a recurrent state, which rollouts do not carry yet"
+            )
         self.env = env
         self.network = network
         self.weights = weights
         env_seed, action_seed = np.random.SeedSequence(seed).generate_state(2)
         self._generator = torch.Generator().manual_seed(int(action_seed))
+        self._policy = Policy(network, generator=self._generator)
         self.env_seed = int(env_seed) % 2**31
         self._steps = 0  # time steps so far
         self._check = EnvCheck(env, check_bounds)
+        self._reset_action = action_layout(env.single_action_space).some(env.num_envs)
         self._discard_bad_values = discard_bad_values
         self._on_step = on_step
         try:
@@ -131,7 +140,7 @@ class Collector:
         if self.weights.version != self.version:
             self.version = self.weights.pull(self.network)
         if self._ended.all():
-            self._observation, *_ = self.env.step(np.zeros(self.env.num_envs, dtype=np.int64))
+            self._observation, *_ = self.env.step(self._reset_action)
             self._ended[:] = False
 
         np.logical_not(self._ended, out=out.mask[0].numpy())  # first: of an unfinished fragment it is read
@@ -170,20 +179,19 @@ class Collector:
 
     def _step_through(self, out: RolloutBatch) -> tuple[int, NDArray[np.float64]]:
         """Step until `out` is full; return the length and the environments' own rewards, [T, B]."""
-        distribution, actor, step = self.network.distribution, self.network.actor, self.env.step
+        policy, step = self._policy, self.env.step
+        choose, for_env = policy.choose, self.network.action_distribution.for_env
         check, on_step = self._check, self._on_step
         shape, dtype, reward_shape = check.shape, check.dtype, check.reward_shape
         observations, actions, rewards, terminated, truncated = (field.numpy() for field in out[:5])
         rows = self._rows(out.observations)
-        parameters = [actor(self._write_observation(observations, rows, 0))]
-        noise = distribution.noise((out.length, *parameters[0].shape), self._generator)
-        own_rewards = np.zeros(actions.shape)
+        policy.begin_fragment(out.length, out.columns)
+        own_rewards = np.zeros(rewards.shape)
         length = out.length
         for t in range(out.length):
-            if t > 0:
-                parameters.append(actor(self._write_observation(observations, rows, t)))
-            action = distribution(parameters[t]).sample(noise[t]).numpy()
-            self._observation, reward, terminated[t], truncated[t], info = step(action)
+            observations[t] = self._observation
+            action = choose(rows[t])
+            self._observation, reward, terminated[t], truncated[t], info = step(for_env(action))
             observation = self._observation
             if observation.shape != shape or observation.dtype != dtype or reward.shape != reward_shape:
                 check.shapes(observation, reward)  # a call less in each step
@@ -196,8 +204,7 @@ class Collector:
                 break
         observations[length] = self._observation
         self._ended = terminated[length - 1] | truncated[length - 1]
-        policy = distribution(torch.stack(parameters))
-        out.behaviour_log_probs[:length] = policy.log_prob(out.actions[:length])
+        out.behaviour_log_probs[:length] = policy.log_probs(out.actions[:length])
         return length, own_rewards[:length]
 
     def _rows(self, observations: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -208,12 +215,6 @@ class Collector:
                 self._rows_of_buffer.clear()
             self._rows_of_buffer[key] = observations.unbind(0)
         return self._rows_of_buffer[key]
-
-    def _write_observation(
-        self, observations: NDArray[np.generic], rows: tuple[torch.Tensor, ...], t: int
-    ) -> torch.Tensor:
-        observations[t] = self._observation
-        return rows[t]
 
     def _whole_episodes(
         self, rewards: NDArray[np.float64], ended: NDArray[np.bool_], mask: NDArray[np.bool_]

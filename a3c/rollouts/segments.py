@@ -184,10 +184,9 @@ class SegmentJoiner:
         if not 0 < count <= len(self._complete):
             raise IndexError(f"{count} segments wanted, {len(self._complete)} complete")
         segments = [self._complete.popleft() for _ in range(count)]
-        observations = segments[0].pieces[0].fragment[0]
+        observations, actions = map(torch.from_numpy, segments[0].pieces[0].fragment[:2])
         length = max(segment.length for segment in segments)
-        dtype = torch.from_numpy(observations[:0]).dtype
-        batch = empty_batch(BatchShape(length, count, observations.shape[2:], dtype))
+        batch = empty_batch(BatchShape.like(observations, actions, length, count))
         rows = [getattr(batch, name).numpy() for name in TIME_FIELDS]
         for column, segment in enumerate(segments):
             offset = 0

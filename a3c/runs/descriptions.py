@@ -14,8 +14,8 @@ from importlib import import_module
 from typing import Any
 
 import numpy as np
-from gymnasium import spaces
 
+from a3c.envs.spaces import KINDS, build_space, space_arguments
 from a3c.runs.allowlist import checked_prefixes, lies_under
 
 TRUSTED = ("a3c", "gymnasium.spaces")
@@ -40,15 +40,8 @@ def describe(value: Any) -> Any:
 
 
 def _arguments(value: Any) -> dict[str, Any]:
-    if isinstance(value, spaces.Box):
-        return {
-            "low": describe(value.low),
-            "high": describe(value.high),
-            "shape": list(value.shape),
-            "dtype": value.dtype.name if value.dtype is not None else None,
-        }
-    if isinstance(value, spaces.Discrete):
-        return {"n": int(value.n), "start": int(value.start)}
+    if type(value) in KINDS:
+        return {key: describe(argument) for key, argument in space_arguments(value).items()}
     cls = type(value)
     arguments = {}
     for name in inspect.signature(cls).parameters:
@@ -83,11 +76,7 @@ def build(description: Any, expected: type, allow: str | Iterable[str] = ()) -> 
         return {key: build(item, expected, allow) for key, item in description.items()}
     cls = _import_class(str(description["class_path"]), expected, allow)
     arguments = {key: build(item, expected, allow) for key, item in description["init_args"].items()}
-    if cls is spaces.Box:
-        dtype = np.dtype(arguments["dtype"])
-        low, high = (np.asarray(arguments[key], dtype) for key in ("low", "high"))
-        return spaces.Box(low, high, tuple(arguments["shape"]), dtype.type)
-    return cls(**arguments)
+    return build_space(cls, arguments) if cls in KINDS else cls(**arguments)
 
 
 def _import_class(path: str, expected: type, allow: tuple[str, ...]) -> type[Any]:
@@ -101,6 +90,6 @@ def _import_class(path: str, expected: type, allow: tuple[str, ...]) -> type[Any
         cls = getattr(import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise ImportError(f"{path} cannot be imported: {error}") from error
-    if not (isinstance(cls, type) and issubclass(cls, (expected, spaces.Box, spaces.Discrete))):
+    if not (isinstance(cls, type) and issubclass(cls, (expected, *KINDS))):
         raise TypeError(f"{path} is not a class derived from {expected.__name__}")
     return cls

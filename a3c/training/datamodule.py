@@ -11,6 +11,7 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
 from a3c.batch import RolloutBatch
+from a3c.envs.spaces import Spaces
 from a3c.envs.spec import EnvError, EnvSpec
 from a3c.envs.watchdog import HangError, StepWatch
 from a3c.rollouts.progress import Progress
@@ -123,8 +124,7 @@ class RolloutDataModule(LightningDataModule):
         probe.close()
         collection = Collection(
             self.env,
-            self.observation_space,
-            self.action_space,
+            Spaces(self.observation_space, self.action_space),
             envs_per_worker=envs_per_worker,
             rollouts_per_update=rollouts_per_update,
             fragment_steps=fragment_steps,

@@ -329,6 +329,8 @@ class A3C(LightningModule):
             "format": FORMAT,
             "network": describe(self.network),
             "returns": describe(self.returns),
+            "target_units": self.returns.target_units,
+            "estimator_state": self.returns.state_dict(),
             "env": describe(self.mode.collection.env),
             "optimizer": self.optimizer_name,
             "optimizers": len(self.trainer.optimizers),
@@ -343,7 +345,8 @@ class A3C(LightningModule):
         saved = checkpoint["a3c"]
         self.updates = self._flushed_at = saved["updates"]
         self.lags.load_state_dict(saved["lags"])
-        self._guard.skipped = saved.get("skipped_updates", 0)
+        self._guard.skipped = saved["skipped_updates"]
+        self.returns.load_state_dict(saved["estimator_state"])
 
 
 def _check_optimizer(make: OptimizerCallable, network: ActorCritic) -> Optimizer:

@@ -6,11 +6,10 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import gymnasium
 import numpy as np
-import torch
 
 from a3c.batch import BatchShape
+from a3c.envs.spaces import Spaces, batch_shape
 from a3c.envs.spec import EnvSpec
 
 
@@ -25,8 +24,7 @@ class Collection:
     """
 
     env: EnvSpec
-    observation_space: gymnasium.Space[object]
-    action_space: gymnasium.Space[object]
+    spaces: Spaces
     envs_per_worker: int = 32
     rollouts_per_update: int = 1
     fragment_steps: int = 32
@@ -46,10 +44,7 @@ class Collection:
 
     def shape(self, length: int, columns: int) -> BatchShape:
         """Return what a batch of so many time steps and columns looks like in memory."""
-        observation, dtype = self.observation_space.shape, self.observation_space.dtype
-        assert observation is not None, "a Box has a shape"
-        assert dtype is not None, "a Box has a dtype"
-        return BatchShape(length, columns, observation, getattr(torch, dtype.name))
+        return batch_shape(length, columns, self.spaces)
 
 
 def check_choice(name: str, value: str, allowed: Iterable[str]) -> None:

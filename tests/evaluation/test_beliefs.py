@@ -6,6 +6,7 @@ from helpers import COUNTDOWN, fit, make_network
 from a3c import Agent, FullEpisode, L2Normalised, NStep, load
 from a3c.envs.spec import EnvSpec
 from a3c.evaluation.beliefs import Beliefs, draw, observe
+from a3c.networks import Categorical
 
 
 def observed(network=None, reward_scale=1.0, seed=0, greedy=True, terminal_reward=None, **env_kwargs):
@@ -49,7 +50,7 @@ def test_values_and_probabilities_are_the_networks_on_the_states_before_each_ste
         logits, values = network(states(3))
     beliefs = observed(network)
     assert beliefs.values == pytest.approx(values.numpy())
-    assert beliefs.probabilities == pytest.approx(logits.softmax(-1).numpy())
+    assert beliefs.policy.log_probabilities.exp().numpy() == pytest.approx(logits.softmax(-1).numpy())
     assert beliefs.actions.tolist() == logits.argmax(-1).tolist()
 
 
@@ -63,11 +64,10 @@ def test_sampled_actions_come_from_the_seed():
 
 def beliefs_of(actions=2, reward_scale=0.1, terminated=True):
     steps = 6
-    probabilities = np.full((steps, actions), 1 / actions, np.float32)
     return Beliefs(
         np.arange(steps) / 10,
         np.arange(steps) + 1.0,
-        probabilities,
+        Categorical(torch.zeros(steps, actions)),
         np.arange(steps) % actions,
         1,
         reward_scale,

@@ -122,7 +122,7 @@ def test_a_picture_of_another_size_than_the_first_is_refused(tmp_path, monkeypat
 
 def test_an_episode_is_played_with_the_network_in_evaluation_mode(tmp_path):
     modes, network = [], make_network().train()
-    network.register_forward_hook(lambda module, *args: modes.append(module.training))
+    network.actor_head.register_forward_hook(lambda module, *args: modes.append(module.training))
     record(tmp_path / "one.mp4", network=network)
     assert modes == [False] * 5
 

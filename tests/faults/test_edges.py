@@ -53,7 +53,7 @@ def targets_of(estimator, batch):
 def test_row_30_an_episode_of_one_step_has_the_exact_target(name, truncate):
     (batch,) = collected([8], episode=1, truncate=truncate, columns=2)
     assert batch.mask.sum() == 8  # every other step is a reset
-    advantages, targets = targets_of(ESTIMATORS[name](), batch)
+    advantages, targets, _ = targets_of(ESTIMATORS[name](), batch)
     expected = 1 + HALF * 20 if truncate else 1
     assert targets[batch.mask].tolist() == [expected] * 8
     assert advantages[batch.mask].tolist() == [expected - 10] * 8
@@ -112,7 +112,7 @@ def test_row_30_a_batch_without_a_real_step_divides_by_nothing(name, reduction):
     batch = empty_batch(BatchShape(3, 2, (2,), torch.float32))
     assert not batch.mask.any()
     estimator, network = ESTIMATORS[name](), make_network()
-    assert all(numbers.isfinite().all() for numbers in targets_of(estimator, batch))
+    assert all(numbers.isfinite().all() for numbers in targets_of(estimator, batch)[:2])
     objective = Objective(estimator, entropy_coefficient=0.1, reduction=reduction)
     loss, metrics = objective(network, batch)
     loss.backward()

@@ -310,9 +310,61 @@ def test_rewards_are_scaled_before_returns_are_estimated():
 def test_targets_of_another_shape_are_refused_instead_of_broadcast():
     class Flat(NStep):
         def __call__(self, *args):
-            advantages, targets = super().__call__(*args)
+            advantages, targets, _ = super().__call__(*args)
             return Targets(advantages[0], targets)
 
     network = TableNetwork(torch.zeros(3, 1, 2), torch.zeros(3, 1))
     with pytest.raises(ValueError, match=r"Flat gives advantages \(1,\), must be \[T, B\] = \(2, 1\)"):
         Objective(Flat(2))(network, make_batch([1.0, 1.0]))
+
+
+# Weights of steps
+
+
+class Weighted(NStep):
+    """NStep(1) whose steps count as told, with a gradient that nobody may follow."""
+
+    def __init__(self, weights):
+        super().__init__(1)
+        self.weights = torch.tensor(weights).reshape(-1, 1).requires_grad_()
+
+    def __call__(self, *args):
+        return super().__call__(*args)._replace(weights=self.weights)
+
+
+def weighted_loss(weights, mask=(1, 1, 1), reduction="mean"):
+    """Compute loss, logits' gradient and metrics of steps that count as told; None: as they are."""
+    network = TableNetwork(torch.tensor([[[0.0, 1.0]], [[2.0, 0.0]], [[1.0, 1.0]], [[0.0, 0.0]]]), torch.ones(4, 1))
+    estimator = NStep(1) if weights is None else Weighted(weights)
+    objective = Objective(estimator, 0.5, 0.7, 0.1, reduction=reduction)
+    loss, metrics = objective(network, make_batch([1.0, 5.0, 2.0], mask=mask))
+    loss.backward()
+    return loss.item(), network.logits.grad, metrics
+
+
+def test_a_weight_is_a_factor_on_all_three_terms_of_its_step_and_a_mean_still_divides_by_the_steps():
+    alone = [weighted_loss(None, [float(step == k) for step in range(3)], "sum")[0] for k in range(3)]
+    loss, _, metrics = weighted_loss([2.0, 0.0, 0.5])
+    assert loss == pytest.approx((2 * alone[0] + 0.5 * alone[2]) / 3)
+    plain = weighted_loss(None)[2]
+    for name in ("policy/entropy", "value/target_mean", "advantage/mean", "policy/kl_from_behaviour"):
+        assert metrics[name] == plain[name]  # what is only looked at is of all steps alike
+
+
+def test_weights_of_1_change_nothing_and_those_of_masked_steps_count_nowhere():
+    loss, gradient, _ = weighted_loss(None, mask=(1, 0, 1))
+    other, other_gradient, _ = weighted_loss([1.0, math.nan, 1.0], mask=(1, 0, 1))
+    assert other == loss
+    assert torch.equal(other_gradient, gradient)
+
+
+def test_no_gradient_goes_through_weights():
+    estimator = Weighted([2.0, 1.0, 0.5])
+    network = TableNetwork(torch.randn(4, 1, 2), torch.ones(4, 1))
+    Objective(estimator, 0.5)(network, make_batch([1.0, 5.0, 2.0]))[0].backward()
+    assert estimator.weights.grad is None
+
+
+def test_weights_of_another_shape_are_refused():
+    with pytest.raises(ValueError, match=r"Weighted gives weights \(3, 1\), must be \[T, B\] = \(2, 1\)"):
+        Objective(Weighted([1.0, 1.0, 1.0]))(table(2, 1), make_batch([1.0, 1.0]))

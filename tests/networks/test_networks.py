@@ -8,7 +8,7 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
-from a3c.networks import BookActorCritic, Categorical, MLPActorCritic
+from a3c.networks import BookActorCritic, MLPActorCritic
 
 CARTPOLE = spaces.Box(-np.inf, np.inf, (4,)), spaces.Discrete(2)
 NETWORKS = {
@@ -211,70 +211,3 @@ def test_the_books_values_stay_within_1():
 def test_the_books_network_takes_vectors_only(shape):
     with pytest.raises(ValueError, match="observation_space: got shape"):
         BookActorCritic(spaces.Box(-1, 1, shape), spaces.Discrete(2))
-
-
-# Categorical
-
-
-def test_gumbel_max_samples_are_distributed_as_the_softmax():
-    logits = torch.tensor([2.0, 0.0, -1.0, 1.0, 0.5])
-    draws = 50_000
-    noise = Categorical.noise((draws, 5), torch.Generator().manual_seed(1))
-    samples = Categorical(logits.expand(draws, 5)).sample(noise)
-    observed = torch.bincount(samples, minlength=5).double()
-    expected = draws * logits.double().softmax(0)
-    chi_square = ((observed - expected) ** 2 / expected).sum().item()
-    assert chi_square < 18.47  # its 99.9 % quantile with 4 degrees of freedom
-
-
-def test_samples_have_the_leading_axes_and_are_integers():
-    distribution = Categorical(torch.zeros(6, 3, 4))
-    samples = distribution.sample(Categorical.noise((6, 3, 4), torch.Generator().manual_seed(1)))
-    assert samples.shape == (6, 3)
-    assert samples.dtype == torch.int64
-
-
-def test_noise_comes_from_the_generator_alone():
-    first, second = (Categorical.noise((8, 3), torch.Generator().manual_seed(7)) for _ in range(2))
-    assert torch.equal(first, second)
-    other = Categorical.noise((8, 3), torch.Generator().manual_seed(8))
-    assert not torch.equal(first, other)
-
-
-def test_noise_is_gumbel_distributed():
-    noise = Categorical.noise((200_000,), torch.Generator().manual_seed(1)).double()
-    assert noise.mean().item() == pytest.approx(0.5772, abs=0.02)  # Euler's γ
-    assert noise.var().item() == pytest.approx(math.pi**2 / 6, abs=0.05)
-
-
-def test_an_action_of_no_probability_is_never_sampled():
-    logits = torch.tensor([0.0, -math.inf, 0.0]).expand(1000, 3)
-    samples = Categorical(logits).sample(Categorical.noise((1000, 3), torch.Generator().manual_seed(1)))
-    assert sorted(set(samples.tolist())) == [0, 2]
-
-
-def test_log_probabilities_and_entropy_are_those_of_torch():
-    logits = torch.randn(6, 3, 5, generator=torch.Generator().manual_seed(1)) * 4
-    actions = torch.randint(5, (6, 3), generator=torch.Generator().manual_seed(2))
-    ours, torchs = Categorical(logits), torch.distributions.Categorical(logits=logits)
-    torch.testing.assert_close(ours.log_prob(actions), torchs.log_prob(actions))
-    torch.testing.assert_close(ours.entropy(), torchs.entropy())
-    torch.testing.assert_close(ours.log_probabilities.exp(), torchs.probs)
-
-
-def test_entropy_of_even_odds_is_the_logarithm_of_their_number():
-    assert Categorical(torch.full((5,), 3.0)).entropy().item() == pytest.approx(math.log(5))
-
-
-def test_extreme_logits_give_finite_log_probabilities_entropy_and_gradients():
-    logits = torch.tensor([[1000.0, -1000.0]], requires_grad=True)
-    distribution = Categorical(logits)
-    log_prob, entropy = distribution.log_prob(torch.tensor([0])), distribution.entropy()
-    (log_prob + entropy).sum().backward()
-    assert log_prob.item() == 0
-    assert entropy.item() == 0
-    assert logits.grad.isfinite().all()
-
-
-def test_the_mode_is_the_most_probable_action():
-    assert Categorical(torch.tensor([[0.0, 3.0, 1.0], [5.0, 3.0, 1.0]])).mode().tolist() == [1, 0]

@@ -111,7 +111,7 @@ HALF_LAMBDA = {  # G = r + ½·(½·V' + ½·G')
 )
 def test_every_split_of_the_chain_gives_the_hand_computed_targets(estimator, table, end, steps):
     batch, values = chain(end, steps)
-    advantages, targets = estimate(estimator, batch, values, HALF)
+    advantages, targets, _ = estimate(estimator, batch, values, HALF)
     expected = table["truncated" if end == "cut" else end, steps]  # both take the rest from the critic
     assert_numbers(targets[:steps, 0], expected)
     assert_numbers(
@@ -146,7 +146,7 @@ def test_vtrace_off_policy_gives_the_hand_computed_targets_on_every_split(end, s
     batch, values = chain(end, steps)
     log_ratios = torch.zeros_like(batch.rewards)
     log_ratios[:steps, 0] = torch.tensor([2.0, 0.5, 1.0])[:steps].log()
-    advantages, targets = estimate(VTrace(9), batch, values, HALF, batch.behaviour_log_probs + log_ratios)
+    advantages, targets, _ = estimate(VTrace(9), batch, values, HALF, batch.behaviour_log_probs + log_ratios)
     key = ("truncated" if end == "cut" else end, steps)
     assert_numbers(targets[:steps, 0], VTRACE_TARGETS[key])
     assert_numbers(advantages[:steps, 0], VTRACE_ADVANTAGES[key])
@@ -156,7 +156,7 @@ def test_vtrace_clips_the_errors_and_the_traces_by_themselves():
     # Two steps, γ = 1, rewards 1 and 1, all values 0: δ = 1, 1. Ratios 3 and 3, ρ̄ = 2, c̄ = ½.
     batch = make_batch([1.0, 1.0])
     log_probs = torch.full((2, 1), math.log(3.0))
-    advantages, targets = estimate(VTrace(2, rho_clip=2.0, c_clip=0.5), batch, torch.zeros(3, 1), 1.0, log_probs)
+    advantages, targets, _ = estimate(VTrace(2, rho_clip=2.0, c_clip=0.5), batch, torch.zeros(3, 1), 1.0, log_probs)
     assert_numbers(targets[:, 0], [2 * 1 + 0.5 * 2, 2 * 1])
     assert_numbers(advantages[:, 0], [2 * (1 + 2), 2 * 1])
 
@@ -164,7 +164,7 @@ def test_vtrace_clips_the_errors_and_the_traces_by_themselves():
 @pytest.mark.parametrize(("end", "steps"), ENDS)
 def test_l2_normalised_divides_the_chains_returns_by_their_norm(end, steps):
     batch, values = chain(end, steps)
-    advantages, targets = estimate(L2Normalised(FullEpisode()), batch, values, HALF)
+    advantages, targets, _ = estimate(L2Normalised(FullEpisode()), batch, values, HALF)
     returns = FULL["truncated" if end == "cut" else end, steps]
     following = [] if end == "cut" else [8 + 0.5 * 60]  # the next episode's step is in the same column
     norm = math.sqrt(sum(x * x for x in returns + following))
@@ -274,7 +274,7 @@ random_rollouts = settings(max_examples=60, deadline=None)
 
 
 def assert_same_where_real(targets: Targets, expected: Targets, mask: Tensor) -> None:
-    for given_, wanted in zip(targets, expected, strict=True):
+    for given_, wanted in zip(targets[:2], expected[:2], strict=True):
         torch.testing.assert_close(given_[mask], wanted[mask], rtol=1e-9, atol=1e-9)
 
 
@@ -327,7 +327,7 @@ def test_n_step_on_a_longer_fragment_is_n_step_on_its_parts_of_n_steps(rollout, 
             batch.segment_ids,
         )
         parts.append(estimate(FullEpisode(), part, values[start : start + n_steps + 1], discount))
-    joined = Targets(*(torch.cat(fields) for fields in zip(*parts, strict=True)))
+    joined = Targets(*(torch.cat(fields) for fields in zip(*(part[:2] for part in parts), strict=True)))
     assert_same_where_real(estimate(NStep(n_steps), batch, values, discount), joined, batch.mask)
 
 
@@ -347,7 +347,7 @@ def test_padded_columns_have_the_targets_that_they_have_alone(estimator):
     together = estimate(estimator, joined, values, 0.9, torch.full((5, 3), -0.4))
     for column, (batch, own_values) in enumerate(zip(batches, all_values, strict=True)):
         alone = estimate(estimator, batch, own_values, 0.9, torch.full((batch.length, 1), -0.4))
-        for field, own_field in zip(together, alone, strict=True):
+        for field, own_field in zip(together[:2], alone[:2], strict=True):
             torch.testing.assert_close(field[: batch.length, column], own_field[:, 0])
 
 
@@ -469,7 +469,7 @@ def test_vtrace_matches_equation_1(rollout, discount, rho_clip, c_clip):
 def test_l2_normalised_targets_have_norm_1_in_each_column_and_keep_their_proportions(rollout, discount):
     batch, values, _ = rollout
     returns = n_step_reference(batch, values, discount, n_steps=10**6).value_targets
-    advantages, targets = estimate(L2Normalised(FullEpisode()), batch, values, discount)
+    advantages, targets, _ = estimate(L2Normalised(FullEpisode()), batch, values, discount)
     for column in range(batch.columns):
         real = batch.mask[:, column]
         if not real.any():
@@ -512,7 +512,7 @@ def test_huge_numbers_at_masked_steps_change_no_real_step(estimator):
     spoilt_values = values.clone()
     spoilt_values[-1] = -1e30  # only padding led here
     clean = estimate(estimator, plain, values, 0.9)
-    for field, clean_field in zip(estimate(estimator, spoilt, spoilt_values, 0.9), clean, strict=True):
+    for field, clean_field in zip(estimate(estimator, spoilt, spoilt_values, 0.9)[:2], clean[:2], strict=True):
         assert torch.equal(field[mask], clean_field[mask])
 
 
@@ -521,7 +521,7 @@ def test_neither_advantages_nor_targets_carry_a_gradient(estimator):
     batch = make_batch([1.0, 2.0, 3.0], truncated=[0, 1, 0])
     values = torch.randn(4, 1, requires_grad=True)
     log_probs = torch.randn(3, 1, requires_grad=True)
-    advantages, targets = estimate(estimator, batch, values, 0.9, log_probs)
+    advantages, targets, _ = estimate(estimator, batch, values, 0.9, log_probs)
     assert not advantages.requires_grad
     assert not targets.requires_grad
 
@@ -606,3 +606,46 @@ def test_an_estimator_says_how_its_rollouts_are_cut():
     for inner in (FullEpisode(), NStep(7), NStep(7, end_at_episode=True)):
         outer = L2Normalised(inner)
         assert (outer.horizon, outer.end_at_episode) == (inner.horizon, inner.end_at_episode)
+
+
+def test_an_estimator_says_in_which_units_its_targets_are():
+    assert {estimator.target_units for estimator in (FullEpisode(), NStep(), GAE(), VTrace())} == {"scaled_rewards"}
+    assert L2Normalised(NStep()).target_units == "own"
+
+
+class RunningBaseline(NStep):
+    """Keeps the mean of all rewards; gives weights too."""
+
+    mean = 0.0
+
+    def __call__(self, *args):
+        targets = super().__call__(*args)
+        self.mean = float(args[0].rewards.mean())
+        return targets._replace(weights=torch.full_like(targets.advantages, 2.0))
+
+    def state_dict(self):
+        return {"mean": self.mean}
+
+    def load_state_dict(self, state):
+        self.mean = state["mean"]
+
+
+def test_what_an_estimator_has_learned_goes_on_in_another_one_also_from_within():
+    inner, outer = RunningBaseline(1), L2Normalised(RunningBaseline(1))
+    batch = make_batch([1.0, 2.0])
+    inner(batch, torch.zeros(3, 1), torch.zeros(2, 1), torch.ones(2, 1))
+    outer.load_state_dict(inner.state_dict())
+    assert outer.state_dict() == {"mean": 1.5}
+
+
+def test_an_estimator_without_state_says_so_and_refuses_that_of_another():
+    assert GAE().state_dict() == {}
+    GAE().load_state_dict({})
+    with pytest.raises(ValueError, match="GAE keeps no state, and got one with mean"):
+        GAE().load_state_dict({"mean": 1.0})
+
+
+def test_normalised_targets_keep_the_weights_of_their_steps():
+    batch = make_batch([1.0, 2.0])
+    targets = L2Normalised(RunningBaseline(1))(batch, torch.zeros(3, 1), torch.zeros(2, 1), torch.ones(2, 1))
+    assert targets.weights.tolist() == [[2.0], [2.0]]

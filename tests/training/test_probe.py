@@ -23,7 +23,7 @@ class Opposite(ReturnEstimator):
     """The opposite advantages of full episodes."""
 
     def __call__(self, batch, values, log_probs, discounts):
-        advantages, value_targets = FullEpisode()(batch, values, log_probs, discounts)
+        advantages, value_targets, _ = FullEpisode()(batch, values, log_probs, discounts)
         return Targets(-advantages, value_targets)
 
 
@@ -138,6 +138,22 @@ def test_the_probe_leaves_no_gradient_and_the_loss_can_still_be_derived():
     loss.backward()
     # −Aₜ·(½, −½)/3, with the advantages of the one that trains
     assert network.logits.grad[:3, 0, 0].tolist() == pytest.approx([-2.25 / 6, -2.5 / 6, -1 / 6])
+
+
+class Doubting(NStep):
+    """Lets the first step alone count."""
+
+    def __call__(self, *args):
+        targets = super().__call__(*args)
+        return targets._replace(weights=torch.zeros_like(targets.advantages).index_fill(0, torch.tensor(0), 1.0))
+
+
+def test_a_gradient_is_measured_with_the_weights_of_its_steps():
+    plain, *_ = chain(NStep(1))
+    weighted, *_ = chain(Doubting(1))
+    # (½, −½) of the first step alone, against −2.25, −2.5 and −1 of all three
+    assert weighted["Doubting"]["gradient_cosine"] == pytest.approx(2.25 / math.hypot(2.25, 2.5, 1))
+    assert plain["NStep"]["gradient_cosine"] != pytest.approx(weighted["Doubting"]["gradient_cosine"])
 
 
 def test_an_estimator_that_draws_leaves_every_generator_of_the_process_as_it_was():

@@ -12,7 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from a3c.batch import RolloutBatch
 from a3c.learner.objective import Estimation
-from a3c.returns import L2Normalised, ReturnEstimator
+from a3c.returns import ReturnEstimator
 from a3c.returns.labels import label_of
 from a3c.rollouts.collector import LINEAGE
 from a3c.training.module import A3C
@@ -33,8 +33,8 @@ class EstimatorProbe(Callback):
     returns of `a3c.training.probe.realised_returns`, comes on a later line of the log, once the batch's
     episodes have ended, with the share of steps that it speaks of as ``probe/resolved``. It is a mean
     over those steps only, which are not a fair sample where time limits cut many of the episodes. A batch
-    that is given up has none. Nor has `L2Normalised`, whose targets are in other units than returns, and
-    while it trains no estimator has one, since the critic is in those units too. What waits is not kept
+    that is given up has none. Nor has an estimator whose `target_units` are its own, and while one of
+    those trains no estimator has one, since the critic is in those units too. What waits is not kept
     in checkpoints: a run that is gone on with begins with an empty list.
 
     Does not work where workers learn by themselves, since the Trainer sees no batches there.
@@ -80,11 +80,11 @@ class EstimatorProbe(Callback):
         targets = ask_all(estimation, self._trained, self._estimators)
         for label, numbers in compare(estimation, targets, module.network).items():
             self._row.update({f"probe/{label}/{measure}": number for measure, number in numbers.items()})
-        trained = self._estimators[self._trained]
+        own_critic = self._estimators[self._trained].target_units == "own"
         value_targets = torch.stack(
             [
                 torch.full_like(each.value_targets, torch.nan)
-                if isinstance(trained, L2Normalised) or isinstance(self._estimators[label], L2Normalised)
+                if own_critic or self._estimators[label].target_units == "own"
                 else each.value_targets
                 for label, each in targets.items()
             ]

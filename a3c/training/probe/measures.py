@@ -85,21 +85,21 @@ def compare(estimation: Estimation, targets: Mapping[str, Targets], network: nn.
     """
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     mask = estimation.batch.mask
-    reduce = MaskedReduction(mask, "mean")
 
-    def policy_gradient(advantages: Tensor) -> Tensor:
-        loss = policy_gradient_loss(estimation.log_probs, advantages, reduce)
+    def policy_gradient(targets: Targets) -> Tensor:
+        reduce = MaskedReduction(mask, "mean", targets.weights)
+        loss = policy_gradient_loss(estimation.log_probs, targets.advantages, reduce)
         # Never .backward(): it would add to the gradients that the update is made of.
         gradients = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
         return torch.cat([gradient.flatten() for gradient in gradients if gradient is not None]).double()
 
     own = estimation.targets.advantages[mask].double()
-    own_gradient = policy_gradient(estimation.targets.advantages)
+    own_gradient = policy_gradient(estimation.targets)
     rows = []
-    for advantages, value_targets in targets.values():
-        other = advantages[mask].double()
-        gradient = own_gradient if advantages is estimation.targets.advantages else policy_gradient(advantages)
-        variance = value_targets[mask].double().var(correction=0)
+    for each in targets.values():
+        other = each.advantages[mask].double()
+        gradient = own_gradient if each is estimation.targets else policy_gradient(each)
+        variance = each.value_targets[mask].double().var(correction=0)
         rows.append(
             torch.stack((variance, correlation(other, own), sign_agreement(other, own), cosine(gradient, own_gradient)))
         )

@@ -126,3 +126,38 @@ def test_what_a_checkpoint_could_not_describe_is_refused_at_once():
 
     with pytest.raises(ValueError, match="Forgetful keeps no attribute 'bonus'"):
         A3C(make_network(), Forgetful())
+
+
+class Remembering(NStep):
+    """N-step returns that count how often they were asked for."""
+
+    asked = 0
+
+    def __call__(self, *args):
+        self.asked += 1
+        return super().__call__(*args)
+
+    def state_dict(self):
+        return {"asked": self.asked}
+
+    def load_state_dict(self, state):
+        self.asked = state["asked"]
+
+
+def test_what_an_estimator_has_learned_itself_is_kept_in_checkpoints(tmp_path):
+    returns = Remembering(8)
+    *_, trainer = fit(returns, max_env_steps=320)
+    trainer.save_checkpoint(tmp_path / "run.ckpt")
+    resumed = Remembering(8)
+    fit(resumed, ckpt_path=tmp_path / "run.ckpt", max_env_steps=640)
+    assert 0 < returns.asked < resumed.asked
+    once = Remembering(8)
+    fit(once, max_env_steps=640)
+    assert resumed.asked == once.asked
+
+
+def test_a_state_that_no_estimator_can_take_is_refused(tmp_path):
+    *_, trainer = fit(Remembering(8), max_env_steps=320)
+    trainer.save_checkpoint(tmp_path / "run.ckpt")
+    with pytest.raises(ValueError, match="NStep keeps no state, and got one with asked"):
+        fit(NStep(8), ckpt_path=tmp_path / "run.ckpt", max_env_steps=640)

@@ -100,7 +100,9 @@ def load(path: Path) -> dict[str, Any]:
     body, digest = memoryview(content)[:-_DIGEST_BYTES], content[-_DIGEST_BYTES:]
     if hashlib.sha256(body).digest() != digest:
         if not content[-_ZIP_END_BYTES:].startswith(_ZIP_END):
-            raise DamagedCheckpointError(f"{path}: damaged, or no checkpoint of this a3c: its digest does not match")
+            raise DamagedCheckpointError(
+                f"{path}: damaged, or not a checkpoint of a3c in format {FORMAT}: its digest does not match"
+            )
         log.warning("%s has no digest: damage to it would go unnoticed", path)
     try:
         checkpoint = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)

@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 
 _ROOMS = {
     "RolloutBatch": "a3c.batch",
+    "EnvSpec": "a3c.envs.spec",
     "ReturnEstimator": "a3c.returns",
     "Targets": "a3c.returns",
     "FullEpisode": "a3c.returns",
@@ -21,6 +22,10 @@ _ROOMS = {
     "VTrace": "a3c.returns",
     "L2Normalised": "a3c.returns",
     "Objective": "a3c.learner.objective",
+    "Schedule": "a3c.learner.schedules",
+    "Constant": "a3c.learner.schedules",
+    "Linear": "a3c.learner.schedules",
+    "TorchScheduler": "a3c.learner.schedules",
     "ActorCritic": "a3c.networks",
     "MLPActorCritic": "a3c.networks",
     "BookActorCritic": "a3c.networks",

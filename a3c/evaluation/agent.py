@@ -19,16 +19,11 @@ from a3c.evaluation.evaluator import Evaluation, Evaluator
 from a3c.networks import ActorCritic
 from a3c.networks.policy import Policy
 from a3c.runs.allowlist import checked_prefixes, lies_under
-from a3c.runs.checkpoints import DamagedCheckpointError
-from a3c.runs.checkpoints import load as load_file
+from a3c.runs.checkpoints import CheckpointError, read_checkpoint
 from a3c.runs.descriptions import build
 
 if TYPE_CHECKING:
     from a3c.evaluation.video import Recording
-
-
-class CheckpointError(ValueError):
-    """A file that is no checkpoint of this project, or one that cannot be rebuilt here."""
 
 
 class Agent:
@@ -218,21 +213,3 @@ def _check_env_module(env: EnvSpec, allow: tuple[str, ...]) -> None:
             f"env: got {env.id!r}, which imports {module}; must be an id alone, or of a module that you trust: "
             f"allow=[{module.partition('.')[0]!r}]"
         )
-
-
-def read_checkpoint(file: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """Return what a checkpoint says of its run, and the network's weights; run nothing of it.
-
-    Raises:
-        CheckpointError: the file is no checkpoint of this project.
-    """
-    try:
-        checkpoint = load_file(file)
-        described, state = checkpoint["a3c"], dict(checkpoint["state_dict"])
-    except DamagedCheckpointError as error:
-        raise CheckpointError(str(error)) from error
-    except (KeyError, TypeError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{file}: not a checkpoint of a3c: {reason}") from error
-    prefix = "network."
-    return described, {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}

@@ -7,62 +7,38 @@ import io
 import logging
 import os
 import pickle
-import struct
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
+from torch import Tensor
 
-FORMAT = 1  # of what a checkpoint holds; raised when an older program could not go on from it
+from a3c.runs.files import UNFINISHED, replacing
+
+FORMAT = 2  # of what a checkpoint says of its run; raised when another one could not be gone on from
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 DAMAGED = "damaged.ckpt"
 
-# A checkpoint is a zip file, and ends with its end-of-central-directory record, whose last field is the length of
-# a comment. Our seal is that comment: it travels with the file, and torch reads the file as before.
-_END = b"PK\x05\x06"
-_END_BYTES = 22
-_MARK = b"a3c-sha256:"
-_SEAL_BYTES = len(_MARK) + 2 * hashlib.sha256().digest_size
-_UNSEALED, _SEALED = struct.pack("<H", 0), struct.pack("<H", _SEAL_BYTES)
-_CHUNK = 1 << 20
+# What torch wrote, a zip file, is followed by its SHA-256; torch.load reads such a file too. The checksums within a
+# zip file are not enough: torch.load does not check them, and they do not cover the sizes of what lies in it.
+_DIGEST_BYTES = hashlib.sha256().digest_size
+_ZIP_END = b"PK\x05\x06"  # begins the last record of a zip file, of 22 bytes
+_ZIP_END_BYTES = 22
 
 log = logging.getLogger(__name__)
 
 
-class DamagedCheckpointError(ValueError):
+class CheckpointError(ValueError):
+    """A file that is no checkpoint of this project, or one that cannot be used here."""
+
+
+class DamagedCheckpointError(CheckpointError):
     """A checkpoint file that is not what was written, or that never was one."""
 
 
-class _HashedFile(io.RawIOBase):
-    """Hashes what is written on its way to a file, and remembers the error that a write met.
-
-    torch reports a failed write as a RuntimeError about positions, which hides that a disk is full.
-    """
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.hash = hashlib.sha256()
-        self.tail = b""
-        self.error: OSError | None = None
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:
-        try:
-            self._file.write(data)
-        except OSError as error:
-            self.error = error
-            raise
-        self.hash.update(data)
-        self.tail = (self.tail + bytes(data[-_END_BYTES:]))[-_END_BYTES:]
-        return len(data)
-
-
 def save(checkpoint: Mapping[str, Any], path: Path) -> None:
-    """Write a checkpoint to disk under a seal, in place of what is there.
+    """Write a checkpoint and its digest to disk, in place of what is there.
 
     At every moment the file is the old one or the new one, whole, also after a power cut. An older
     last.ckpt stays, as previous.ckpt.
@@ -75,49 +51,30 @@ def save(checkpoint: Mapping[str, Any], path: Path) -> None:
         OSError: it could not be written; the old file stays.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _temporary(path)
-    try:
+    with replacing(path) as temporary:
         _write(checkpoint, temporary)
-        if path.name == LAST:
+        if path.name == LAST and path.exists():
             _keep_previous(path)
-        os.replace(temporary, path)
-    except BaseException:  # an interruption too leaves no half a file
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
     _sync_folder(path.parent)
 
 
-def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.tmp")
-
-
 def _write(checkpoint: Mapping[str, Any], path: Path) -> None:
+    content = io.BytesIO()  # written by ourselves: torch hides from its error that a disk is full
+    torch.save(checkpoint, content)
     with path.open("wb") as file:
-        hashed = _HashedFile(file)
-        try:
-            torch.save(checkpoint, hashed)  # type: ignore[arg-type]
-        except RuntimeError:
-            if hashed.error is not None:
-                raise hashed.error from None
-            raise
-        assert hashed.tail[: len(_END)] + hashed.tail[-len(_UNSEALED) :] == _END + _UNSEALED, "torch writes zip files"
-        file.seek(-len(_SEALED), os.SEEK_END)
-        file.write(_SEALED + _MARK + hashed.hash.hexdigest().encode())
+        file.write(content.getbuffer())
+        file.write(hashlib.sha256(content.getbuffer()).digest())
         file.flush()
         os.fsync(file.fileno())
 
 
 def _keep_previous(path: Path) -> None:
     """Give last.ckpt its second name; it keeps the first one until the new file takes it."""
-    if not path.exists():
-        return
     previous = path.with_name(PREVIOUS)
-    link = _temporary(previous)
     try:
-        link.unlink(missing_ok=True)
-        os.link(path, link)
-        os.replace(link, previous)
+        with replacing(previous) as link:
+            link.unlink(missing_ok=True)
+            os.link(path, link)
     except OSError:  # a file system without hard links: for a moment only previous.ckpt exists
         os.replace(path, previous)
 
@@ -131,18 +88,24 @@ def _sync_folder(folder: Path) -> None:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Read a checkpoint, once its seal holds; run nothing of it.
+    """Read a checkpoint, once its digest holds; run nothing of it.
 
-    A plain file of `torch.save`, without a seal, is read with a warning.
+    A plain file of `torch.save`, without a digest, is read with a warning.
 
     Raises:
         FileNotFoundError: there is no such file.
         DamagedCheckpointError: it is truncated, altered, or no checkpoint.
     """
-    if not _verify(path):
-        log.warning("%s has no seal: damage to it would go unnoticed", path)
+    content = path.read_bytes()
+    body, digest = memoryview(content)[:-_DIGEST_BYTES], content[-_DIGEST_BYTES:]
+    if hashlib.sha256(body).digest() != digest:
+        if not content[-_ZIP_END_BYTES:].startswith(_ZIP_END):
+            raise DamagedCheckpointError(
+                f"{path}: damaged, or not a checkpoint of a3c in format {FORMAT}: its digest does not match"
+            )
+        log.warning("%s has no digest: damage to it would go unnoticed", path)
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, EOFError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise DamagedCheckpointError(f"{path}: not a checkpoint of a3c: {_first_line(error)}") from error
     if not isinstance(checkpoint, dict):
@@ -154,37 +117,23 @@ def _first_line(error: BaseException) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
-def _verify(path: Path) -> bool:
-    """Return whether a file is sealed, its seal being right; False stands for a whole file without one.
+def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read what a checkpoint says of its run, and the network's weights; run nothing of it.
 
     Raises:
-        DamagedCheckpointError: it is neither.
+        FileNotFoundError: there is no such file.
+        CheckpointError: it is damaged, no checkpoint of this project, or one of another format.
     """
-    with path.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        body = size - _SEAL_BYTES
-        file.seek(max(0, body - _END_BYTES))
-        tail = file.read()
-        end, seal = tail[:_END_BYTES], tail[_END_BYTES:]
-        if seal.startswith(_MARK) and end.startswith(_END) and end.endswith(_SEALED):
-            if seal != _MARK + _digest(file, body).encode():
-                raise DamagedCheckpointError(f"{path}: damaged: its bytes are not those that were written")
-            return True
-    if tail[-_END_BYTES:].startswith(_END) and tail.endswith(_UNSEALED):
-        return False
-    raise DamagedCheckpointError(f"{path}: not a checkpoint of a3c: its end is missing, so it is truncated or damaged")
-
-
-def _digest(file: BinaryIO, body: int) -> str:
-    """Hash the bytes that torch wrote, [0, body), whose last two said then that there is no comment."""
-    digest = hashlib.sha256()
-    file.seek(0)
-    left = body - len(_UNSEALED)
-    while left > 0 and (data := file.read(min(_CHUNK, left))):
-        digest.update(data)
-        left -= len(data)
-    digest.update(_UNSEALED)
-    return digest.hexdigest()
+    checkpoint = load(path)
+    try:
+        described, state = checkpoint["a3c"], dict(checkpoint["state_dict"])
+        version = described.get("format")
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: not a checkpoint of a3c: {_first_line(error)}") from error
+    if version != FORMAT:
+        raise CheckpointError(f"{path}: was saved in format {version} by another a3c, must be of format {FORMAT}")
+    prefix = "network."
+    return described, {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
 
 
 def present(folder: Path) -> list[Path]:
@@ -217,9 +166,7 @@ def tidy(folder: Path) -> None:
 
     Set aside, it is never taken for the older one that is kept beside a new last.ckpt.
     """
-    if not folder.is_dir():
-        return
-    for file in folder.glob(".*.tmp"):
+    for file in folder.glob(UNFINISHED):
         file.unlink(missing_ok=True)
     last = folder / LAST
     if last.is_file():

@@ -1,9 +1,10 @@
 """Plain descriptions of built objects, from which a checkpoint can build them again.
 
-An object is described by its class path and its constructor's arguments, read from attributes of
-the same names. A description holds numbers, strings, lists and dicts only. To build from one imports
-the module that it names, so it may name only this project, the spaces of Gymnasium, and what the
-reader trusts; what is called is only ever a class of the expected kind.
+An object is described by its class's import path and its constructor's arguments, read from attributes
+of the same names. A class that `a3c` exports is named by that, as ``a3c.NStep``, whatever file it lies
+in. A description holds numbers, strings, lists and dicts only. To build from one imports the module that
+it names, so it may name only this project, the spaces of Gymnasium, and what the reader trusts; what is
+called is only ever a class of the expected kind.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+import a3c
 from a3c.envs.spaces import KINDS, build_space, space_arguments
 from a3c.runs.allowlist import checked_prefixes, lies_under
 
@@ -35,8 +37,13 @@ def describe(value: Any) -> Any:
         return describe(value.tolist())
     if isinstance(value, Sequence):
         return [describe(item) for item in value]
-    cls = type(value)
-    return {"class_path": f"{cls.__module__}.{cls.__qualname__}", "init_args": _arguments(value)}
+    return {"class_path": public_path(type(value)), "init_args": _arguments(value)}
+
+
+def public_path(cls: type) -> str:
+    """Return where a class is imported from: a3c itself if it exports it, else the module it lies in."""
+    ours = cls.__module__.startswith("a3c.") and getattr(a3c, cls.__name__, None) is cls
+    return f"a3c.{cls.__name__}" if ours else f"{cls.__module__}.{cls.__qualname__}"
 
 
 def _arguments(value: Any) -> dict[str, Any]:

@@ -6,13 +6,13 @@ import csv
 import fcntl
 import io
 import logging
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from a3c.runs.checkpoints import present
+from a3c.runs.files import UNFINISHED, replacing
 
 LOG = "log.txt"
 METRICS = "metrics.csv"
@@ -112,8 +112,8 @@ def rewind(folder: Path, env_steps: float) -> None:
         folder: the run folder.
         env_steps: those of the checkpoint; -1 to begin anew.
     """
-    for name in ("summary.json", f".{METRICS}.tmp"):
-        (folder / name).unlink(missing_ok=True)
+    for left in (folder / "summary.json", *folder.glob(UNFINISHED), *(folder / VIDEOS).glob(UNFINISHED)):
+        left.unlink(missing_ok=True)
     _remove_videos(folder / VIDEOS, env_steps)
     path = folder / METRICS
     if not path.exists():
@@ -129,7 +129,8 @@ def rewind(folder: Path, env_steps: float) -> None:
     if "env_steps" not in header or not kept:
         path.unlink()
     else:
-        _replace(path, [header, *kept])
+        with replacing(path) as temporary, temporary.open("w", newline="") as file:
+            csv.writer(file).writerows([header, *kept])
     if torn > 0:
         log.warning("%s: %d torn line(s) at its end cut", path, torn)
     if beyond > 0:
@@ -137,11 +138,11 @@ def rewind(folder: Path, env_steps: float) -> None:
 
 
 def _remove_videos(folder: Path, env_steps: float) -> None:
-    """Remove videos beyond a checkpoint, and one that was left unfinished."""
+    """Remove videos beyond a checkpoint."""
     videos = {path: re.fullmatch(r"env_steps-(\d+)\.mp4", path.name) for path in folder.glob("*.mp4")}
     beyond = [path for path, match in videos.items() if match and int(match[1]) > env_steps]
-    for path in [*beyond, *folder.glob(".*.tmp.mp4")]:
-        path.unlink(missing_ok=True)
+    for path in beyond:
+        path.unlink()
     if beyond:
         log.warning("%s: %d video(s) beyond the checkpoint removed", folder, len(beyond))
 
@@ -151,10 +152,3 @@ def _env_steps(row: list[str], header: list[str]) -> float:
     with suppress(ValueError):
         return float(row[header.index("env_steps")])
     return -1.0
-
-
-def _replace(path: Path, rows: list[list[str]]) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", newline="") as file:
-        csv.writer(file).writerows(rows)
-    os.replace(temporary, path)

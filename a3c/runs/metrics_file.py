@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import json
@@ -14,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import Logger
+
+from a3c.runs.files import replacing
 
 _log = logging.getLogger(__name__)
 
@@ -70,17 +71,14 @@ class MetricsFile(Logger):
         return next(csv.reader(io.StringIO(content[:whole].decode(), newline="")), [])
 
     def _append(self, lines: bytes) -> None:
-        file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-        try:
-            size = os.fstat(file).st_size
+        with self._path.open("ab", buffering=0) as file:
+            size = file.seek(0, os.SEEK_END)
             try:
                 while lines:
-                    lines = lines[os.write(file, lines) :]
+                    lines = lines[file.write(lines) :]
             except OSError:  # of a disk that filled up in the middle of the line
-                os.ftruncate(file, size)
+                file.truncate(size)
                 raise
-        finally:
-            os.close(file)
 
     def _widen(self, new: list[str]) -> None:
         rows: list[dict[str, Any]] = []
@@ -88,14 +86,8 @@ class MetricsFile(Logger):
             with self._path.open(newline="") as file:
                 rows = list(csv.DictReader(file))
         keys = self._keys + new
-        temporary = self._path.with_name(f".{self._path.name}.tmp")
-        try:
+        with replacing(self._path) as temporary:
             temporary.write_bytes(_lines(keys, [dict(zip(keys, keys, strict=True)), *rows]))
-            os.replace(temporary, self._path)
-        except OSError:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-            raise
         self._keys = keys  # only now: a header that was not written must be tried again
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from a3c.runs.checkpoints import FORMAT, newest_valid, present
+from a3c.runs.checkpoints import newest_valid, present
 from a3c.runs.folder import CHECKPOINTS, LOG, newest_run
 
 
@@ -68,8 +68,6 @@ def check_same(described: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
     Raises:
         ValueError: the name of what differs, with both values.
     """
-    if (version := described.get("format", 0)) > FORMAT:
-        raise ValueError(f"was saved in format {version}, must be at most {FORMAT}: a newer a3c wrote it")
     for name, wanted in ours.items():
         if (theirs := described.get(name)) != wanted:
             raise ValueError(f"was trained with {name} {theirs}, must be that of the run: {wanted}")

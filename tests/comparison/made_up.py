@@ -59,8 +59,7 @@ def make_run(
 
 def returns_of(label):
     """How config.yaml describes an estimator."""
-    described = describe(parse(label))
-    return {**described, "class_path": described["class_path"].replace("a3c.returns.", "a3c.")}
+    return describe(parse(label))
 
 
 def make_runs(folder, finals, mode="async", env="CartPole-v1", **more):

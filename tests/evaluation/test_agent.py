@@ -5,7 +5,7 @@ from helpers import fit, make_network
 
 from a3c import Agent, NStep, load
 from a3c.envs.spec import EnvSpec
-from a3c.evaluation.agent import CheckpointError
+from a3c.runs.checkpoints import CheckpointError
 
 
 @pytest.fixture(scope="module")

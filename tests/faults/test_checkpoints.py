@@ -23,16 +23,26 @@ from optimizers import SlowCount
 
 from a3c import NStep, load
 from a3c.batch import Episode
-from a3c.evaluation.agent import CheckpointError
 from a3c.evaluation.evaluator import Evaluation, Evaluator
 from a3c.runs import checkpoints
-from a3c.runs.checkpoints import DAMAGED, LAST, PREVIOUS, DamagedCheckpointError, newest_valid, save, tidy
+from a3c.runs.checkpoints import (
+    DAMAGED,
+    FORMAT,
+    LAST,
+    PREVIOUS,
+    CheckpointError,
+    DamagedCheckpointError,
+    newest_valid,
+    save,
+    tidy,
+)
 from a3c.runs.folder import FolderInUseError, FolderLock, rewind
 from a3c.training.callbacks import BudgetBar, Checkpoints
 from a3c.training.callbacks.checkpoints import CheckpointSaveError
 from a3c.training.cli.command import main
 
 ROOT = Path(__file__).parent.parent.parent
+DIGEST = 32  # bytes
 CONFIG = ROOT / "configs" / "cartpole.yaml"
 SMALL = [
     *("--mode", "sync", "--data.envs_per_worker", "8", "--data.max_env_steps", "4000"),
@@ -97,15 +107,18 @@ def test_row_19_of_50_kills_during_a_save_each_leaves_the_newest_checkpoint_whol
     assert {path.name for path in tmp_path.iterdir()} == {LAST, PREVIOUS}
 
 
-def test_row_20_a_checkpoint_truncated_anywhere_is_refused(tmp_path):
+def test_row_20_a_checkpoint_truncated_anywhere_is_refused(tmp_path, caplog):
     file = tmp_path / "whole.ckpt"
     save(checkpoint(), file)
     whole, cut = file.read_bytes(), tmp_path / "cut.ckpt"
-    lengths = {*range(0, len(whole), 97), *range(len(whole) - 200, len(whole))}
-    for length in lengths:
+    archive = len(whole) - DIGEST  # cut there it is a plain file of torch.save, with all that was saved
+    for length in {*range(0, len(whole), 97), *range(len(whole) - 200, len(whole))} - {archive}:
         cut.write_bytes(whole[:length])
         with pytest.raises(DamagedCheckpointError, match=r"cut\.ckpt: (not a checkpoint|damaged)"):
             checkpoints.load(cut)
+    cut.write_bytes(whole[:archive])
+    assert torch.equal(checkpoints.load(cut)["weights"], checkpoint()["weights"])
+    assert "cut.ckpt has no digest" in caplog.text
 
 
 def test_row_20_every_flipped_bit_is_noticed(tmp_path):
@@ -113,7 +126,7 @@ def test_row_20_every_flipped_bit_is_noticed(tmp_path):
     file = tmp_path / "whole.ckpt"
     save(checkpoint(), file)
     whole, flipped = file.read_bytes(), tmp_path / "flipped.ckpt"
-    tail = 8 * 120  # the end record and the seal, whose every bit is tried
+    tail = 8 * (22 + DIGEST)  # the end record and the digest, whose every bit is tried
     bits = [*chance.sample(range(8 * len(whole) - tail), 1000), *range(8 * len(whole) - tail, 8 * len(whole))]
     for bit in bits:
         data = bytearray(whole)
@@ -127,7 +140,7 @@ def test_row_20_what_follows_a_checkpoint_is_noticed(tmp_path):
     file = tmp_path / "longer.ckpt"
     save(checkpoint(), file)
     file.write_bytes(file.read_bytes() + b"\0")
-    with pytest.raises(DamagedCheckpointError, match=r"longer\.ckpt: not a checkpoint"):
+    with pytest.raises(DamagedCheckpointError, match=r"longer\.ckpt: damaged"):
         checkpoints.load(file)
 
 
@@ -157,7 +170,7 @@ def test_row_20_where_no_checkpoint_holds_that_is_an_error_and_not_a_beginning(t
 
 def test_row_20_a_leftover_temporary_file_is_ignored_and_cleaned_by_the_next_run(tmp_path):
     save(checkpoint(1), tmp_path / LAST)
-    leftover = tmp_path / f".{LAST}.tmp"
+    leftover = tmp_path / ".last.tmp.ckpt"
     leftover.write_bytes(b"half a checkpoint")
     assert newest_valid(tmp_path).name == LAST
     tidy(tmp_path)
@@ -165,15 +178,15 @@ def test_row_20_a_leftover_temporary_file_is_ignored_and_cleaned_by_the_next_run
     assert newest_valid(tmp_path).name == LAST
 
 
-def test_torch_reads_a_sealed_file_and_a_plain_file_of_torch_is_read_with_a_warning(tmp_path, caplog):
-    sealed, plain = tmp_path / "sealed.ckpt", tmp_path / "plain.ckpt"
-    save(checkpoint(), sealed)
-    assert torch.equal(torch.load(sealed, weights_only=True)["weights"], checkpoint()["weights"])
-    assert torch.equal(checkpoints.load(sealed)["weights"], checkpoint()["weights"])
+def test_torch_reads_a_file_with_a_digest_and_a_plain_file_of_torch_is_read_with_a_warning(tmp_path, caplog):
+    ours, plain = tmp_path / "ours.ckpt", tmp_path / "plain.ckpt"
+    save(checkpoint(), ours)
+    assert torch.equal(torch.load(ours, weights_only=True)["weights"], checkpoint()["weights"])
+    assert torch.equal(checkpoints.load(ours)["weights"], checkpoint()["weights"])
     assert not caplog.records
     torch.save(checkpoint(), plain)
     assert torch.equal(checkpoints.load(plain)["weights"], checkpoint()["weights"])
-    assert "plain.ckpt has no seal" in caplog.text
+    assert "plain.ckpt has no digest" in caplog.text
 
 
 def test_a_file_is_on_disk_before_it_takes_its_name(tmp_path, monkeypatch):
@@ -348,13 +361,18 @@ def rewritten(source, target, **changes):
     return str(target)
 
 
-def test_row_22_a_checkpoint_of_a_newer_format_is_refused_and_another_discount_is_named(tmp_path, monkeypatch, capfd):
+def test_row_22_a_checkpoint_of_another_format_is_refused_and_another_discount_is_named(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     assert main(CONFIG, [*SMALL, "--run_dir", "run"]) == 0
     last = Path("run/checkpoints/last.ckpt")
     capfd.readouterr()
-    assert main(CONFIG, [*SMALL, "--ckpt_path", rewritten(last, Path("newer.ckpt"), format=2)]) == 2
-    assert "newer.ckpt was saved in format 2, must be at most 1: a newer a3c wrote it" in capfd.readouterr().err
+    for version in (FORMAT - 1, FORMAT + 1):
+        other = rewritten(last, Path("other.ckpt"), format=version)
+        reason = f"other.ckpt: was saved in format {version} by another a3c, must be of format {FORMAT}"
+        assert main(CONFIG, [*SMALL, "--ckpt_path", other]) == 2
+        assert capfd.readouterr().err == f"train.py: error: ckpt_path: {reason}\n"
+        with pytest.raises(CheckpointError, match=f"^{reason}$"):
+            load(other)
     assert not Path("runs").exists()
     changed = ["--model.discount", "0.9", "--data.max_env_steps", "4200", "--run_dir", "other"]
     assert main(CONFIG, [*SMALL, "--ckpt_path", str(last), *changed]) == 0

@@ -19,7 +19,7 @@ from helpers import fit
 
 from a3c import NStep, load
 from a3c.envs.spec import EnvError, EnvSpec
-from a3c.evaluation.agent import CheckpointError
+from a3c.runs.checkpoints import CheckpointError
 from a3c.training.cli.command import main
 from a3c.training.cli.run import TrainingRun
 

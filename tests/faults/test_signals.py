@@ -314,7 +314,7 @@ class Child:
 
 def test_row_15_a_second_ctrl_c_in_the_middle_of_a_save_leaves_at_once_and_the_old_checkpoint_whole(tmp_path):
     script = Path(__file__).parent / "slow_save.py"
-    temporary = tmp_path / "run/checkpoints" / f".{LAST}.tmp"
+    temporary = tmp_path / "run/checkpoints/.last.tmp.ckpt"
     arguments = [*ENDLESS, "--mode", "async", "--checkpoint.every_seconds", "0.1"]
     with Child(tmp_path, *arguments, script=script) as child:
         child.wait_until(lambda: (tmp_path / "run/checkpoints" / LAST).exists() and temporary.exists())

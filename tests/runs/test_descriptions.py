@@ -8,10 +8,12 @@ import torch
 from gymnasium import spaces
 from helpers import make_network
 
+import a3c
+from a3c.envs.spec import EnvSpec
 from a3c.learner.objective import Objective
 from a3c.networks import ActorCritic, BookActorCritic, MLPActorCritic
 from a3c.returns import GAE, FullEpisode, L2Normalised, NStep, ReturnEstimator, VTrace
-from a3c.runs.descriptions import build, describe
+from a3c.runs.descriptions import build, describe, public_path
 
 CARTPOLE = spaces.Box(-np.inf, np.inf, (4,)), spaces.Discrete(2)
 
@@ -54,11 +56,20 @@ def test_estimators_come_back_with_their_arguments(estimator):
 
 def test_a_description_is_the_class_path_and_the_arguments():
     assert describe(L2Normalised(GAE(9, 0.25))) == {
-        "class_path": "a3c.returns.L2Normalised",
+        "class_path": "a3c.L2Normalised",
         "init_args": {
-            "estimator": {"class_path": "a3c.returns.GAE", "init_args": {"n_steps": 9, "lambda_": 0.25}},
+            "estimator": {"class_path": "a3c.GAE", "init_args": {"n_steps": 9, "lambda_": 0.25}},
         },
     }
+
+
+def test_what_a3c_exports_is_named_by_its_public_path_and_other_classes_by_their_module():
+    exported = {name: value for name in a3c.__all__ if isinstance(value := getattr(a3c, name), type)}
+    assert len(exported) > 20
+    assert {name: public_path(value) for name, value in exported.items()} == {name: f"a3c.{name}" for name in exported}
+    mine = type("NStep", (NStep,), {"__module__": "a3c.mine"})
+    assert public_path(mine) == "a3c.mine.NStep"
+    assert describe(EnvSpec("CartPole-v1"))["class_path"] == "a3c.EnvSpec"
 
 
 def test_an_objective_comes_back_equal_but_for_its_estimators_identity():

@@ -203,7 +203,10 @@ def test_a_finished_run_can_be_loaded_to_act_and_to_evaluate(finished):
 
 def test_a_saved_config_repeats_the_run_into_a_new_folder(here):
     arguments = ["--mode", "sync", "--model.returns", "GAE", "--model.returns.lambda_", "0.8", *SMALL]
+    arguments += ["--model.lr_schedule", "Linear", "--model.entropy_schedule", "Constant"]
     assert main(CONFIG, [*arguments, "--run_dir", "first"]) == 0
+    named = re.findall(r"class_path: (a3c\S*)", (here / "first/config.yaml").read_text())
+    assert sorted(named) == ["a3c.Constant", "a3c.GAE", "a3c.Linear", "a3c.MLPActorCritic"]
     assert main(CONFIG, ["--config", "first/config.yaml"]) == 0
     first, second = here / "first", run_folder(here)
     assert yaml.safe_load((first / "config.yaml").read_text()) == yaml.safe_load((second / "config.yaml").read_text())

@@ -10,8 +10,7 @@ from typing import Any
 
 from lightning.pytorch import Callback
 
-from a3c.evaluation.agent import read_checkpoint
-from a3c.runs.checkpoints import BEST, LAST
+from a3c.runs.checkpoints import BEST, LAST, read_checkpoint
 from a3c.runs.folder import VIDEOS
 from a3c.runs.wandb_logger import RunTracker, WandbOptions
 from a3c.training.callbacks import EstimatorProbe, GreedyVideo, Histograms

@@ -19,11 +19,10 @@ from rich.console import Console
 
 from a3c.envs.spec import EnvError
 from a3c.envs.watchdog import HangError
-from a3c.evaluation.agent import read_checkpoint
 from a3c.learner.guard import TrainingDivergedError
 from a3c.returns.labels import label_of
 from a3c.rollouts.workers.pool import WorkerError
-from a3c.runs.checkpoints import BEST, DamagedCheckpointError, load, present, tidy
+from a3c.runs.checkpoints import BEST, DamagedCheckpointError, load, present, read_checkpoint, tidy
 from a3c.runs.descriptions import describe
 from a3c.runs.folder import CHECKPOINTS, METRICS, FolderInUseError, FolderLock, logging_to, rewind, save_config
 from a3c.runs.metrics_file import MetricsFile

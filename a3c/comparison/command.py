@@ -16,6 +16,7 @@ from a3c.comparison.grid import BUDGET, ENV, INTERVAL, MODE, RETURNS, SEED, STOP
 from a3c.comparison.grid_run import GridRun, default_jobs, report
 from a3c.comparison.ledger import Ledger
 from a3c.comparison.records import find_runs
+from a3c.comparison.run_server import RunServer
 from a3c.comparison.schedule import USAGE_ERROR
 from a3c.comparison.sweep import GROUPS, read_sweep, read_yaml
 from a3c.training.cli.usage import UsageError, explain
@@ -72,17 +73,19 @@ def make_parser() -> OneLineParser:
     add("--config", type=Path, nargs="+", metavar="FILE", default=[], help="configs of train.py, for every run")
     add("--sweep", type=Path, metavar="FILE", help="W&B sweep file with method: grid, run here without an account")
     add("--restart_changed", action="store_true", help="begin runs anew that are there with other settings")
+    add("--isolated", action="store_true", help="start each run as a fresh command instead of forking it")
     add("--from", type=Path, nargs="+", metavar="PLACE", help="compare the runs in these folders instead of running")
     return parser
 
 
-def main(args: Sequence[str], train: Path, default_config: Path) -> int:
+def main(args: Sequence[str], train: Path, default_config: Path, server: RunServer | None = None) -> int:
     """Make the comparison that the command line asks for.
 
     Args:
         args: the command line without the program's name.
         train: the script that makes one run.
         default_config: the config that the script reads first.
+        server: that forks the runs; None starts each as a fresh command.
 
     Returns:
         The exit status: 0; 1 if a run failed; 2 for what cannot be done; 128 + n after signal n.
@@ -107,7 +110,8 @@ def main(args: Sequence[str], train: Path, default_config: Path) -> int:
                 ) from error
             report(comparison, options.output, console, origin=f"Made by: {command}.")
             return 0
-        return _run(options, words[cut + 1 :], train, default_config, console, command)
+        server = None if options.isolated else server
+        return _run(options, words[cut + 1 :], train, default_config, console, command, server)
     except UsageError as error:
         sys.stderr.write(f"compare.py: error: {error}\n")
         return USAGE_ERROR
@@ -135,7 +139,7 @@ def _check(options: Namespace, passed: Sequence[str]) -> None:
     if options.seeds is not None and options.seed_list is not None:
         raise UsageError("seed_list: got with seeds, must be one of them")
     if options["from"] is not None:
-        others = [*FLAGS, "seeds", "seed_list", "jobs", "sweep", "restart_changed", "config"]
+        others = [*FLAGS, "seeds", "seed_list", "jobs", "sweep", "restart_changed", "isolated", "config"]
         given = [name for name in others if options[name] not in (None, False, [])]
         if given or passed:
             raise UsageError(f"from: got with {given[0] if given else passed[0]}, must be alone: nothing is run")
@@ -205,7 +209,13 @@ def _configured(paths: Sequence[Path], passed: Sequence[str]) -> dict[str, Any]:
 
 
 def _run(
-    options: Namespace, passed: Sequence[str], train: Path, default_config: Path, console: Console, command: str
+    options: Namespace,
+    passed: Sequence[str],
+    train: Path,
+    default_config: Path,
+    console: Console,
+    command: str,
+    server: RunServer | None,
 ) -> int:
     configs = [f"--config={path}" for path in options.config]
     axes = axes_of(options, passed)
@@ -213,4 +223,4 @@ def _run(
     output = options.output or Path("comparisons", "+".join(map(env_folder, axes[ENV])))
     ledger = Ledger(output, [default_config, *options.config])
     jobs = options.jobs or default_jobs(grid, passed)
-    return GridRun(grid, output, ledger, train, jobs, console, command).execute(options.restart_changed)
+    return GridRun(grid, output, ledger, train, jobs, console, command, server).execute(options.restart_changed)

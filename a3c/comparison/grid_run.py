@@ -18,6 +18,7 @@ from a3c.comparison.analysis import Comparison, compare
 from a3c.comparison.grid import Grid, PlannedRun
 from a3c.comparison.ledger import Ledger, is_finished
 from a3c.comparison.records import Run, read_run
+from a3c.comparison.run_server import RunServer
 from a3c.comparison.schedule import USAGE_ERROR, Outcome, Schedule, Task
 from a3c.runs.checkpoints import present
 from a3c.runs.folder import CHECKPOINTS, FolderInUseError, FolderLock
@@ -40,13 +41,23 @@ class GridRun:
         jobs: runs at a time.
         console: where to write.
         command: the command line that asks for all this, for the report.
+        server: that forks the runs; None starts each as a fresh command.
     """
 
     def __init__(
-        self, grid: Grid, folder: Path, ledger: Ledger, train: Path, jobs: int, console: Console, command: str
+        self,
+        grid: Grid,
+        folder: Path,
+        ledger: Ledger,
+        train: Path,
+        jobs: int,
+        console: Console,
+        command: str,
+        server: RunServer | None = None,
     ) -> None:
         self._grid, self._folder, self._ledger = grid, folder, ledger
         self._train, self._jobs, self._console, self._command = train, jobs, console, command
+        self._server = server
 
     def execute(self, restart_changed: bool = False) -> int:
         """Run and report.
@@ -102,7 +113,7 @@ class GridRun:
 
     def _run_and_report(self, waiting: Sequence[PlannedRun]) -> int:
         with _Bar(self._console, len(waiting)) as bar:
-            schedule = Schedule([self._task(run) for run in waiting], self._jobs, bar.update)
+            schedule = Schedule([self._task(run) for run in waiting], self._jobs, bar.update, self._server)
             outcomes = schedule.run()
         if schedule.signal is not None:
             self._console.print(f"{schedule.signal.name}: stopped; the same command goes on", highlight=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import signal
@@ -12,15 +11,17 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any
+
+from a3c.comparison.run_server import ForkedProcess, Program, RunServer, ServerError
+from a3c.rollouts.workers.server_lifetime import signal_at_end_of
 
 INTERVAL = 0.05  # seconds between two looks at the processes
 GRACE_SECONDS = 60.0  # in which a program that was told to stop may save; a second signal does not wait
 LAST_SECONDS = 5.0
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-PR_SET_PDEATHSIG = 1
 USAGE_ERROR = 2
 
 log = logging.getLogger(__name__)
@@ -63,7 +64,7 @@ class Outcome:
 @dataclass
 class _Running:
     task: Task
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | ForkedProcess
     started: float
 
 
@@ -73,12 +74,13 @@ class Schedule:
     One signal (SIGINT, SIGTERM or SIGHUP) sends SIGINT to what runs, and nothing more is started; a second
     one does so again, at which a run of `scripts/train.py` leaves at once. Programs run in sessions of
     their own, so that a terminal's Ctrl-C reaches them once, through here; should this process be
-    killed, the kernel sends them SIGINT.
+    killed, or the one that they were forked from, the kernel sends them SIGINT.
 
     Args:
         tasks: in the order of their start.
         jobs: how many at the same time.
         watch: called at each look, with the names of what runs and with outcomes that are new.
+        server: that forks them; None starts each as a fresh command.
 
     Attributes:
         signal: the signal that ended the schedule, or None.
@@ -86,9 +88,14 @@ class Schedule:
     """
 
     def __init__(
-        self, tasks: Sequence[Task], jobs: int, watch: Callable[[Sequence[str], Sequence[Outcome]], None]
+        self,
+        tasks: Sequence[Task],
+        jobs: int,
+        watch: Callable[[Sequence[str], Sequence[Outcome]], None],
+        server: RunServer | None = None,
     ) -> None:
         self._waiting, self._jobs, self._watch = deque(tasks), jobs, watch
+        self._server = server
         self._running: list[_Running] = []
         self._signals = 0
         self._stop_at: float | None = None
@@ -108,7 +115,7 @@ class Schedule:
         try:
             while self._running or (self._waiting and not self._signals):
                 while self._waiting and len(self._running) < self._jobs and not self._signals:
-                    self._running.append(_start(self._waiting.popleft()))
+                    self._running.append(self._start(self._waiting.popleft()))
                     if self._signals:  # which came while it was started, and reached only the others
                         self._running[-1].process.send_signal(signal.SIGINT)
                 ended = self._reap()
@@ -131,12 +138,35 @@ class Schedule:
         for one in self._running:
             one.process.send_signal(signal.SIGINT)
 
+    def _start(self, task: Task) -> _Running:
+        started = time.monotonic()
+        task.output.parent.mkdir(parents=True, exist_ok=True)
+        if self._server is not None:
+            program = Program(task.command, dict(task.environment), Path.cwd(), task.output)
+            try:
+                return _Running(task, self._server.start(program), started)
+            except ServerError as error:
+                log.warning("%s; further runs are started as fresh commands", error)
+                self._server = None
+        with task.output.open("wb") as output:
+            process = subprocess.Popen(
+                task.command,
+                env=dict(task.environment),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                # No thread is alive here that a fork could leave a lock of behind.
+                preexec_fn=partial(signal_at_end_of, os.getpid(), signal.SIGINT),
+            )
+        return _Running(task, process, started)
+
     def _reap(self) -> list[Outcome]:
-        ended = [one for one in self._running if one.process.poll() is not None]
-        self._running = [one for one in self._running if one not in ended]
+        ended = [(one, status) for one in self._running if (status := one.process.poll()) is not None]
+        self._running = [one for one in self._running if one.process.returncode is None]
         return [
-            Outcome(one.task.name, one.process.returncode, time.monotonic() - one.started, _reason(one))
-            for one in ended
+            Outcome(one.task.name, status, time.monotonic() - one.started, _reason(status, one.task.output))
+            for one, status in ended
         ]
 
     def _enforce(self) -> None:
@@ -160,32 +190,8 @@ def last_error(output: Path) -> str:
     return (telling or lines or ["it printed nothing"])[-1]
 
 
-def _start(task: Task) -> _Running:
-    task.output.parent.mkdir(parents=True, exist_ok=True)
-    with task.output.open("wb") as output:
-        process = subprocess.Popen(
-            task.command,
-            env=dict(task.environment),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            preexec_fn=_end_with_parent,  # no thread is alive here that a fork could leave a lock of behind
-        )
-    return _Running(task, process, time.monotonic())
-
-
-def _reason(one: _Running) -> str:
-    status = one.process.returncode
+def _reason(status: int, output: Path) -> str:
     if status == 0:
         return ""
-    line = last_error(one.task.output)
+    line = last_error(output)
     return f"{signal.Signals(-status).name}: {line}" if status < 0 else line
-
-
-_prctl: Any = getattr(ctypes.CDLL(None), "prctl", None)  # Linux's; looked up before a fork
-
-
-def _end_with_parent() -> None:
-    if _prctl is not None:
-        _prctl(PR_SET_PDEATHSIG, int(signal.SIGINT), 0, 0, 0)

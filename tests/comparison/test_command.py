@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from made_up import make_runs
+from shared_server import shared_server
 
 from a3c.comparison.command import main
 from a3c.comparison.schedule import Schedule, Task
@@ -40,8 +41,8 @@ def started(log):
     return lines
 
 
-def compare(*words, train=QUICK):
-    return main([str(word) for word in words], train, CONFIG)
+def compare(*words, train=QUICK, server=None):
+    return main([str(word) for word in words], train, CONFIG, server)
 
 
 def rows_of(folder):
@@ -61,7 +62,7 @@ def alive(text):
     return [number for number in found if number != os.getpid()]
 
 
-def wait_for(condition, seconds=20.0):
+def wait_for(condition, seconds=60.0):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
@@ -159,11 +160,29 @@ def test_runs_under_other_settings_are_refused_or_begun_anew(tmp_path, log, caps
     assert row["budget"] == "2000"
 
 
-def started_apart(output):
+class NoServer:
+    """Forks nothing."""
+
+    def start(self, program):
+        raise AssertionError(f"asked to fork {program}")
+
+
+def test_runs_are_forked_from_a_server_but_for_isolated_ones(tmp_path, log, monkeypatch):
+    words = ["--returns", "NStep", "--seeds", "2", "--max_env_steps", "1000"]
+    assert compare(*words, "--output", tmp_path / "fresh", "--isolated", server=NoServer()) == 0
+    assert compare(*words, "--output", tmp_path / "forked", server=shared_server()) == 0
+    places = [run["words"][-2] for run in started(log)]
+    assert [path.rpartition("/")[2] for path in places] == ["seed1", "seed2"] * 2
+    with pytest.raises(AssertionError, match="asked to fork"):
+        compare(*words, "--output", tmp_path / "other", server=NoServer())
+
+
+def started_apart(output, server):
     """The command in a process of its own, whose runs wait to be told to stop."""
     code = (
         "import sys; from a3c.comparison.command import main; from pathlib import Path; "
-        f"sys.exit(main(sys.argv[1:], Path({str(QUICK)!r}), Path({str(CONFIG)!r})))"
+        "from a3c.comparison.run_server import RunServer; "
+        f"sys.exit(main(sys.argv[1:], Path({str(QUICK)!r}), Path({str(CONFIG)!r}), {server}))"
     )
     return subprocess.Popen(
         [sys.executable, "-c", code, *GRID, "--output", str(output)],
@@ -173,10 +192,14 @@ def started_apart(output):
     )
 
 
+SERVERS = pytest.mark.parametrize("server", ["RunServer()", "None"], ids=["forked", "fresh"])
+
+
+@SERVERS
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
-def test_a_signal_stops_the_runs_in_order_and_leaves_none(tmp_path, log, number):
+def test_a_signal_stops_the_runs_in_order_and_leaves_none(tmp_path, log, number, server):
     output = tmp_path / "out"
-    process = started_apart(output)
+    process = started_apart(output, server)
     try:
         wait_for(lambda: len(list(output.glob("runs/**/*.ready"))) == 2)
         process.send_signal(number)
@@ -193,9 +216,10 @@ def test_a_signal_stops_the_runs_in_order_and_leaves_none(tmp_path, log, number)
     assert alive(str(output)) == []
 
 
-def test_runs_are_told_to_stop_when_the_command_is_killed(tmp_path, log):
+@SERVERS
+def test_runs_are_told_to_stop_when_the_command_is_killed(tmp_path, log, server):
     output = tmp_path / "out"
-    process = started_apart(output)
+    process = started_apart(output, server)
     try:
         wait_for(lambda: len(list(output.glob("runs/**/*.ready"))) == 2)
     finally:

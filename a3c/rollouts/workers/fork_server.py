@@ -5,10 +5,14 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import socket
+import sys
 import threading
-from multiprocessing import forkserver
+from multiprocessing import connection, forkserver
+from typing import Any
 
-from a3c.rollouts.workers.server_lifetime import PARENT_VARIABLE
+from a3c.rollouts.workers.process_title import show_command
+from a3c.rollouts.workers.server_lifetime import PARENT_VARIABLE, guard
 
 # The last one takes a second, and every optimizer imports it in its first step: too late in a worker that learns.
 PRELOADED = [
@@ -45,3 +49,31 @@ def start_fork_server() -> None:
             signal.signal(signal.SIGINT, handler)
         for name in (*missing, PARENT_VARIABLE):
             os.environ.pop(name, None)
+
+
+def fork_fork_server() -> None:
+    """Fork the fork server from this process, which has imported what workers need and has no threads.
+
+    `start_fork_server` then finds it running. It ends with this process, as one that was started does;
+    should it end before, the next call of `start_fork_server` starts a fresh one.
+    """
+    server: Any = forkserver._forkserver
+    address = connection.arbitrary_address("AF_UNIX")  # type: ignore[attr-defined]
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(address)
+    listener.listen()
+    alive, held = os.pipe()  # the server ends when nobody holds the second end any more
+    parent = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            guard(parent)
+            os.close(held)
+            show_command([sys.executable, "-c", "from multiprocessing.forkserver import main"])
+            forkserver.main(listener.detach(), alive, [])
+        finally:
+            os._exit(0)
+    listener.close()
+    os.close(alive)
+    server._forkserver_address, server._forkserver_alive_fd, server._forkserver_pid = address, held, pid

@@ -14,13 +14,23 @@ PARENT_VARIABLE = "A3C_FORK_SERVER_OF"  # set for the server alone: process id o
 PR_SET_PDEATHSIG = 1
 
 
+def signal_at_end_of(parent: int, number: int) -> None:
+    """Have the kernel send this process a signal when its parent ends, or end now if the parent is gone.
+
+    Args:
+        parent: process id of the parent.
+        number: the signal.
+    """
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
+    if os.getppid() != parent:  # it ended before the kernel was told
+        os._exit(0)
+
+
 def guard(parent: int) -> None:
     """Have the kernel kill this process when its parent ends; other signals are the parent's affair."""
     for number in (signal.SIGTERM, signal.SIGUSR1):  # schedulers send them to every process
         signal.signal(number, signal.SIG_IGN)
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it ended before the kernel was told
-        os._exit(0)
+    signal_at_end_of(parent, signal.SIGKILL)
 
 
 if PARENT_VARIABLE in os.environ:

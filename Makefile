@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+QUICK := tests/test_batch.py tests/test_walls.py tests/envs tests/networks tests/returns tests/rollouts tests/learner
 
-.PHONY: train test test-faults lint types format bench
+.PHONY: train test test-quick test-faults lint types docs format bench
 
 train: $(INSTALLED)
 	$(BIN)/python scripts/train.py $(ARGS)
@@ -12,6 +13,10 @@ train: $(INSTALLED)
 test: $(INSTALLED)
 	$(BIN)/python -m pytest --ignore=tests/faults $(ARGS)
 	$(BIN)/python -m pytest tests/faults -n 4 --dist worksteal
+
+# For between two edits: nothing that runs a whole program or waits for processes.
+test-quick: $(INSTALLED)
+	$(BIN)/python -m pytest $(QUICK) -n 2 $(ARGS)
 
 # Four at a time: these tests mostly wait for other processes.
 test-faults: $(INSTALLED)
@@ -23,6 +28,12 @@ lint: $(INSTALLED)
 
 types: $(INSTALLED)
 	$(BIN)/mypy
+
+# The site, in site/; a warning or a broken link fails it.
+docs: $(INSTALLED)
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[docs]'
+	$(BIN)/python docs/assemble.py
+	$(BIN)/zensical build --clean --strict
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .

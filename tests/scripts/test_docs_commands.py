@@ -1,9 +1,20 @@
-"""What the README shows works as it stands there."""
+"""What README.md, CONTRIBUTING.md and docs/ show works as it stands there.
 
+Every command in a ``sh`` block is run, cut short; below ``<!-- long -->`` its own parser only takes it. Every
+``python`` block is run, every ``yaml`` block is taken as a config, and every link leads to a file and a heading that
+are there.
+"""
+
+import argparse
 import re
+import runpy
 import shlex
+import shutil
+import subprocess
 import sys
+import textwrap
 from pathlib import Path
+from typing import NamedTuple
 
 import evaluate
 import pytest
@@ -14,77 +25,214 @@ from a3c.training.cli import command as cli
 
 ROOT = Path(__file__).parent.parent.parent
 CONFIG = ROOT / "configs" / "cartpole.yaml"
-README = (ROOT / "README.md").read_text()
+PAGES = {
+    path.relative_to(ROOT).as_posix(): path.read_text()
+    for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md")))
+}
+FENCE = re.compile(r"^(?P<long> *<!-- long -->\n)?(?P<indent> *)```(?P<language>\w+)\n(?P<text>.*?)^ *```", re.M | re.S)
+SHORT = ["--data.max_env_steps", "1000", "--data.envs_per_worker", "8", "--evaluation.episodes", "2"]
+OWN = {"class OneStep": "my_returns", "class Hallway": "my_envs", "class NormedActorCritic": "my_networks"}
 
 
-def blocks(language):
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+class Command(NamedTuple):
+    """A command of a document, without what a shell does to it."""
+
+    page: str
+    words: list[str]
+    is_long: bool
 
 
-def commands(script="train"):
-    lines = [line for block in blocks("sh") for line in block.splitlines()]
-    return [line for line in lines if line.startswith(f"python scripts/{script}.py")]
+def blocks(language, pages=PAGES):
+    for page in pages:
+        for match in FENCE.finditer(PAGES[page]):
+            if match["language"] == language:
+                yield page, textwrap.dedent(match["text"]), match["long"] is not None
+
+
+def commands():
+    for page, text, is_long in blocks("sh"):
+        for line in text.splitlines():
+            if words := shlex.split(line, comments=True):
+                yield Command(page, words[1:] if words[0] == "srun" else words, is_long)
+
+
+def of(program, is_long=None):
+    """Commands of a program, each once, as the parameters of a test."""
+    found = {}
+    for command in commands():
+        text = shlex.join(command.words)
+        if text.startswith(program) and is_long in (None, command.is_long):
+            found.setdefault(text, command.words[len(program.split()) :])
+    assert found, program
+    return [pytest.param(words, id=f"{text[:60]}") for text, words in found.items()]
+
+
+def python_block(beginning):
+    return next(text for _, text, _ in blocks("python") if beginning in text)
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["train.py"])
-    monkeypatch.syspath_prepend(str(tmp_path))
-    own, _, _ = blocks("python")
-    (tmp_path / "my_returns.py").write_text(own)
-    (tmp_path / "configs").symlink_to(ROOT / "configs")
-    return tmp_path
+def here(here, monkeypatch):
+    """The folder in which the commands are typed: with the configs, and with the files that the documents show."""
+    monkeypatch.syspath_prepend(str(here))
+    for beginning, module in OWN.items():
+        (here / f"{module}.py").write_text(python_block(beginning))
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    (here / "configs").symlink_to(ROOT / "configs")
+    return here
 
 
-def test_there_are_commands_and_three_python_examples():
-    assert len(commands()) >= 7
-    assert len(blocks("python")) == 3
+def test_every_program_that_the_documents_name_is_one_that_these_tests_know():
+    known = ("make", "python scripts/", ".venv/bin/python -m pytest", ".venv/bin/pre-commit install")
+    found = list(commands())
+    assert len(found) > 40
+    for command in found:
+        assert shlex.join(command.words).startswith(known), command
 
 
-@pytest.mark.parametrize("command", commands())
-def test_every_command_of_the_readme_is_accepted(here, monkeypatch, command):
-    ran = []
-    monkeypatch.setattr(cli.TrainingRun, "execute", lambda run: ran.append(run.estimator) or 0)
-    assert cli.main(CONFIG, [*shlex.split(command)[2:], "--run_dir", "run"]) == 0
-    assert ran
+@pytest.fixture
+def built(monkeypatch):
+    """Runs that were built, whole, and not trained."""
+    runs = []
+    monkeypatch.setattr(cli.TrainingRun, "execute", lambda run: runs.append(run.estimator) or 0)
+    return runs
 
 
-@pytest.mark.parametrize("command", commands("compare"))
-def test_every_comparison_of_the_readme_is_a_grid(command):
-    options = comparison.make_parser().parse_args(shlex.split(command)[2:])
+@pytest.mark.parametrize("words", of("python scripts/train.py", is_long=True))
+def test_every_long_training_that_is_shown_is_built(here, built, words):
+    assert cli.main(CONFIG, words) == 0
+    assert built
+
+
+@pytest.mark.parametrize("words", of("python scripts/train.py", is_long=False))
+def test_every_training_that_is_not_long_trains(here, monkeypatch, words):
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    needs_workers = {"--mode", "--data.worker_timeout"} & set(words)
+    assert cli.main(CONFIG, [*words, *SHORT, *([] if needs_workers else ["--mode", "sync"])]) == 0
+
+
+@pytest.mark.parametrize("words", of("python scripts/compare.py"))
+def test_every_comparison_that_is_shown_is_a_grid(here, words):
+    options = comparison.make_parser().parse_args(words)
     assert len(make_grid(comparison.axes_of(options)).runs) > 1
 
 
-@pytest.mark.parametrize("command", commands("evaluate"))
-def test_every_evaluation_of_the_readme_is_accepted(command):
-    assert evaluate.make_parser().parse_args(shlex.split(command)[2:]).path == "runs/first"
+@pytest.fixture(scope="module")
+def first_run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("docs") / "first"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["train.py"])
+        patch.setenv("WANDB_MODE", "disabled")
+        assert cli.main(CONFIG, [*SHORT, "--mode", "sync", "--run_dir", str(folder)]) == 0
+    return folder
 
 
-def test_the_estimator_of_ones_own_trains(here):
-    flags = ["--model.returns", "my_returns.OneStep", "--data.max_env_steps", "3000", "--mode", "sync"]
-    assert cli.main(CONFIG, [*flags, "--run_dir", "run"]) == 0
+@pytest.mark.parametrize("words", of("python scripts/evaluate.py", is_long=False))
+def test_every_evaluation_that_is_shown_evaluates(here, first_run, words):
+    shutil.copytree(first_run, "runs/first")
+    assert evaluate.main([*words, "--episodes", "3"]) == 0
+
+
+class TakenError(Exception):
+    """The parser has taken the command line."""
+
+
+OTHERS = {command.words[1] for command in commands() if command.words[0] == "python"} - {
+    f"scripts/{name}.py" for name in ("train", "compare", "evaluate")
+}
+
+
+@pytest.mark.parametrize("script", sorted(OTHERS))
+def test_every_other_script_takes_the_flags_that_are_shown(monkeypatch, script):
+    for words in (command.words[2:] for command in commands() if command.words[:2] == ["python", script]):
+        take(monkeypatch, script, words)
+
+
+def take(monkeypatch, script, words):
+    """Have a script's own parser read its flags, and nothing more."""
+    parse = argparse.ArgumentParser.parse_args
+
+    def only_parse(parser, *args):
+        parse(parser, *args)
+        raise TakenError
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", only_parse)
+    monkeypatch.setattr(sys, "argv", [script, *words])
+    with pytest.raises(TakenError):
+        runpy.run_path(str(ROOT / script), run_name="__main__")
+    monkeypatch.undo()
+
+
+@pytest.mark.parametrize("words", of("make"))
+def test_every_target_that_is_shown_can_be_made(monkeypatch, words):
+    dry = subprocess.run(["make", "--dry-run", *words], cwd=ROOT, capture_output=True, text=True, timeout=30)
+    assert dry.returncode == 0, dry.stderr
+    if words[0] == "bench":
+        flags = [word.removeprefix("ARGS=") for word in words[1:]]
+        take(monkeypatch, "scripts/benchmark.py", shlex.split(" ".join(flags)))
+
+
+@pytest.mark.parametrize("words", of(".venv/bin/python -m pytest"))
+def test_the_tests_that_are_named_are_there(words):
+    folder, _, name = words
+    assert any(f"def test_{name}" in path.read_text() for path in (ROOT / folder).glob("test_*.py"))
+
+
+def test_the_estimator_that_is_shown_twice_is_one():
+    shown = [text for _, text, _ in blocks("python") if "class OneStep" in text]
+    plain = {re.sub(r"\s*#.*", "", text) for text in shown}
+    assert len(shown) == 2
+    assert len(plain) == 1
 
 
 def test_the_notebook_trains_and_evaluates(here, capsys):
-    exec(blocks("python")[1], {"__name__": "__main__"})
+    exec(python_block("trainer.fit"), {"__name__": "__main__"})
     assert 9 < float(capsys.readouterr().out.split()[-1]) <= 500
     assert not list(here.glob("*checkpoints*"))
 
 
-def test_what_a_run_left_behind_can_be_used(here, capsys):
-    flags = ["--data.max_env_steps", "3000", "--mode", "sync", "--run_dir", "runs/first"]
-    assert cli.main(CONFIG, flags) == 0
-    capsys.readouterr()
-    exec(blocks("python")[2], {"__name__": "__main__"})
+def test_what_a_run_left_behind_can_be_used(here, first_run, capsys):
+    shutil.copytree(first_run, "runs/first")
+    exec(python_block("a3c.load"), {})
     action, mean, _, env_steps = capsys.readouterr().out.split()
     assert action in ("0", "1")
     assert 8 < float(mean) <= 500
-    assert int(env_steps) >= 3000
+    assert int(env_steps) >= 1000
     assert (here / "curve.png").stat().st_size > 10_000
 
 
+@pytest.mark.parametrize("text", [text for _, text, _ in blocks("yaml")])
+def test_every_config_that_is_shown_is_built(here, built, text):
+    Path("shown.yaml").write_text(text)
+    assert cli.main(CONFIG, ["--config", "shown.yaml"]) == 0
+    assert built
+
+
 def test_every_file_that_the_documents_name_exists():
-    for document in (README, (ROOT / "CONTRIBUTING.md").read_text()):
-        for name in re.findall(r"`((?:a3c|configs|scripts|tests)/[\w/.]+)`", document):
-            assert (ROOT / name).exists(), name
+    for page, text in PAGES.items():
+        for name in re.findall(r"`((?:a3c|configs|scripts|tests|docs)/[\w/.]*)`", text):
+            assert (ROOT / name).exists(), f"{page}: {name}"
+
+
+def anchors(text):
+    """Anchors of a document's headings, as GitHub makes them."""
+    titles = re.findall(r"^#+ (.*)$", FENCE.sub("", text), re.M)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_leads_to_a_file_and_a_heading_that_are_there(page):
+    links = re.findall(r"\]\(([^)\s]+)\)", re.sub(r"`[^`\n]+`", "", FENCE.sub("", PAGES[page])))
+    for link in links:
+        if re.match(r"\w+:", link):
+            continue
+        target, _, anchor = link.partition("#")
+        path = (ROOT / page).parent / target if target else ROOT / page
+        assert path.is_file(), link
+        if anchor:
+            assert anchor in anchors(path.read_text()), link
+
+
+def test_every_page_is_reached_from_the_readme():
+    for page in PAGES:
+        assert page == "README.md" or f"]({page}" in PAGES["README.md"], page

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from a3c.comparison.grid import PlannedRun
+from a3c.runs.files import replacing
 from a3c.training.cli.usage import UsageError
 
 LEDGER = "comparison.json"
@@ -75,9 +75,8 @@ class Ledger:
             conditions: what they are run on, in words.
         """
         self._entries.update({str(run.folder): {**self._entry(run), "conditions": conditions} for run in runs})
-        temporary = self._path.with_name(f".{LEDGER}.tmp")
-        temporary.write_text(json.dumps({"runs": self._entries}, indent=1) + "\n")
-        os.replace(temporary, self._path)
+        with replacing(self._path) as temporary:
+            temporary.write_text(json.dumps({"runs": self._entries}, indent=1) + "\n")
 
     def conditions(self, runs: Iterable[PlannedRun]) -> list[str]:
         """Return what runs were last started on, each once."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import math
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from a3c.comparison.document import Block, Bullets, Heading, Paragraph, Picture,
 from a3c.comparison.pictures import AXES, probed_labels
 from a3c.comparison.records import Run
 from a3c.comparison.words import METHOD, PAIR_COLUMNS, figure_of, number, pair_rows, sentences
+from a3c.runs.files import replacing
 
 PICTURES = "pictures"
 OWN_PICTURES = ("final", "area", "improvement", "curves-*", "solved-*", "probe-*")
@@ -193,13 +193,10 @@ def _save(figure: Figure, folder: Path, name: str) -> Path:
 
 
 def _write_results(comparison: Comparison, folder: Path) -> None:
-    path = folder / "results.csv"
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", newline="") as file:
+    with replacing(folder / "results.csv") as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         writer.writerows(_result(comparison, run, folder) for run in comparison.runs)
-    os.replace(temporary, path)
 
 
 def _result(comparison: Comparison, run: Run, folder: Path) -> list[object]:

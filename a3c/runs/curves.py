@@ -7,7 +7,6 @@ import math
 from pathlib import Path
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
@@ -66,7 +65,6 @@ def episode_length_curve(metrics: Path, title: str) -> Figure:
 
 def _axes(title: str, across: str, up: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(9, 5.5), layout="constrained")
-    FigureCanvasAgg(figure)
     axes: Axes = figure.add_subplot()
     axes.set_title(title)
     axes.set_xlabel(across)

@@ -118,22 +118,19 @@ def rewind(folder: Path, env_steps: float) -> None:
     path = folder / METRICS
     if not path.exists():
         return
-    text = path.read_text(errors="replace")
-    rows = list(csv.reader(io.StringIO(text.replace("\0", ""), newline="")))
-    header = rows[0] if rows else []
-    whole = [row for row in rows[1:] if len(row) == len(header)]
-    if not text.endswith("\n") and rows and whole and whole[-1] is rows[-1]:
-        whole.pop()  # as many fields as it should have, but nobody knows whether the last one is all there
+    lines, _, unfinished = path.read_text(errors="replace").replace("\0", "").rpartition("\n")
+    header, *rows = [*csv.reader(io.StringIO(lines, newline=""))] or [[]]
+    whole = [row for row in rows if len(row) == len(header)]
     kept = [row for row in whole if 0 <= _env_steps(row, header) <= env_steps]
-    torn, beyond = len(rows) - 1 - len(whole), len(whole) - len(kept)
-    if "env_steps" not in header or not kept:
-        path.unlink()
-    else:
+    torn, beyond = len(rows) - len(whole) + bool(unfinished), len(whole) - len(kept)
+    if kept:
         with replacing(path) as temporary, temporary.open("w", newline="") as file:
             csv.writer(file).writerows([header, *kept])
-    if torn > 0:
+    else:
+        path.unlink()
+    if torn:
         log.warning("%s: %d torn line(s) at its end cut", path, torn)
-    if beyond > 0:
+    if beyond:
         log.warning("%s: %d line(s) beyond the checkpoint cut", path, beyond)
 
 

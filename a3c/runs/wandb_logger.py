@@ -7,18 +7,19 @@ import os
 import queue
 import re
 import shutil
+import tempfile
 import threading
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import wandb
 from lightning.pytorch.loggers import WandbLogger
 
-from a3c.runs.wandb_service import END, PATIENCE, Patience, check_writable, choose_mode, let_go, service_ids
+from a3c.runs.wandb_service import END, PATIENCE, Patience, choose_mode, let_go
 
 PROJECT = "a3c"
 START = 4.5  # seconds that a run waits for a start online
@@ -52,13 +53,6 @@ class WandbOptions:
             raise ValueError(f"histograms_every: got {self.histograms_every}, must be at least 1, or null")
 
 
-class _Job(NamedTuple):
-    """What W&B is to be told; it can be left out, with a warning, if it has a name."""
-
-    call: Callable[[], object]
-    name: str | None = None
-
-
 class RunTracker(WandbLogger):
     """Lightning's W&B logger, which no failure of W&B's can stop, and which logs counts as histograms.
 
@@ -77,12 +71,12 @@ class RunTracker(WandbLogger):
         self._run = run
         self._record = Path(run.dir).parent
         self._patience = patience
-        self._services = service_ids()  # of a service that was killed the helpers are left, in its process group
         self._failed = threading.Event()
         self._finished = False
         self._alerts = 0
         self._crowded = False  # the one warning of what found no room is given
-        self._jobs: queue.Queue[_Job | None] = queue.Queue(BACKLOG)
+        # What W&B is to be told; what has a name can be left out, with a warning.
+        self._jobs: queue.SimpleQueue[tuple[Callable[[], object], str | None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="a3c-wandb", daemon=True)
         self._thread.start()
 
@@ -99,7 +93,7 @@ class RunTracker(WandbLogger):
         row = {key: _histogram(value) if isinstance(value, Mapping) else value for key, value in metrics.items()}
         if step is not None:
             row["trainer/global_step"] = step
-        self._queue(_Job(lambda: self._run.log(row)))
+        self._queue(lambda: self._run.log(row))
 
     def log_media(self, rows: Mapping[str, Any], env_steps: int) -> None:
         """Queue images, videos, tables or histograms; never waits, and never raises for W&B's sake.
@@ -111,19 +105,19 @@ class RunTracker(WandbLogger):
             env_steps: where they stand on the x-axis.
         """
         row = {**rows, "env_steps": float(env_steps)}
-        self._queue(_Job(lambda: self._run.log(row), ", ".join(rows)))
+        self._queue(lambda: self._run.log(row), ", ".join(rows))
 
     def alert(self, title: str, text: str) -> None:
         """Queue an alert, which W&B sends by mail or to a chat; the first `MOST_ALERTS` of a run only."""
         if self._alerts < MOST_ALERTS:
             self._alerts += 1
             title, text = (_without_secrets(part)[:most] for part, most in ((title, TITLE), (text, TEXT)))
-            self._queue(_Job(lambda: self._run.alert(title, text, "ERROR"), f"the alert {title!r}"))
+            self._queue(lambda: self._run.alert(title, text, "ERROR"), f"the alert {title!r}")
 
     def log_checkpoints(self, files: Mapping[str, Path], metadata: Mapping[str, Any]) -> None:
         """Queue checkpoints as one artifact; never waits, and never raises for W&B's sake.
 
-        The record keeps a link to each file as it is now, so that `wandb sync` finds it whatever is saved later.
+        The record keeps a copy of each file, so that `wandb sync` finds it whatever is saved later.
 
         Args:
             files: by alias.
@@ -132,33 +126,26 @@ class RunTracker(WandbLogger):
 
         def send() -> None:
             artifact = wandb.Artifact(f"checkpoints-{self._run.id}", "model", metadata=dict(metadata))
-            for file in files.values():
-                kept = self._record / "checkpoints" / file.name
-                kept.parent.mkdir(exist_ok=True)
-                try:
-                    os.link(file, kept)
-                except OSError:  # a file system without links
-                    shutil.copyfile(file, kept)
-                artifact.add_file(str(kept), policy="immutable")  # else W&B copies it into the home folder
+            kept = self._record / "checkpoints"
+            kept.mkdir(exist_ok=True)
+            for file in files.values():  # as immutable: else W&B copies it once more, into the home folder
+                artifact.add_file(str(shutil.copy(file, kept)), policy="immutable")
             self._run.log_artifact(artifact, aliases=list(files))
 
         if files and self.run_id is not None:
-            self._queue(_Job(send, "the checkpoints"))
+            self._queue(send, "the checkpoints")
 
-    def _queue(self, job: _Job) -> None:
+    def _queue(self, call: Callable[[], object], name: str | None = None) -> None:
         if self._failed.is_set() or self._finished:
             return
-        waiting = self._jobs.qsize()
-        # Only the main thread queues, so the other half stays for rows: the thread that works only makes room.
-        if job.name is not None and waiting >= BACKLOG // 2:
-            if not self._crowded:
-                self._crowded = True
-                _log.warning("W&B does not get %s: %d jobs wait", job.name, waiting)
-            return
-        try:
-            self._jobs.put_nowait(job)
-        except queue.Full:
+        waiting = self._jobs.qsize()  # only the main thread adds to them
+        if waiting < (BACKLOG if name is None else BACKLOG // 2):
+            self._jobs.put((call, name))
+        elif name is None:
             self._fail(TimeoutError(f"{BACKLOG} rows wait for its service"))
+        elif not self._crowded:
+            self._crowded = True
+            _log.warning("W&B does not get %s: %d jobs wait", name, waiting)
 
     def finish(self, status: int, summary: Mapping[str, Any]) -> None:
         """Send what is queued and the summary, and end W&B in this process, within what patience is left.
@@ -173,43 +160,40 @@ class RunTracker(WandbLogger):
         if self._finished:
             return
         self._finished = True
-        came_back = threading.Event()
+        had_failed = self._failed.is_set()
 
         def close() -> None:
-            try:
-                self._jobs.put(None)
-                self._thread.join()
-                if not self._failed.is_set():  # by one of the last rows
-                    self._run.summary.update(dict(summary))
-                    self._run.finish(exit_code=status)
-            finally:
-                came_back.set()
+            self._run.summary.update(dict(summary))
+            self._run.finish(exit_code=status)
 
+        self._jobs.put((close, None))
+        self._jobs.put(None)
         try:
-            if not self._failed.is_set():
-                self._patience.wait(close, spare=END)
-        except Exception as error:
+            if not had_failed:
+                self._patience.wait(self._thread.join, spare=END)
+        except TimeoutError as error:
             self._fail(error)
         except BaseException:  # a second Ctrl-C: the interpreter's end must not wait for W&B either
             self._failed.set()
             raise
         finally:
             if self.run_id is not None:
+                failed = self._failed.is_set()
                 # A service that answers, even if only that its server does not, first writes down what it has.
-                kill = self._failed.is_set() and not came_back.is_set()
-                let_go(self._patience, self._run if self._failed.is_set() else None, kill, self._services)
+                kill = had_failed or (failed and self._thread.is_alive())
+                let_go(self._patience, self._run if failed else None, kill)
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
-            if self._failed.is_set():
-                continue  # so that whoever waits for room in the queue gets it
+            call, name = job
             try:
-                job.call()
+                if not self._failed.is_set():
+                    call()
             except Exception as error:
-                if job.name is None:
+                if name is None:
                     self._fail(error)
                 else:  # if it was W&B's service that failed, the next row will say so
-                    _log.warning("W&B does not get %s: %s", job.name, _plain(error))
+                    _log.warning("W&B does not get %s: %s", name, _plain(error))
 
     def _fail(self, error: BaseException) -> None:
         if not self._failed.is_set():  # two threads may both get here, at worst with two warnings
@@ -303,7 +287,8 @@ def _start_somehow(start: Callable[[str], wandb.Run], folder: Path, patience: Pa
     mode = choose_mode(patience)
     if mode != "disabled":
         try:
-            check_writable(folder / "wandb")
+            (folder / "wandb").mkdir(exist_ok=True)  # where it cannot write, W&B fails or takes the temporary folder
+            tempfile.TemporaryFile(dir=folder / "wandb").close()
         except OSError as error:
             _log.warning("W&B is left out of this run: its folder cannot be written to: %s", _plain(error))
             mode = "disabled"

@@ -294,7 +294,7 @@ def test_row_18_the_last_save_is_tried_three_times_and_then_the_run_has_failed(
     assert (tmp_path / "run/checkpoints/last.ckpt").exists() == (status == 0)
     if status:
         error = capfd.readouterr().err
-        assert "error: last checkpoint not saved: [Errno 28] No space left on device" in error
+        assert "error: checkpoint not saved 3 times in a row: [Errno 28] No space left on device" in error
         assert re.fullmatch(r"error: failed after 4,\d\d\d env steps; there is no checkpoint", last_line(error))
 
 

@@ -105,8 +105,8 @@ class Checkpoints(Callback):
             except OSError as error:  # the exception says more than this would
                 log.warning("checkpoint not saved: %s", error)
 
-    def _try(self, trainer: Trainer, module: Any, name: str) -> None:
-        """Save, or take note that it did not work.
+    def _try(self, trainer: Trainer, module: Any, name: str) -> bool:
+        """Save, or take note that it did not work; return whether it did.
 
         Raises:
             CheckpointSaveError: it has not worked too many times.
@@ -119,21 +119,15 @@ class Checkpoints(Callback):
             log.warning("checkpoint not saved (%d of %d in a row): %s", self._failures, MAX_FAILURES, error)
             if self._failures >= MAX_FAILURES:
                 raise CheckpointSaveError(f"checkpoint not saved {self._failures} times in a row: {error}") from error
-        else:
-            self._failures = 0
+            return False
+        self._failures = 0
+        return True
 
     def _save_the_end(self, trainer: Trainer, module: Any) -> None:
         module.finish()
-        for attempt in range(1, MAX_FAILURES + 1):
-            try:
-                self._save(trainer, module, LAST)
-            except OSError as error:
-                log.warning("last checkpoint not saved (%d of %d): %s", attempt, MAX_FAILURES, error)
-                if attempt == MAX_FAILURES:
-                    raise CheckpointSaveError(f"last checkpoint not saved: {error}") from error
-                time.sleep(RETRY_SECONDS)
-            else:
-                return
+        self._failures = 0
+        while not self._try(trainer, module, LAST):
+            time.sleep(RETRY_SECONDS)
 
     def _save(self, trainer: Trainer, module: Any, name: str) -> None:
         weights = module.network.state_dict()

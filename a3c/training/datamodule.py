@@ -8,7 +8,6 @@ import pickle
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
-import gymnasium
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
@@ -16,8 +15,9 @@ from torch.utils.data import DataLoader
 
 from a3c.batch import BatchShape, RolloutBatch, empty_batch
 from a3c.envs.spaces import Spaces, batch_shape
-from a3c.envs.spec import EnvError, EnvSpec
-from a3c.envs.watchdog import HangError, StepWatch
+from a3c.envs.spec import EnvSpec
+from a3c.envs.watchdog import StepWatch
+from a3c.envs.wrappers import Wrapping
 from a3c.learner.hogwild.live_weights import LiveWeights
 from a3c.learner.hogwild.reports import ReportStream, UpdateReport
 from a3c.learner.hogwild.tally import Tally
@@ -57,6 +57,10 @@ class RolloutDataModule(LightningDataModule):
         max_env_steps: the run's budget in env steps, > 0, or None.
         max_episodes_per_worker: its budget in episodes of each worker, > 0, or None; a worker ends
             with the fragment in which it reaches it.
+        wrappers: import paths of wrappers, from the innermost on: module.Class, or class_path with
+            init_args. One derived from Gymnasium's `Wrapper` goes around each environment, which is
+            then no native one; one derived from its `VectorWrapper` around all of a worker together.
+            What is logged stays the environment's own reward.
         terminal_reward: reward for the step that terminates an episode instead of the
             environment's own; what is logged stays its own.
         max_lag: rollouts whose weights are more updates old are dropped and counted, ≥ 0; None for
@@ -92,6 +96,7 @@ class RolloutDataModule(LightningDataModule):
         fragment_steps: int = 32,
         max_env_steps: int | None = 500_000,
         max_episodes_per_worker: int | None = None,
+        wrappers: list[str | dict[str, Any]] | None = None,
         terminal_reward: float | None = None,
         max_lag: int | None = None,
         inject_lag: int | None = None,
@@ -124,7 +129,8 @@ class RolloutDataModule(LightningDataModule):
         check_seconds(worker_timeout=worker_timeout, restart_window=restart_window)
         if terminal_reward is not None and not math.isfinite(terminal_reward):
             raise ValueError(f"terminal_reward: got {terminal_reward}, must be finite")
-        self.env = EnvSpec(env, dict(env_kwargs or {}), max_episode_steps, terminal_reward)
+        terminal = [] if terminal_reward is None else [Wrapping("a3c.TerminalReward", {"reward": terminal_reward})]
+        self.env = EnvSpec(env, dict(env_kwargs or {}), max_episode_steps, [*(wrappers or ()), *terminal])
         self.mode = mode
         self.workers = WORKERS[mode] if workers is None or mode == "sync" else workers
         self.learners = self.workers if mode == "hogwild" else 0
@@ -145,14 +151,7 @@ class RolloutDataModule(LightningDataModule):
         self._dataset: RolloutDataset | None = None  # elsewhere
         self._origin: dict[str, Any] = {}  # of what a checkpoint carries, where only the same can go on
         self._checkpoint: dict[str, Any] | None = None  # this module's part of the one that is gone on from
-        try:
-            with StepWatch(worker_timeout, "its constructor"):
-                probe = self.env.make(1)
-        except HangError as error:
-            raise EnvError(f"env: {env} cannot be made: {error}") from error
-        self.observation_space: gymnasium.Space[Any] = probe.single_observation_space
-        self.action_space: gymnasium.Space[Any] = probe.single_action_space
-        probe.close()
+        self.observation_space, self.action_space = self.env.spaces(envs_per_worker, worker_timeout)
 
     def setup(self, stage: str) -> None:
         self.progress = Progress()  # a checkpoint, if any, is loaded after this

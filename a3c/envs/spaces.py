@@ -28,6 +28,11 @@ class Spaces(NamedTuple):
     observation: Space
     action: Space
 
+    @property
+    def words(self) -> str:
+        """What they are, in one line."""
+        return " ".join(f"observations {self.observation} and actions {self.action}".split())
+
 
 class Layout(ABC):
     """How values of one space lie in memory.

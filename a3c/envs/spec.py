@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -14,18 +16,26 @@ from typing import Any
 import gymnasium
 from gymnasium.vector import AutoresetMode, VectorEnv
 
-from a3c.envs.spaces import SUPPORTED, Spaces, are_supported
-from a3c.envs.wrappers import TerminalReward
+from a3c.envs.random_states import random_states_kept
+from a3c.envs.spaces import SUPPORTED, Spaces, action_layout, agree, are_supported
+from a3c.envs.watchdog import HangError, StepWatch
+from a3c.envs.wrappers import Wrappers, Wrapping
 
 SUPPORTED_API = (
     "reset(seed=…, options=…) → observation, info; step(action) → observation, reward, terminated, truncated, info"
 )
+SYNC, NATIVE = "sync", "vector_entry_point"  # Gymnasium's names of the kinds of vector environments
 
 
 class EnvError(ValueError):
     """An environment that does not exist, cannot be made, or is of a kind not supported."""
 
     fatal = True  # a worker that ends with it is not replaced
+
+
+def spaces_of(env: VectorEnv) -> Spaces:
+    """Return the spaces of one of the environments."""
+    return Spaces(env.single_observation_space, env.single_action_space)
 
 
 @dataclass(frozen=True)
@@ -36,47 +46,124 @@ class EnvSpec:
         id: Gymnasium's id; "module:Name-v0" imports the module first.
         kwargs: arguments of its constructor.
         max_episode_steps: time limit in steps, or None for the environment's own.
-        terminal_reward: see `TerminalReward`; None leaves rewards alone.
+        wrappers: import paths of wrappers, from the innermost on, each as "module.Class" or with
+            arguments as {class_path: module.Class, init_args: {...}}. One derived from Gymnasium's
+            `Wrapper` goes around each environment, which then is not native; one derived from its
+            `VectorWrapper` goes around all of them together.
+
+    Raises:
+        ValueError: a wrapper is given in another form.
     """
 
     id: str
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     max_episode_steps: int | None = None
-    terminal_reward: float | None = None
+    wrappers: Sequence[Any] = ()
 
-    def make(self, num_envs: int, render_mode: str | None = None) -> VectorEnv:
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "wrappers", tuple(map(Wrapping.read, self.wrappers)))
+
+    def make(self, num_envs: int, render_mode: str | None = None, like: Spaces | None = None) -> VectorEnv:
         """Make `num_envs` environments as one; several are native where there is a native version.
 
         Args:
             num_envs: how many, ≥ 1.
             render_mode: how they draw themselves, one of their own `render_modes`; None for not at all.
+            like: the spaces of a policy that is going to act: where single and native environments
+                differ in theirs, those that it can act in are made.
 
         Raises:
-            EnvError: the id is unknown, or the environment is not supported.
+            EnvError: the id is unknown, or the environment is not supported, or not `like` that.
         """
+        first, *others = self._kinds(num_envs)
+        env = self._make(num_envs, render_mode, first)
+        if like is None:
+            return env
+        for kind in others if not agree(like, spaces_of(env)) else ():
+            env.close()
+            env = self._make(num_envs, render_mode, kind)
+        check_agreement(like, env)
+        return env
+
+    def spaces(self, num_envs: int, timeout: float = math.inf) -> Spaces:
+        """Return the spaces of what is stepped where `num_envs` are stepped together.
+
+        Few environments of that kind are made, reset and stepped once, so that what does not work at
+        all is said before anything is started. This process's random generators stay as they are.
+
+        Args:
+            num_envs: how many are going to be made, ≥ 1.
+            timeout: seconds that the constructor, and the first reset and step, may take.
+
+        Raises:
+            EnvError: they cannot be made, hang, are not supported, or have Gym's old API.
+            RuntimeError: the environment's reset or step raised; its own exception is the cause.
+        """
+        try:
+            with StepWatch(timeout, "its constructor"):
+                env = self.make(2 if num_envs > 1 and self._kinds(num_envs)[0] == NATIVE else 1)
+            with closing(env), StepWatch(timeout, "its first reset and step"), random_states_kept():
+                with self._said("reset"):
+                    env.reset(seed=0)
+                with self._said("step"):
+                    env.step(action_layout(env.single_action_space).some(env.num_envs))
+                return spaces_of(env)
+        except HangError as error:
+            raise EnvError(f"env: {self.id} cannot be made: {error}") from error
+
+    def _kinds(self, num_envs: int) -> list[str]:
+        """Return the kinds of vector environments that can be made, the one to be preferred first."""
+        registered = self._registered()
+        if registered.vector_entry_point is None or self._wrappers().single:
+            return [SYNC]
+        if registered.entry_point is None:
+            return [NATIVE]
+        return [SYNC, NATIVE] if num_envs == 1 else [NATIVE, SYNC]  # of one, native arrays cost more than they save
+
+    def _make(self, num_envs: int, render_mode: str | None, kind: str) -> VectorEnv:
         kwargs = dict(self.kwargs)
         if self.max_episode_steps is not None:
             kwargs["max_episode_steps"] = self.max_episode_steps
         if render_mode is not None:
             kwargs["render_mode"] = render_mode
-        registered = self._registered()
+        registered, wrappers = self._registered(), self._wrappers()
         try:
-            mode = "sync" if num_envs == 1 else None  # for one, native arrays cost more than they save
-            env = gymnasium.make_vec(registered, num_envs=num_envs, vectorization_mode=mode, **kwargs)
+            env = gymnasium.make_vec(
+                registered, num_envs=num_envs, vectorization_mode=kind, wrappers=wrappers.single, **kwargs
+            )
             if env.metadata.get("autoreset_mode") != AutoresetMode.NEXT_STEP:
                 # A native version that resets in the same step hides the final observation.
                 env.close()
-                env = gymnasium.make_vec(registered, num_envs=num_envs, vectorization_mode="sync", **kwargs)
+                env = gymnasium.make_vec(registered, num_envs=num_envs, vectorization_mode=SYNC, **kwargs)
+            for wrap in wrappers.vector:
+                env = wrap(env)
         except (gymnasium.error.Error, TypeError) as error:  # a TypeError is an argument it does not take
             raise EnvError(f"env: {self.id} cannot be made: {error}") from error
-        try:
-            self._check_spaces(env)
-        except EnvError:
+        given = spaces_of(env)
+        if not are_supported(given):
             env.close()
+            raise EnvError(f"env: {self.id} has {given.words}; supported: {SUPPORTED}")
+        return env
+
+    def _wrappers(self) -> Wrappers:
+        try:
+            return Wrappers.load(self.wrappers)
+        except ValueError as error:
+            raise EnvError(str(error)) from error
+
+    @contextmanager
+    def _said(self, method: str) -> Iterator[None]:
+        """Say of an exception in the first call of a method whose it is."""
+        try:
+            yield
+        except HangError:
             raise
-        for name in ("reset", "step"):
-            _explain_first_call(env, name, self.id)
-        return env if self.terminal_reward is None else TerminalReward(env, self.terminal_reward)
+        except Exception as error:
+            if _is_of_old_api(error):
+                raise EnvError(
+                    f"env: {self.id} has the old API of Gym ({method}: {error}); supported: {SUPPORTED_API}"
+                ) from error
+            raise RuntimeError(f"env: {self.id} raised in its first {method}: {error}") from error
 
     @property
     def module(self) -> str:
@@ -96,14 +183,6 @@ class EnvSpec:
                 f"env: got {self.id!r}, must be an id that Gymnasium knows (module:Name-v0 imports the module){nearest}"
             ) from error
 
-    def _check_spaces(self, env: VectorEnv) -> None:
-        given = Spaces(env.single_observation_space, env.single_action_space)
-        if not are_supported(given):
-            raise EnvError(
-                f"env: {self.id} has observations {given.observation} and actions {given.action}; "
-                f"supported: {SUPPORTED}"
-            )
-
     @property
     def time_limit(self) -> int | None:
         """Most steps of an episode, or None where nothing limits it."""
@@ -115,26 +194,23 @@ class EnvSpec:
         return self._registered().reward_threshold
 
 
-def _explain_first_call(env: VectorEnv, name: str, env_id: str) -> None:
-    """Have the first call of a method say so if it fails over Gym's old API; later ones cost nothing."""
-    method = getattr(env, name)
+def check_agreement(policy: Spaces, env: VectorEnv) -> None:
+    """Refuse environments in which a policy made for other spaces cannot act; they are closed then.
 
-    def first(*args: Any, **kwargs: Any) -> Any:
-        vars(env).pop(name, None)  # the class's own is behind it
-        try:
-            return method(*args, **kwargs)
-        except (ValueError, TypeError, AttributeError) as error:
-            if _is_of_old_api(error):
-                raise EnvError(
-                    f"env: {env_id} has the old API of Gym ({name}: {error}); supported: {SUPPORTED_API}"
-                ) from error
-            raise
-
-    setattr(env, name, first)
+    Raises:
+        EnvError: what the environments have, and what the policy was made for.
+    """
+    found = spaces_of(env)
+    if not agree(policy, found):
+        env.close()
+        name = env.unwrapped.spec.id if env.unwrapped.spec else type(env.unwrapped).__name__
+        raise EnvError(f"env: {name} has {found.words}, must have those that the policy was made for: {policy.words}")
 
 
 def _is_of_old_api(error: Exception) -> bool:
-    """Return whether Gymnasium, and not the environment, failed over what a method takes or return."""
+    """Return whether Gymnasium, and not the environment, failed over what a method takes or returns."""
+    if not isinstance(error, ValueError | TypeError | AttributeError):
+        return False
     raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
     pattern = r"values to unpack|unexpected keyword argument '(seed|options)'|has no attribute 'items'"
     return raised_in.is_relative_to(Path(gymnasium.__file__).parent) and bool(re.search(pattern, str(error)))

@@ -51,6 +51,8 @@ _ATTRIBUTES: dict[str, tuple[str, ...]] = {
         "discounted_reward",
         "_update_running_mean",
     ),
+    "a3c.envs.wrappers.OwnReward": (),
+    "a3c.envs.wrappers.OwnRewards": (),
     "a3c.envs.wrappers.TerminalReward": (),
 } | {
     f"gymnasium.wrappers.{name}": ()

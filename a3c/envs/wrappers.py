@@ -1,20 +1,44 @@
-"""Wrappers around vector environments."""
+"""Wrappers around environments: those of this project, and how others are named and put on.
+
+A reward wrapper changes what a learner is given. What is logged stays the environment's own: beneath
+all wrappers its rewards are kept in ``info["own_rewards"]``.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from importlib import import_module
+from typing import Any, NamedTuple
 
+import gymnasium
 import numpy as np
 from gymnasium.vector import VectorEnv, VectorWrapper
 
-OWN_REWARDS = "own_rewards"  # where a reward wrapper leaves, in `info`, what the environment gave
+OWN_REWARDS = "own_rewards"  # where, in `info`, the environments' own rewards stand
+
+
+class OwnReward(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Keeps the reward of one environment in `info`, for whoever is above the wrappers around it."""
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        observation, reward, terminated, truncated, info = super().step(action)
+        return observation, reward, terminated, truncated, {OWN_REWARDS: float(reward), **info}
+
+
+class OwnRewards(VectorWrapper):
+    """Keeps the rewards [B] of B environments in `info`, for whoever is above the wrappers around them."""
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        observations, rewards, terminated, truncated, info = super().step(actions)
+        # A copy, since wrappers of Gymnasium change rewards in place; and one beneath has the first word.
+        return observations, rewards, terminated, truncated, {OWN_REWARDS: np.array(rewards), **info}
 
 
 class TerminalReward(VectorWrapper):
     """Replaces the reward for the step that terminates an episode by another; a time limit is no such step.
 
-    The book gives −10 where its pole falls (programs 5.7 and 5.9). The environment's own rewards
-    stay in ``info["own_rewards"]``, [B]: what is logged is made of them.
+    The book gives −10 where its pole falls (programs 5.7 and 5.9).
 
     Args:
         env: the environments.
@@ -27,5 +51,81 @@ class TerminalReward(VectorWrapper):
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         observations, rewards, terminated, truncated, info = super().step(actions)
-        info = {OWN_REWARDS: rewards, **info}  # a wrapper beneath has the first word
         return observations, np.where(terminated, self._reward, rewards), terminated, truncated, info
+
+
+class Wrapping(NamedTuple):
+    """A wrapper by its import path, with its arguments.
+
+    Attributes:
+        class_path: of a class derived from Gymnasium's `Wrapper`, or from its `VectorWrapper`.
+        init_args: its constructor's arguments but for the environment.
+    """
+
+    class_path: str
+    init_args: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, given: Any) -> Wrapping:
+        """Read "module.Class", or class_path and init_args.
+
+        Raises:
+            ValueError: it is neither.
+        """
+        match given:
+            case str():
+                return cls(given, {})
+            case {"class_path": str(), **rest} if set(rest) <= {"init_args"}:
+                return cls(given["class_path"], dict(given.get("init_args") or {}))
+            case [str(), Mapping()]:  # as a description has it
+                return cls(given[0], dict(given[1]))
+        raise ValueError(f"wrappers: got {given!r}, must be module.Class, or its class_path with its init_args")
+
+    def load(self) -> type[gymnasium.Wrapper[Any, Any, Any, Any]] | type[VectorWrapper]:
+        """Import the class.
+
+        Raises:
+            ValueError: it cannot be imported, or is no wrapper.
+        """
+        module, _, name = self.class_path.rpartition(".")
+        try:
+            cls = getattr(import_module(module), name)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise ValueError(f"wrappers: got {self.class_path!r}, which cannot be imported: {error}") from error
+        if not (isinstance(cls, type) and issubclass(cls, (gymnasium.Wrapper, VectorWrapper))):
+            raise ValueError(
+                f"wrappers: got {self.class_path!r}, must be a class derived from gymnasium.Wrapper or "
+                "gymnasium.vector.VectorWrapper"
+            )
+        return cls
+
+
+class Wrappers(NamedTuple):
+    """Wrappers ready to be put on, each kind from the innermost on.
+
+    Attributes:
+        single: what is put around each environment by itself.
+        vector: what is put around all of them together, and so around the single ones.
+    """
+
+    single: Sequence[Callable[[Any], Any]]
+    vector: Sequence[Callable[[Any], Any]]
+
+    @classmethod
+    def load(cls, wrappings: Iterable[Wrapping]) -> Wrappers:
+        """Import wrappers, and put beneath them what keeps the environments' own rewards.
+
+        Raises:
+            ValueError: one cannot be imported, or is no wrapper.
+        """
+        single: list[Callable[[Any], Any]] = []
+        vector: list[Callable[[Any], Any]] = []
+        for wrapping in wrappings:
+            wrapper = wrapping.load()
+            kind = vector if issubclass(wrapper, VectorWrapper) else single
+            kind.append(partial(wrapper, **wrapping.init_args))
+        if single:
+            single.insert(0, OwnReward)
+        elif vector:
+            vector.insert(0, OwnRewards)
+        return cls(single, vector)

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from a3c.evaluation.video import Recording
 
 
+WRAPPERS = ("a3c", "gymnasium.wrappers")  # that a checkpoint may name without leave
+
+
 class Agent:
     """A policy and the environment it was trained in.
 
@@ -124,7 +127,7 @@ class Agent:
         """
         from a3c.evaluation.beliefs import draw, observe
 
-        env = self.env.make(1)
+        env = self.env.make(1, like=self.network.spaces)
         try:
             beliefs = observe(env, self.network, self.discount, self.reward_scale, seed, greedy)
         finally:
@@ -206,10 +209,16 @@ def _units(described: dict[str, Any]) -> float | None:
 
 
 def _check_env_module(env: EnvSpec, allow: tuple[str, ...]) -> None:
-    """Refuse an environment whose module would be imported once it is made, unless it is trusted."""
+    """Refuse an environment for which modules would be imported once it is made, unless they are trusted."""
     module = env.module
     if module and not lies_under(module, allow):
         raise ImportError(
             f"env: got {env.id!r}, which imports {module}; must be an id alone, or of a module that you trust: "
             f"allow=[{module.partition('.')[0]!r}]"
         )
+    for path, _ in env.wrappers:
+        if not lies_under(path, (*WRAPPERS, *allow)):
+            raise ImportError(
+                f"wrappers: got {path!r}, must be a wrapper of {' or '.join(WRAPPERS)}, or of a module that you trust: "
+                f"allow=[{path.partition('.')[0]!r}]"
+            )

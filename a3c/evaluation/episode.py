@@ -10,6 +10,7 @@ import torch
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
+from a3c.envs.spec import check_agreement
 from a3c.envs.wrappers import OWN_REWARDS
 from a3c.networks.actor_critic import ActorCritic
 from a3c.networks.policy import Policy
@@ -62,7 +63,11 @@ def play(
         observations: what `begin` gave.
         greedy: take the most probable actions; False samples.
         seed: of sampled actions.
+
+    Raises:
+        EnvError: the policy was made for other spaces.
     """
+    check_agreement(network.spaces, env)
     policy = Policy(network, greedy, torch.Generator().manual_seed(seed))
     policy.begin_episodes(env.num_envs)
     real = np.ones(env.num_envs, dtype=np.bool_)

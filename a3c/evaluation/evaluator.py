@@ -84,10 +84,13 @@ class Evaluator:
 
         Returns:
             The episodes; None if it was stopped.
+
+        Raises:
+            EnvError: the environments cannot be made, or are not those that the policy was made for.
         """
         count = min(self._episodes, MAX_ENVS)
         if self._env is None:
-            self._env = self._spec.make(count)
+            self._env = self._spec.make(count, like=network.spaces)
         quota = np.full(count, self._episodes // count) + (np.arange(count) < self._episodes % count)
         played: list[list[Episode]] = [[] for _ in range(count)]
         returns, lengths = np.zeros(count), np.zeros(count, dtype=np.int64)

@@ -11,6 +11,7 @@ import gymnasium
 import torch
 from torch import Tensor, nn
 
+from a3c.envs.spaces import Spaces
 from a3c.networks.distributions import Distribution, distribution_for
 
 
@@ -36,6 +37,11 @@ class ActorCritic(nn.Module, ABC):
         self.observation_space = observation_space
         self.action_space = action_space
         self.action_distribution = distribution_for(action_space)
+
+    @property
+    def spaces(self) -> Spaces:
+        """The spaces that it was made for."""
+        return Spaces(self.observation_space, self.action_space)
 
     @property
     def parameter_count(self) -> int:

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-import gymnasium
 import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
 from a3c.batch import RolloutBatch
-from a3c.envs.spaces import Spaces
-from a3c.envs.spec import EnvError, EnvSpec
-from a3c.envs.watchdog import HangError, StepWatch
+from a3c.envs.spec import EnvSpec
+from a3c.envs.wrappers import Wrapping
 from a3c.rollouts.progress import Progress
 from a3c.rollouts.workers.pool import RestartPolicy
 from a3c.training.modes import MODES, Mode, Stopping
@@ -41,6 +39,10 @@ class RolloutDataModule(LightningDataModule):
         max_env_steps: the run's budget in env steps, > 0, or None.
         max_episodes_per_worker: its budget in episodes of each worker, > 0, or None; a worker ends
             with the fragment in which it reaches it.
+        wrappers: import paths of wrappers, from the innermost on: module.Class, or class_path with
+            init_args. One derived from Gymnasium's `Wrapper` goes around each environment, which is
+            then no native one; one derived from its `VectorWrapper` around all of a worker together.
+            What is logged stays the environment's own reward.
         terminal_reward: reward for the step that terminates an episode instead of the
             environment's own; what is logged stays its own.
         max_lag: rollouts whose weights are more updates old are dropped and counted, ≥ 0; None for
@@ -79,6 +81,7 @@ class RolloutDataModule(LightningDataModule):
         fragment_steps: int = 32,
         max_env_steps: int | None = 500_000,
         max_episodes_per_worker: int | None = None,
+        wrappers: list[str | dict[str, Any]] | None = None,
         terminal_reward: float | None = None,
         max_lag: int | None = None,
         inject_lag: int | None = None,
@@ -113,18 +116,13 @@ class RolloutDataModule(LightningDataModule):
             )
         check_finite(0, worker_timeout=worker_timeout, restart_window=restart_window)
         check_finite(terminal_reward=terminal_reward)
-        self.env = EnvSpec(env, dict(env_kwargs or {}), max_episode_steps, terminal_reward)
-        try:
-            with StepWatch(worker_timeout, "its constructor"):
-                probe = self.env.make(1)
-        except HangError as error:
-            raise EnvError(f"env: {env} cannot be made: {error}") from error
-        self.observation_space: gymnasium.Space[Any] = probe.single_observation_space
-        self.action_space: gymnasium.Space[Any] = probe.single_action_space
-        probe.close()
+        terminal = [] if terminal_reward is None else [Wrapping("a3c.TerminalReward", {"reward": terminal_reward})]
+        self.env = EnvSpec(env, dict(env_kwargs or {}), max_episode_steps, [*(wrappers or ()), *terminal])
+        spaces = self.env.spaces(envs_per_worker, worker_timeout)
+        self.observation_space, self.action_space = spaces
         collection = Collection(
             self.env,
-            Spaces(self.observation_space, self.action_space),
+            spaces,
             envs_per_worker=envs_per_worker,
             rollouts_per_update=rollouts_per_update,
             fragment_steps=fragment_steps,

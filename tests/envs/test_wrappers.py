@@ -1,20 +1,31 @@
 """The terminal reward: given where an episode terminates, and told to no one who counts returns."""
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
-from helpers import COUNTDOWN, make_network
+from gymnasium.vector import VectorObservationWrapper, VectorWrapper
+from helpers import COUNTDOWN, fit, make_network
 
+from a3c import Agent, NStep, load
 from a3c.batch import BatchShape, Episode, empty_batch
-from a3c.envs.spec import EnvSpec
+from a3c.envs.spec import EnvError, EnvSpec
+from a3c.envs.state import EnvStateError, get_env_state, set_env_state
 from a3c.envs.wrappers import OWN_REWARDS, TerminalReward
+from a3c.evaluation.agent import CheckpointError
 from a3c.evaluation.evaluator import Evaluator
 from a3c.rollouts.collector import Collector
 from a3c.rollouts.weights import SharedWeights
+from a3c.runs.descriptions import build, describe
 
 
 def spec(lengths=(3,), truncate=False, terminal_reward=-10.0, max_episode_steps=None):
-    return EnvSpec(COUNTDOWN, {"lengths": lengths, "truncate": truncate}, max_episode_steps, terminal_reward)
+    wrappers = [terminal(terminal_reward)]
+    return EnvSpec(COUNTDOWN, {"lengths": lengths, "truncate": truncate}, max_episode_steps, wrappers)
+
+
+def terminal(reward):
+    return {"class_path": "a3c.TerminalReward", "init_args": {"reward": reward}}
 
 
 def play(env, steps):
@@ -24,7 +35,7 @@ def play(env, steps):
     for _ in range(steps):
         _, reward, _, _, info = env.step(np.zeros(env.num_envs, dtype=np.int64))
         rewards.append(reward.tolist())
-        own.append(info[OWN_REWARDS].tolist())
+        own.append(info.get(OWN_REWARDS, reward).tolist())
     env.close()
     return rewards, own
 
@@ -66,7 +77,7 @@ def test_every_environment_has_its_own_end():
 
 
 def test_a_native_vector_environment_keeps_its_own_reward_too():
-    env = EnvSpec("CartPole-v1", terminal_reward=-10.0).make(1)
+    env = EnvSpec("CartPole-v1", wrappers=[terminal(-10.0)]).make(1)
     rewards, own = play(env, 30)  # always to the left: falls within ten steps
     ends = [time for time, (reward,) in enumerate(rewards) if reward == -10]
     assert ends
@@ -108,3 +119,133 @@ def test_an_evaluation_gives_the_environments_own_returns():
     evaluator = Evaluator(spec((3, 2)), 1)
     assert evaluator(make_network(), seed=0).episodes == [Episode(6.0, 3)]
     evaluator.close()
+
+
+# Wrappers by their import paths
+
+
+class Doubled(gymnasium.Wrapper):
+    """Gives a reward so many times as large; it goes around each environment by itself."""
+
+    def __init__(self, env, factor=2.0):
+        super().__init__(env)
+        self.factor = factor
+
+    def step(self, action):
+        observation, reward, *rest = super().step(action)
+        return observation, self.factor * reward, *rest
+
+
+class Halved(VectorWrapper):
+    """Halves rewards in place, as wrappers of Gymnasium do."""
+
+    def step(self, actions):
+        observations, rewards, *rest = super().step(actions)
+        rewards *= 0.5
+        return observations, rewards, *rest
+
+
+def wrapped(*wrappers, env=COUNTDOWN, **kwargs):
+    return EnvSpec(env, {"lengths": [3]} if env == COUNTDOWN else {}, wrappers=wrappers, **kwargs)
+
+
+def test_single_and_vector_wrappers_are_put_on_from_the_innermost_on():
+    triple = {"class_path": f"{__name__}.Doubled", "init_args": {"factor": 3}}
+    rewards, own = play(wrapped(triple, f"{__name__}.Halved", terminal(-7)).make(2), 4)
+    assert rewards == [[1.5, 1.5], [3, 3], [-7, -7], [0, 0]]
+    assert own == [[1, 1], [2, 2], [3, 3], [0, 0]]
+
+
+@pytest.mark.parametrize("wrapper", ["Doubled", "Halved"])
+@pytest.mark.parametrize("num_envs", [1, 2])
+def test_episode_returns_are_those_beneath_any_wrapper(wrapper, num_envs):
+    spec = wrapped(f"{__name__}.{wrapper}")
+    batch, episodes = collect(spec, 4)
+    assert batch.rewards[:, 0].tolist() == ([2, 4, 6, 0] if wrapper == "Doubled" else [0.5, 1, 1.5, 0])
+    assert episodes == [Episode(6.0, 3)]
+    evaluator = Evaluator(spec, num_envs)
+    assert evaluator(make_network(), seed=0).episodes == [Episode(6.0, 3)] * num_envs
+    evaluator.close()
+
+
+def test_a_wrapper_of_each_environment_goes_without_the_native_version():
+    native, single = EnvSpec("CartPole-v1"), wrapped("gymnasium.wrappers.TimeAwareObservation", env="CartPole-v1")
+    assert type(native.make(2).unwrapped).__name__ == "CartPoleVectorEnv"
+    assert type(single.make(2).unwrapped).__name__ == "SyncVectorEnv"
+    assert single.spaces(2).observation.shape == (5,)
+
+
+class Square(VectorObservationWrapper):
+    """Four numbers as a square."""
+
+    def __init__(self, env):
+        super().__init__(env)
+        self.single_observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2, 2), np.float32)
+
+    def observations(self, observations):
+        return observations.reshape(-1, 2, 2)
+
+
+def test_spaces_are_those_above_a_vector_wrapper():
+    assert wrapped(f"{__name__}.Square", env="CartPole-v1").spaces(3).observation.shape == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("wrapper", "message"),
+    [
+        ("no_such_module.Mine", "wrappers: got 'no_such_module.Mine', which cannot be imported: No module"),
+        ("gymnasium.wrappers.TimeAwareObs", "wrappers: got 'gymnasium.wrappers.TimeAwareObs', which cannot be imp"),
+        ("os.system", r"wrappers: got 'os.system', must be a class derived from gymnasium.Wrapper or"),
+        ("collections.OrderedDict", "must be a class derived from gymnasium.Wrapper or gymnasium.vector.VectorWrapper"),
+        ("Mine", "wrappers: got 'Mine', which cannot be imported"),
+        ({"class_path": "test_wrappers.Doubled", "init_args": {"factr": 1}}, "cannot be made: .*keyword argument 'fac"),
+    ],
+)
+def test_what_is_no_wrapper_is_refused_by_name(wrapper, message):
+    with pytest.raises(EnvError, match=message):
+        wrapped(wrapper).spaces(2)
+
+
+@pytest.mark.parametrize("given", [7, {"init_args": {}}, {"class_path": "a.B", "arguments": {}}, ["a.B"]])
+def test_another_form_of_a_wrapper_is_refused(given):
+    with pytest.raises(ValueError, match=r"wrappers: got .*, must be module\.Class, or its class_path with its init_a"):
+        wrapped(given)
+
+
+def test_wrappers_stand_in_the_description_and_in_the_repr_and_come_back():
+    spec = wrapped(f"{__name__}.Doubled", terminal(-1.0), max_episode_steps=9)
+    assert build(describe(spec), EnvSpec) == spec
+    assert "test_wrappers.Doubled" in repr(spec)
+    assert "'reward': -1.0" in repr(spec)
+
+
+def test_a_run_trains_in_wrapped_environments_and_its_agent_needs_leave_for_their_module(tmp_path):
+    _, data, trainer = fit(NStep(8), env=COUNTDOWN, max_env_steps=64, wrappers=[f"{__name__}.Doubled"])
+    assert data.progress.metrics()["rollout/episode_return"] < 11  # of the environment's own
+    trainer.save_checkpoint(tmp_path / "some.ckpt")
+    with pytest.raises(
+        CheckpointError, match=r"got 'test_wrappers\.Doubled', must be a wrapper of a3c or gymnasium\.w"
+    ):
+        load(tmp_path / "some.ckpt", allow=["scripted_envs"])
+    agent = load(tmp_path / "some.ckpt", allow=["scripted_envs", "test_wrappers"])
+    assert agent.env.wrappers[0].class_path == "test_wrappers.Doubled"
+    assert len(agent.evaluate(3).episodes) == 3
+
+
+def test_a_wrapper_of_another_observation_is_refused_a_policy_of_the_bare_one():
+    timed = wrapped("gymnasium.wrappers.TimeAwareObservation", env="CartPole-v1")
+    with pytest.raises(
+        EnvError, match=r"env: CartPole-v1 has observations .*, must have those that the policy was made"
+    ):
+        Agent(make_network(4, 2), timed).evaluate(2)
+
+
+def test_the_state_of_wrapped_environments_goes_on_in_others():
+    clip = {"class_path": "gymnasium.wrappers.ClipReward", "init_args": {"min_reward": -1, "max_reward": 1}}
+    ours, theirs = (wrapped(clip, terminal(-1), env="CartPole-v1").make(2) for _ in range(2))
+    ours.reset(seed=1), theirs.reset(seed=2)
+    set_env_state(theirs, get_env_state(ours))
+    actions = np.array([0, 1])
+    assert np.array_equal(ours.step(actions)[0], theirs.step(actions)[0])
+    with pytest.raises(EnvStateError, match=r"Halved has no get_state"):
+        get_env_state(wrapped(f"{__name__}.Halved").make(1))

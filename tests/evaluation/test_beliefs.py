@@ -10,7 +10,8 @@ from a3c.networks import Categorical
 
 
 def observed(network=None, reward_scale=1.0, seed=0, greedy=True, terminal_reward=None, **env_kwargs):
-    env = EnvSpec(COUNTDOWN, {"lengths": (3,), **env_kwargs}, terminal_reward=terminal_reward).make(1)
+    wrappers = [] if terminal_reward is None else [["a3c.TerminalReward", {"reward": terminal_reward}]]
+    env = EnvSpec(COUNTDOWN, {"lengths": (3,), **env_kwargs}, wrappers=wrappers).make(1)
     return observe(env, network or make_network(), 0.5, reward_scale, seed, greedy)
 
 

@@ -65,7 +65,7 @@ def test_a_long_episode_is_shown_up_to_a_bound(tmp_path, monkeypatch):
 
 
 def test_the_return_shown_is_the_environments_own(tmp_path):
-    recording = record(tmp_path / "one.mp4", terminal_reward=-10.0)
+    recording = record(tmp_path / "one.mp4", wrappers=[["a3c.TerminalReward", {"reward": -10.0}]])
     assert recording.episode == Episode(15, 5)
 
 

@@ -316,7 +316,7 @@ def test_the_books_configurations_play_their_episodes(here, capsys, name):
     assert "0 0 0 0 0 0 0" in capsys.readouterr().out
     described = torch.load("run/checkpoints/last.ckpt", weights_only=True)
     assert described["a3c"]["optimizers"] == len(described["optimizer_states"]) == 7
-    assert described["a3c"]["env"]["init_args"]["terminal_reward"] == -10
+    assert described["a3c"]["env"]["init_args"]["wrappers"] == [["a3c.TerminalReward", {"reward": -10}]]
     assert Path("run/episode_length.png").stat().st_size > 10_000
 
 

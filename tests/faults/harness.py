@@ -15,7 +15,6 @@ import uuid
 from collections import Counter
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from helpers import make_network, make_spec
@@ -28,13 +27,14 @@ from processes import (
     wait_until,
     workers_of,
 )
+from shared_server import PATHS, ROOT, shared_server
 
 from a3c.batch import BatchShape, Lost
+from a3c.comparison.run_server import Program as ForkedProgram
 from a3c.rollouts.collector import LINEAGE, LIVES
 from a3c.rollouts.workers.pool import RestartPolicy, WorkerPool
 from a3c.rollouts.workers.process import CollectTask
 
-ROOT = Path(__file__).parent.parent.parent
 TRAIN = ROOT / "scripts" / "train.py"
 FAULTY = "a3c.envs.faulty:Faulty-v0"
 OURS = os.environ[MARK] = f"pytest-{os.getpid()}"  # before the fork server starts, which inherits it
@@ -52,26 +52,32 @@ class Program:
         arguments: of the script.
         script: train.py by default.
         timeout: seconds until it is killed with all that it started.
+        fresh: start it as a fresh command, where the start is what is tested; else it is forked.
         variables: further environment variables.
     """
 
-    def __init__(self, folder, *arguments, script=TRAIN, timeout=60.0, **variables):
+    def __init__(self, folder, *arguments, script=TRAIN, timeout=60.0, fresh=False, **variables):
         self.folder, self.mark = folder, uuid.uuid4().hex
-        self._deadline = time.monotonic() + timeout
         self._names = shared_names()
-        paths = os.pathsep.join([str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "faults")])
-        self.started = time.monotonic()
+        command = [sys.executable, str(script), *map(str, arguments)]
+        environment = marked_environment(self.mark, PYTHONPATH=PATHS, PYTHONFAULTHANDLER="", **variables)
+        files = (folder / "stdout", folder / "stderr")
+        if fresh:
+            with files[0].open("w") as out, files[1].open("w") as err:
+                self.process = subprocess.Popen(
+                    command,
+                    cwd=folder,
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=err,
+                    start_new_session=True,
+                )
+        else:
+            self.process = shared_server().start(ForkedProgram(command, environment, folder, *files))
+        self.started = time.monotonic()  # when the server has imported all, and the script begins
+        self._deadline = self.started + timeout
         self.seconds = None
-        with (folder / "stdout").open("w") as out, (folder / "stderr").open("w") as err:
-            self.process = subprocess.Popen(
-                [sys.executable, str(script), *map(str, arguments)],
-                cwd=folder,
-                env=marked_environment(self.mark, PYTHONPATH=paths, PYTHONFAULTHANDLER="", **variables),
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=err,
-                start_new_session=True,
-            )
 
     @property
     def output(self):

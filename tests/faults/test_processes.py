@@ -35,7 +35,7 @@ def test_rows_1_and_10_a_run_goes_on_to_its_end_after_a_hang_and_says_so(tmp_pat
         assert summary["env_steps"] >= 20000
         check_counters(summary)
         assert "worker 1 gave no sign of life for 1 s" in run.log() or run.errors
-        assert re.search(r"(?s)faults\.py.*_hang_holding_gil", run.log() or run.errors)
+        assert re.search(r"(?s)faulty\.py.*_hang_holding_gil", run.log() or run.errors)
         assert float(run.rows()[-1]["workers/deaths"] or 1) == 1
 
 
@@ -101,15 +101,16 @@ def test_row_13_nothing_outlives_a_parent_that_was_killed(tmp_path, mode, kind):
         print(f"{mode}, {kind}: nothing left {run.assert_clean(2.0):.2f} s after the parent was killed")
 
 
+@pytest.mark.parametrize("seconds", [1, 6], ids=["forked", "fresh"])
 @pytest.mark.parametrize("mode", ["async", "hogwild"])
-def test_row_13_nothing_outlives_a_parent_that_was_killed_at_any_moment_of_its_start(tmp_path, mode):
+def test_row_13_nothing_outlives_a_parent_that_was_killed_at_any_moment_of_its_start(tmp_path, mode, seconds):
     choice = random.Random(f"{SEED} {mode}")
     print(f"A3C_FAULT_SEED={SEED}")
     for number in range(KILLS):
-        delay = choice.uniform(0, 6)
+        delay = choice.uniform(0, seconds)
         folder = tmp_path / str(number)
         folder.mkdir()
-        with running(folder, "--mode", mode, "--data.workers", 2, *ENDLESS) as run:
+        with running(folder, "--mode", mode, "--data.workers", 2, *ENDLESS, fresh=seconds > 1) as run:
             time.sleep(delay)  # the moment is what varies
             run.send(signal.SIGKILL)
             run.process.wait()

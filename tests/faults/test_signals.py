@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 from helpers import fit
 from lightning.pytorch import Trainer
+from shared_server import PATHS, ForkedScript
 
 import a3c.training.cli.run
 from a3c import NStep
@@ -277,15 +277,8 @@ class Child:
 
     def __init__(self, folder, *arguments, script=ROOT / "scripts" / "train.py", **variables):
         kept = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
-        paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-        self.process = subprocess.Popen(
-            [sys.executable, str(script), *arguments],
-            cwd=folder,
-            env={**kept, "PYTHONPATH": paths, "WANDB_MODE": "disabled", **variables},
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+        environment = {**kept, "PYTHONPATH": PATHS, "WANDB_MODE": "disabled", **variables}
+        self.process = ForkedScript([sys.executable, script, *arguments], folder, environment)
         self.error = ""
 
     def __enter__(self):

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from harness import SLACK
+from shared_server import ForkedScript
 from wandb_server import WandbServer
 
 from a3c.runs.wandb_logger import Patience, make_wandb_logger
@@ -176,14 +177,9 @@ def test_row_34_a_server_that_falls_silent_ends_the_run_within_bounds(tmp_path):
 
 def test_row_34_and_35_a_run_that_cannot_reach_wandb_trains_and_names_its_key_nowhere(tmp_path):
     seen = set()
-    with silent_socket() as url, (tmp_path / "out").open("w") as out, (tmp_path / "errors").open("w") as errors:
-        process = subprocess.Popen(
-            [*TRAIN, "--data.max_env_steps", "20000", *SMALL],
-            cwd=tmp_path,
-            env=online(url) | {"HOME": str(tmp_path)},
-            stdout=out,
-            stderr=errors,
-        )
+    with silent_socket() as url:
+        command = [*TRAIN, "--data.max_env_steps", "20000", *SMALL]
+        process = ForkedScript(command, tmp_path, online(url) | {"HOME": str(tmp_path)})
         try:
             deadline = time.monotonic() + 100
             while process.poll() is None and time.monotonic() < deadline:
@@ -191,10 +187,10 @@ def test_row_34_and_35_a_run_that_cannot_reach_wandb_trains_and_names_its_key_no
                 time.sleep(0.1)
         finally:
             process.kill()
-            process.wait()
+            errors = process.communicate()[1]
     assert process.returncode == 0
     warning = "warning: W&B: 127.0.0.1 does not answer; the run is kept offline, for wandb sync"
-    assert (tmp_path / "errors").read_text().strip() == warning
+    assert errors.strip() == warning
     assert json.loads((tmp_path / "run/summary.json").read_text())["env_steps"] >= 20_000
     assert float(rows_of(tmp_path / "run/metrics.csv")[-1]["env_steps"]) >= 20_000
     for part in (b"scripts/train.py", b"multiprocessing.forkserver", b"wandb"):
@@ -282,9 +278,7 @@ def test_row_34_a_stopped_service_neither_holds_up_rows_nor_the_end(tmp_path):
 def test_row_34_training_goes_on_and_ends_without_its_service(tmp_path, fault, end, status):
     budget = ["--data.max_env_steps", "1000000000" if end else "60000", *SMALL]
     metrics = tmp_path / "run/metrics.csv"
-    process = subprocess.Popen(
-        [*TRAIN, *budget], cwd=tmp_path, env=environment(WANDB_MODE="offline"), stderr=subprocess.PIPE, text=True
-    )
+    process = ForkedScript([*TRAIN, *budget], tmp_path, environment(WANDB_MODE="offline"))
     service = None
     try:
         wait_for(metrics.exists)

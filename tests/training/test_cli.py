@@ -16,6 +16,7 @@ import pytest
 import torch
 import yaml
 from helpers import fit
+from shared_server import ForkedScript, run_script
 
 from a3c import NStep, load
 from a3c.training.cli.command import main
@@ -70,14 +71,8 @@ def group_is_gone(group, seconds=5.0):
 def finished(tmp_path_factory):
     """One run with the default command, in a process of its own and with an empty HOME."""
     folder, home = tmp_path_factory.mktemp("run"), tmp_path_factory.mktemp("home")
-    done = subprocess.run(
-        [*TRAIN, "--seed_everything", "3", *SMALL, "--stop_when_solved", "false"],
-        cwd=folder,
-        env={**environment(), "HOME": str(home)},
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
+    command = [*TRAIN, "--seed_everything", "3", *SMALL, "--stop_when_solved", "false"]
+    done = run_script(command, folder, {**environment(), "HOME": str(home)})
     assert done.returncode == 0, done.stderr
     done.home = str(home)
     return folder, done
@@ -374,9 +369,7 @@ def test_a_signal_leaves_a_checkpoint_a_finished_wandb_run_and_no_process(tmp_pa
         "--run_dir",
         "run",
     ]
-    process = subprocess.Popen(
-        command, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+    process = ForkedScript(command, tmp_path, environment())
     try:
         deadline = time.monotonic() + 60
         while not (tmp_path / "run/metrics.csv").exists() and time.monotonic() < deadline:

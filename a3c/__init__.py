@@ -30,7 +30,6 @@ _ROOMS = {
     "MLPActorCritic": "a3c.networks",
     "BookActorCritic": "a3c.networks",
     "Distribution": "a3c.networks",
-    "EnvSpec": "a3c.envs.spec",
     "TerminalReward": "a3c.envs.wrappers",
     "Collector": "a3c.rollouts.collector",
     "RolloutDataModule": "a3c.training.datamodule",

@@ -1,6 +1,14 @@
-import pytest
-from gymnasium.vector import AutoresetMode
+import time
 
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.envs.classic_control.cartpole import CartPoleEnv, CartPoleVectorEnv
+from gymnasium.vector import AutoresetMode
+from gymnasium.vector.utils import batch_space
+from helpers import fit, make_network
+
+from a3c import Agent, GreedyEvaluation, NStep, RolloutDataModule
 from a3c.envs.spec import EnvError, EnvSpec
 
 
@@ -45,3 +53,101 @@ def test_an_environment_in_a_module_of_its_own_is_found():
     env.close()
     with pytest.raises(EnvError, match="must be an id that Gymnasium knows"):
         EnvSpec("no_such_module:Countdown-v0").make(1)
+
+
+# Spaces of what is stepped
+
+
+class Pixels(CartPoleVectorEnv):
+    """A native version whose observations are other ones than those of a single environment."""
+
+    def __init__(self, num_envs=1, max_episode_steps=500, render_mode=None):
+        super().__init__(num_envs, max_episode_steps, render_mode)
+        made.append(num_envs)
+        self.single_observation_space = gymnasium.spaces.Box(0, 255, (3, 2), np.uint8)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+
+    def reset(self, **kwargs):
+        _, info = super().reset(**kwargs)
+        return np.zeros((self.num_envs, 3, 2), np.uint8), info
+
+    def step(self, action):
+        _, *rest = super().step(action)
+        return np.ones((self.num_envs, 3, 2), np.uint8), *rest
+
+
+made = []
+gymnasium.register("Pixels-v0", CartPoleEnv, vector_entry_point=Pixels, max_episode_steps=500)
+
+
+def test_spaces_are_those_of_the_kind_that_is_stepped_and_few_are_made_for_them():
+    made.clear()
+    assert EnvSpec("Pixels-v0").spaces(1).observation.shape == (4,)
+    assert EnvSpec("Pixels-v0").spaces(256).observation.shape == (3, 2)
+    assert made == [2]
+
+
+@pytest.mark.parametrize(("envs_per_worker", "shape"), [(1, (4,)), (4, (3, 2))])
+def test_training_and_evaluation_step_the_kind_that_the_policy_was_made_for(envs_per_worker, shape):
+    evaluation = GreedyEvaluation(every_env_steps=64, episodes=1, final_episodes=3)
+    model, data, _ = fit(
+        NStep(8), env="Pixels-v0", envs_per_worker=envs_per_worker, max_env_steps=64, callbacks=[evaluation]
+    )
+    assert data.observation_space.shape == model.network.observation_space.shape == shape
+    assert len(evaluation.final.episodes) == 3
+    Agent(model.network, data.env).plot_beliefs()
+
+
+def test_a_policy_of_other_spaces_is_refused_in_one_line():
+    agent = Agent(make_network(5, 2), EnvSpec("Pixels-v0"))
+    message = (
+        r"^env: Pixels-v0 has observations Box\(.*\) and actions Discrete\(2\), must have those that the policy was "
+    )
+    for look in (lambda: agent.evaluate(1), lambda: agent.evaluate(3), agent.plot_beliefs):
+        with pytest.raises(EnvError, match=message) as caught:
+            look()
+        assert "\n" not in str(caught.value)
+
+
+def test_a_video_of_the_kind_that_a_policy_was_not_made_for_is_refused(tmp_path):
+    with pytest.raises(EnvError, match="must have those that the policy was made for"):
+        Agent(make_network(5, 2), EnvSpec("CartPole-v1")).record(tmp_path / "one.mp4")
+
+
+# The first look
+
+
+class Moody(CartPoleEnv):
+    """Fails, hangs or draws in its first reset or step."""
+
+    def __init__(self, mood, **kwargs):
+        super().__init__(**kwargs)
+        self.mood = mood
+
+    def reset(self, **kwargs):
+        if self.mood == "hang":
+            time.sleep(60)
+        if self.mood == "raise":
+            raise ValueError("no such track")
+        self.mood == "draw" and np.random.random()
+        return super().reset(**kwargs)
+
+
+gymnasium.register("Moody-v0", Moody)
+
+
+def test_a_first_reset_that_hangs_is_refused_before_the_start():
+    with pytest.raises(EnvError, match=r"Moody-v0 cannot be made: its first reset and step gave no sign of life"):
+        RolloutDataModule("Moody-v0", {"mood": "hang"}, worker_timeout=0.3)
+
+
+def test_what_the_first_reset_raises_is_shown_as_the_environments_own():
+    with pytest.raises(RuntimeError, match="env: Moody-v0 raised in its first reset: no such track") as caught:
+        RolloutDataModule("Moody-v0", {"mood": "raise"})
+    assert isinstance(caught.value.__cause__, ValueError)
+
+
+def test_the_first_look_leaves_the_processs_generators_as_they_were():
+    before = np.random.get_state()[1].tolist()
+    EnvSpec("Moody-v0", {"mood": "draw"}).spaces(1)
+    assert np.random.get_state()[1].tolist() == before

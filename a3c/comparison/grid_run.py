@@ -207,7 +207,11 @@ class _Bar:
 
 
 def default_jobs(grid: Grid, passed: Sequence[str]) -> int:
-    """Return how many runs the cores allow at a time: each is one process, or a learner and its workers."""
+    """Return how many runs the cores allow at a time: one for each process of a run that collects.
+
+    A learner counts for nothing: while it starts, evaluates and draws its workers wait, and it waits while they
+    collect. Two runs of a learner and a worker on two cores had the policy lags of one at a time.
+    """
     workers = None
     for place, word in enumerate(passed):
         key, _, value = word.partition("=")
@@ -215,8 +219,8 @@ def default_jobs(grid: Grid, passed: Sequence[str]) -> int:
             with suppress(ValueError, IndexError):
                 workers = int(value or passed[place + 1])
     modes = {run.variant.mode for run in grid.runs}
-    processes = {"sync": 1, "async": 1 + (workers or 1), "hogwild": workers or 2}
-    return max(1, len(os.sched_getaffinity(0)) // max(processes[mode] for mode in modes))
+    collecting = {"sync": 1, "async": workers or 1, "hogwild": workers or 2}
+    return max(1, len(os.sched_getaffinity(0)) // max(collecting[mode] for mode in modes))
 
 
 def report(

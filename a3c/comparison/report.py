@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from a3c.comparison import pictures
 from a3c.comparison.analysis import Comparison, Score, threshold_of
-from a3c.comparison.document import Block, Bullets, Heading, Paragraph, Picture, Table, to_html, to_markdown
+from a3c.comparison.document import bullets, heading, picture, plain, table, to_html
 from a3c.comparison.pictures import AXES, probed_labels
 from a3c.comparison.records import Run
 from a3c.comparison.words import METHOD, PAIR_COLUMNS, figure_of, number, pair_rows, sentences
@@ -46,53 +46,54 @@ def write_report(
     for name in OWN_PICTURES:  # of an earlier report; whatever else lies there is the user's
         for old in (folder / PICTURES).glob(f"{name}.png"):
             old.unlink()
-    blocks = list(_blocks(comparison, folder, title, troubles, origin))
+    text = "\n\n".join(_parts(comparison, folder, title, troubles, origin)) + "\n"
     _write_results(comparison, folder)
-    (folder / "report.md").write_text(to_markdown(blocks, folder))
-    (folder / "report.html").write_text(to_html(blocks))
+    (folder / "report.md").write_text(text)
+    wide = [Path(PICTURES, "improvement.png")] if len(comparison.variants) > FITTING else []
+    (folder / "report.html").write_text(to_html(text, f"Comparison {title}", folder, wide))
     return folder / "report.html"
 
 
-def _blocks(comparison: Comparison, folder: Path, title: str, troubles: Sequence[str], origin: str) -> Iterator[Block]:
-    yield Heading(f"Comparison {title}", 1)
-    yield Paragraph(_overview(comparison))
+def _parts(comparison: Comparison, folder: Path, title: str, troubles: Sequence[str], origin: str) -> Iterator[str]:
+    yield heading(f"Comparison {title}", 1)
+    yield plain(_overview(comparison))
     if origin:
-        yield Paragraph(origin)
+        yield plain(origin)
     notes = [*troubles, *comparison.notes]
     if notes:
-        yield Heading("What to know of the runs")
-        yield Bullets(notes)
-    yield Heading("What can be told")
+        yield heading("What to know of the runs")
+        yield bullets(notes)
+    yield heading("What can be told")
     for score in (comparison.final, comparison.area):
-        yield Heading(score.name.capitalize(), 3)
-        yield Paragraph(f"The {score.name} is the {score.meaning}.{_normalisation(score)}")
+        yield heading(score.name.capitalize(), 3)
+        yield plain(f"The {score.name} is the {score.meaning}.{_normalisation(score)}")
         yield _score_table(comparison, score)
         if told := list(sentences(comparison, score, told_only=True)):
-            yield Bullets(told)
+            yield bullets(told)
         if pairs := pair_rows(score):
-            yield Table(PAIR_COLUMNS, pairs)
-    yield Heading("How it is decided")
-    yield from map(Paragraph, METHOD)
+            yield table(PAIR_COLUMNS, pairs)
+    yield heading("How it is decided")
+    yield from map(plain, METHOD)
     drawn = {name: _save(figure, folder, name) for name, figure in pictures.all_of(comparison)}
-    yield Heading("Scores")
-    yield Picture(drawn["final"], "Final return: runs, interquartile mean and 95 % interval")
-    yield Picture(drawn["area"], "Area under the curve: runs, interquartile mean and 95 % interval")
+    yield heading("Scores")
+    yield picture(drawn["final"], "Final return: runs, interquartile mean and 95 % interval")
+    yield picture(drawn["area"], "Area under the curve: runs, interquartile mean and 95 % interval")
     if "improvement" in drawn:
-        yield Heading("Probability of improvement")
+        yield heading("Probability of improvement")
         caption = "Final return: probability that the row's runs score higher"
-        yield Picture(drawn["improvement"], caption, wide=len(comparison.variants) > FITTING)
+        yield picture(drawn["improvement"], caption)
     for env in comparison.envs:
         part = "".join(letter if letter.isalnum() else "-" for letter in env)
-        yield Heading(f"Learning curves on {env}")
+        yield heading(f"Learning curves on {env}")
         for axis, name in AXES.items():
-            yield Picture(drawn[f"curves-{part}-{axis}"], f"Greedy return against {name}")
+            yield picture(drawn[f"curves-{part}-{axis}"], f"Greedy return against {name}")
         if threshold_of(env) is not None:
-            yield Heading(f"Time to solve {env}")
-            yield Picture(drawn[f"solved-{part}"], "First evaluation that reaches the threshold; crosses never did")
+            yield heading(f"Time to solve {env}")
+            yield picture(drawn[f"solved-{part}"], "First evaluation that reaches the threshold; crosses never did")
             yield _solve_table(comparison, env)
-        yield from _probe_blocks(comparison, env, folder)
-    yield Heading("All runs")
-    yield Table(
+        yield from _probe_parts(comparison, env, folder)
+    yield heading("All runs")
+    yield table(
         ("run", "seed", "final return", "env steps", "updates", "seconds"),
         [_run_row(comparison, run, folder) for run in comparison.runs],
     )
@@ -120,7 +121,7 @@ def _normalisation(score: Score) -> str:
     )
 
 
-def _score_table(comparison: Comparison, score: Score) -> Table:
+def _score_table(comparison: Comparison, score: Score) -> str:
     rows = []
     for variant in sorted(comparison.variants, key=lambda variant: score.estimates[variant].value, reverse=True):
         values = np.concatenate(score.of(variant))
@@ -128,10 +129,10 @@ def _score_table(comparison: Comparison, score: Score) -> Table:
         rows.append(
             [variant.label, variant.mode, str(len(values)), figure_of(score.estimates[variant]), lowest, highest]
         )
-    return Table(("variant", "mode", "runs", "IQM [95 % interval]", "lowest", "highest"), rows)
+    return table(("variant", "mode", "runs", "IQM [95 % interval]", "lowest", "highest"), rows)
 
 
-def _solve_table(comparison: Comparison, env: str) -> Table:
+def _solve_table(comparison: Comparison, env: str) -> str:
     rows = []
     for variant in comparison.variants:
         runs = comparison.of(env, variant)
@@ -155,20 +156,20 @@ def _solve_table(comparison: Comparison, env: str) -> Table:
         "seconds, median of all runs",
         "never: seeds",
     )
-    return Table(header, rows)
+    return table(header, rows)
 
 
-def _probe_blocks(comparison: Comparison, env: str, folder: Path) -> Iterator[Block]:
+def _probe_parts(comparison: Comparison, env: str, folder: Path) -> Iterator[str]:
     runs = [run for run in comparison.runs if run.env == env]
     measures = list(dict.fromkeys(measure for run in runs for _, measure in run.probes))
     if not measures:
         return
-    yield Heading(f"Estimators probed on {env}")
-    yield Paragraph("The same batches under other estimators, as a probe logged them; means over all rows and runs.")
+    yield heading(f"Estimators probed on {env}")
+    yield plain("The same batches under other estimators, as a probe logged them; means over all rows and runs.")
     for measure in measures:
         name = f"probe-{''.join(letter if letter.isalnum() else '-' for letter in f'{env}-{measure}')}"
         caption = f"{measure.replace('_', ' ').capitalize()} against env steps"
-        yield Picture(_save(pictures.probe(comparison, env, measure), folder, name), caption)
+        yield picture(_save(pictures.probe(comparison, env, measure), folder, name), caption)
     rows = []
     for variant in comparison.variants:
         cell = comparison.of(env, variant)
@@ -178,7 +179,7 @@ def _probe_blocks(comparison: Comparison, env: str, folder: Path) -> Iterator[Bl
             if any(mean is not None for mean in means):
                 shown = ["–" if mean is None else f"{mean:.4g}" for mean in means]
                 rows.append([variant.label, variant.mode, label, *shown])
-    yield Table(("trained with", "mode", "probed", *(measure.replace("_", " ") for measure in measures)), rows)
+    yield table(("trained with", "mode", "probed", *(measure.replace("_", " ") for measure in measures)), rows)
 
 
 def _probe_mean(runs: Sequence[Run], label: str, measure: str) -> float | None:
@@ -187,8 +188,8 @@ def _probe_mean(runs: Sequence[Run], label: str, measure: str) -> float | None:
 
 
 def _save(figure: Figure, folder: Path, name: str) -> Path:
-    path = folder / PICTURES / f"{name}.png"
-    figure.savefig(path)
+    path = Path(PICTURES, f"{name}.png")
+    figure.savefig(folder / path)
     return path
 
 

@@ -1,5 +1,6 @@
 """Which runs a comparison is made of, by which flags, and which it refuses before anything is started."""
 
+import os
 import re
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import yaml
 
 from a3c.comparison.command import axes_of, make_parser
 from a3c.comparison.grid import make_grid
+from a3c.comparison.grid_run import default_jobs
 from a3c.comparison.ledger import Ledger
 from a3c.comparison.sweep import read_sweep
 from a3c.comparison.variants import Variant, short_names
@@ -296,3 +298,12 @@ def test_a_run_is_finished_only_under_the_same_settings(tmp_path):
     config.write_text("model: {discount: 0.8}\n")
     assert Ledger(tmp_path, [config]).state_of(run) == "changed"
     assert "own.yaml has changed" in Ledger(tmp_path, [config]).difference(run)
+
+
+@pytest.mark.parametrize(
+    ("modes", "passed", "jobs"),
+    [(["sync"], [], 4), (["async"], [], 4), (["sync", "hogwild"], [], 2), (["async"], ["--data.workers", "3"], 1)],
+)
+def test_as_many_runs_at_a_time_as_cores_collect_for_them(monkeypatch, modes, passed, jobs):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(4)))
+    assert default_jobs(grid_of("--modes", *modes), passed) == jobs

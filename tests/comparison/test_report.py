@@ -13,7 +13,7 @@ from made_up import make_run, make_runs
 
 from a3c.comparison import pictures
 from a3c.comparison.analysis import compare
-from a3c.comparison.document import Bullets, Heading, Paragraph, Table, to_html, to_markdown
+from a3c.comparison.document import bullets, heading, plain, table, to_html
 from a3c.comparison.records import find_runs
 from a3c.comparison.report import write_report
 from a3c.comparison.words import pair_rows, sentences
@@ -295,10 +295,16 @@ def test_labels_lie_within_the_picture_and_apart(tmp_path, labels, modes):
 
 
 def test_what_is_written_by_others_is_no_markup(tmp_path):
-    blocks = [Heading("a *b*", 1), Paragraph("<script>x</script>"), Bullets(["c|d"]), Table(("e|",), [("`f`",)])]
-    page = Page(to_html(blocks))
-    assert "<script>x</script>" in page.words
-    text = to_markdown(blocks, tmp_path)
+    parts = [
+        heading("a *b*", 1),
+        plain("<script>x</script>"),
+        plain("# &amp;"),
+        bullets(["c|d"]),
+        table(("e|",), [["`f`"]]),
+    ]
+    text = "\n\n".join(parts)
+    page = Page(to_html(text, "<title>", tmp_path))
+    assert {"a *b*", "<script>x</script>", "# &amp;", "c|d", "e|", "`f`"} <= set(page.words)
     assert "\\<script\\>" in text
     assert "# a \\*b\\*" in text
     assert "| e\\| |" in text

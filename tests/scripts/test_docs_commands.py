@@ -41,7 +41,12 @@ PAGES = {
 }
 FENCE = re.compile(r"^(?P<long> *<!-- long -->\n)?(?P<indent> *)```(?P<language>\w+)\n(?P<text>.*?)^ *```", re.M | re.S)
 SHORT = ["--data.max_env_steps", "1000", "--data.envs_per_worker", "8", "--evaluation.episodes", "2"]
-OWN = {"class OneStep": "my_returns", "class Hallway": "my_envs", "class NormedActorCritic": "my_networks"}
+OWN = {
+    "class OneStep": "my_returns",
+    "class Hallway": "my_envs",
+    "class NormedActorCritic": "my_networks",
+    "class ClippedReward": "my_wrappers",
+}
 
 
 class Command(NamedTuple):

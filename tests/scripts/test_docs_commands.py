@@ -13,14 +13,24 @@ import shutil
 import subprocess
 import sys
 import textwrap
+import types
 from pathlib import Path
 from typing import NamedTuple
 
 import evaluate
+import gymnasium
+import numpy as np
 import pytest
+import torch
+from builders import discounts_of, make_batch
+from helpers import fit
 
+from a3c import GAE
 from a3c.comparison import command as comparison
 from a3c.comparison.grid import make_grid
+from a3c.envs import spaces
+from a3c.networks import distributions
+from a3c.training import modes
 from a3c.training.cli import command as cli
 
 ROOT = Path(__file__).parent.parent.parent
@@ -31,7 +41,12 @@ PAGES = {
 }
 FENCE = re.compile(r"^(?P<long> *<!-- long -->\n)?(?P<indent> *)```(?P<language>\w+)\n(?P<text>.*?)^ *```", re.M | re.S)
 SHORT = ["--data.max_env_steps", "1000", "--data.envs_per_worker", "8", "--evaluation.episodes", "2"]
-OWN = {"class OneStep": "my_returns", "class Hallway": "my_envs", "class NormedActorCritic": "my_networks"}
+OWN = {
+    "class OneStep": "my_returns",
+    "class Hallway": "my_envs",
+    "class NormedActorCritic": "my_networks",
+    "class ClippedReward": "my_wrappers",
+}
 
 
 class Command(NamedTuple):
@@ -206,6 +221,75 @@ def test_every_config_that_is_shown_is_built(here, built, text):
     Path("shown.yaml").write_text(text)
     assert cli.main(CONFIG, ["--config", "shown.yaml"]) == 0
     assert built
+
+
+@pytest.fixture
+def examples(monkeypatch):
+    """CONTRIBUTING.md's worked examples, all in one module as its parts are one package's."""
+    module = types.ModuleType("examples")
+    monkeypatch.setitem(sys.modules, "examples", module)
+    for _, text, _ in blocks("python", ["CONTRIBUTING.md"]):
+        exec(text, vars(module))
+    return module
+
+
+def test_the_estimator_of_the_worked_example_is_gae_without_lambda(examples):
+    flags = {"terminated": [False, True, False, False, False], "truncated": [False, False, False, True, False]}
+    batch = make_batch([1.0, 2.0, 3.0, 4.0, 5.0], **flags)
+    values = torch.tensor([[1.0], [2.0], [3.0], [4.0], [5.0], [6.0]])
+    arguments = batch, values, batch.behaviour_log_probs, discounts_of(batch, 0.9)
+    ours, gae = examples.TD(5)(*arguments), GAE(5, lambda_=0.0)(*arguments)
+    torch.testing.assert_close(ours.advantages, gae.advantages)
+    assert ours.value_targets[1].item() == 2  # terminated: the reward alone
+    with pytest.raises(ValueError, match="n_steps: got 0"):
+        examples.TD(0)
+
+
+class Switches(gymnasium.Env):
+    """Switch all on: the reward is the share that is."""
+
+    observation_space = gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
+    action_space = gymnasium.spaces.MultiBinary(3)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        return np.zeros(2, np.float32), float(np.mean(action)), False, False, {}
+
+
+gymnasium.register("Switches-v0", Switches, max_episode_steps=10)
+
+
+def adam(parameters):
+    return torch.optim.Adam(parameters, lr=0.01)
+
+
+def test_the_distribution_of_the_worked_example_learns(examples, monkeypatch):
+    layout, kind = examples.MultiBinaryLayout, examples.Bernoulli
+    monkeypatch.setattr("a3c.envs.spaces.ACTIONS", (*spaces.ACTIONS, layout))
+    monkeypatch.setattr("a3c.networks.distributions.DISTRIBUTIONS", (*distributions.DISTRIBUTIONS, kind))
+    # What follows of ACTIONS where it stands in the file.
+    monkeypatch.setitem(spaces._DESCRIBED, layout.kind, layout)
+    monkeypatch.setattr("a3c.runs.descriptions.KINDS", tuple(spaces._DESCRIBED))
+    assert layout.build(layout(gymnasium.spaces.MultiBinary(3)).arguments()) == gymnasium.spaces.MultiBinary(3)
+    logits = torch.tensor([[2.0, -1.0, 0.0]], requires_grad=True)
+    torchs = torch.distributions.Independent(torch.distributions.Bernoulli(logits=logits), 1)
+    action = torch.tensor([[1.0, 0.0, 1.0]])
+    torch.testing.assert_close(kind(logits).log_prob(action), torchs.log_prob(action))
+    torch.testing.assert_close(kind(logits).entropy(), torchs.entropy())
+    module, _, _ = fit(env="Switches-v0", max_env_steps=12_000, learning={"optimizer": adam})
+    assert module.network.distribution(module.network.actor(torch.zeros(2))).mode().tolist() == [1, 1, 1]
+
+
+def test_the_mode_and_the_pool_of_the_worked_example_train(examples, monkeypatch):
+    monkeypatch.setitem(modes.MODES, "threaded", examples.Threaded)
+    module, data, _ = fit(env="CartPole-v1", max_env_steps=4000, mode="threaded")
+    progress = data.progress
+    assert module.updates > 100
+    assert progress.env_steps >= 4000
+    assert progress.collected == progress.env_steps + progress.in_flight
 
 
 def test_every_file_that_the_documents_name_exists():

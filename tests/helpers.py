@@ -1,6 +1,7 @@
 """Small networks, specs and fits that several tests use."""
 
 import pickle
+from dataclasses import fields
 
 import gymnasium
 import numpy as np
@@ -9,7 +10,7 @@ from lightning.pytorch import Trainer
 
 from a3c import A3C, MLPActorCritic, NStep, RolloutDataModule
 from a3c.envs.spec import EnvSpec
-from a3c.rollouts.collector import Collector, CollectorSpec
+from a3c.rollouts.collector import Collector, CollectorSpec, CollectRules
 from a3c.rollouts.weights import SharedWeights
 
 COUNTDOWN = "scripted_envs:Countdown-v0"
@@ -20,16 +21,25 @@ def make_network(observations=2, actions=3, hidden=(8,)):
     return MLPActorCritic(space, gymnasium.spaces.Discrete(actions), hidden_sizes=hidden)
 
 
+def with_rules(arguments):
+    """Put arguments of `CollectRules` together, and leave others as they are."""
+    names = {field.name for field in fields(CollectRules)} & arguments.keys()
+    others = {name: value for name, value in arguments.items() if name not in names}
+    return {"rules": CollectRules(**{name: arguments[name] for name in names}), **others}
+
+
 def make_collector(num_envs=1, env_kwargs=None, env=COUNTDOWN, seed=0, **kwargs):
     network = make_network()
     env = EnvSpec(env, env_kwargs or {}).make(num_envs)
-    return Collector(env, network, SharedWeights(network), seed=seed, **kwargs)
+    return Collector(env, network, SharedWeights(network), seed=seed, **with_rules(kwargs))
 
 
 def make_spec(env=COUNTDOWN, num_envs=2, env_kwargs=None, network=None, **kwargs):
     network = network or make_network()
     weights = SharedWeights(network)
-    return CollectorSpec(EnvSpec(env, env_kwargs or {}), num_envs, pickle.dumps(network), weights, seed=0, **kwargs)
+    return CollectorSpec(
+        EnvSpec(env, env_kwargs or {}), num_envs, pickle.dumps(network), weights, seed=0, **with_rules(kwargs)
+    )
 
 
 def fit(returns=None, ckpt_path=None, callbacks=(), seed=1, model=None, learning=None, **data):

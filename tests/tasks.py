@@ -47,11 +47,11 @@ def die_twice(context):
     """Dies in the middle of a fragment; the next one before its first; the third one stays."""
     context.ready()
     slot = context.next_slot()
-    if context.restarts == 0:
+    if context.life.restarts == 0:
         context.heartbeat.begin(slot)
         context.slots[slot].mask[0] = True
         context.heartbeat.step(3)
-    if context.restarts < 2:
+    if context.life.restarts < 2:
         os._exit(7)
     context.next_slot()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -45,6 +45,39 @@ class Fragment(NamedTuple):
     discarded: str | None = None
 
 
+@dataclass(frozen=True)
+class CollectRules:
+    """How a collector cuts its fragments, and what it puts up with.
+
+    Attributes:
+        end_with_episodes: end a fragment early when all episodes have ended; with one environment
+            that is at each episode's end.
+        max_episodes: episode budget, or None.
+        discard_bad_values: discard a fragment with NaN or infinity in it, instead of raising.
+        check_bounds: raise when an observation lies outside its space.
+    """
+
+    end_with_episodes: bool = False
+    max_episodes: int | None = None
+    discard_bad_values: bool = False
+    check_bounds: bool = True
+
+
+class Life(NamedTuple):
+    """One of the processes that have a worker's number, one after another.
+
+    Attributes:
+        worker: the number, from 0.
+        restarts: workers that had it before, and died: each life has other seeds and other identities
+            of its environments.
+        episodes: those that they have used of the episode budget.
+    """
+
+    worker: int = 0
+    restarts: int = 0
+    episodes: int = 0
+
+
 class Collector:
     """Steps B environments with one batched forward a step.
 
@@ -57,11 +90,7 @@ class Collector:
         weights: where the newest parameters come from, before each fragment.
         seed: of the environments and of the actions.
         first_env_id: identity of column 0's environment in the run; the others count on from it.
-        end_with_episodes: end a fragment early when all episodes have ended; with one environment
-            that is at each episode's end.
-        max_episodes: episode budget, or None.
-        discard_bad_values: discard a fragment with NaN or infinity in it, instead of raising.
-        check_bounds: raise when an observation lies outside its space.
+        rules: how fragments are cut, and what is put up with.
         on_step: called after each time step with the number of those that stand in the fragment.
 
     Attributes:
@@ -81,10 +110,7 @@ class Collector:
         *,
         seed: int,
         first_env_id: int = 0,
-        end_with_episodes: bool = False,
-        max_episodes: int | None = None,
-        discard_bad_values: bool = False,
-        check_bounds: bool = True,
+        rules: CollectRules | None = None,
         on_step: Callable[[int], None] = lambda written: None,
     ) -> None:
         if network.initial_state(1) is not None:
@@ -99,9 +125,9 @@ class Collector:
         self._policy = Policy(network, generator=self._generator)
         self.env_seed = int(env_seed) % 2**31
         self._steps = 0  # time steps so far
-        self._check = EnvCheck(env, check_bounds)
+        self._rules = rules = rules or CollectRules()
+        self._check = EnvCheck(env, rules.check_bounds)
         self._reset_action = action_layout(env.single_action_space).some(env.num_envs)
-        self._discard_bad_values = discard_bad_values
         self._on_step = on_step
         try:
             self._observation, _ = env.reset(seed=self.env_seed)
@@ -111,8 +137,7 @@ class Collector:
             raise
         self._ended = np.zeros(env.num_envs, dtype=np.bool_)
         self._env_ids = torch.arange(first_env_id, first_env_id + env.num_envs)
-        self._end_with_episodes = end_with_episodes
-        self._episodes_left = max_episodes
+        self._episodes_left = rules.max_episodes
         self._segment = 0
         self.version = -1
         self._rows_of_buffer: dict[tuple[int, torch.Size], tuple[torch.Tensor, ...]] = {}
@@ -165,7 +190,7 @@ class Collector:
     def _look_at(self, fragment: RolloutBatch) -> str | None:
         """Describe what is wrong with a fragment's values, if it is to be discarded for it."""
         wrong = self._check.values(fragment.observations.numpy(), fragment.rewards.numpy())
-        if wrong is not None and not self._discard_bad_values:
+        if wrong is not None and not self._rules.discard_bad_values:
             raise EnvironmentFaultError(wrong)
         return wrong
 
@@ -199,7 +224,7 @@ class Collector:
             own_rewards[t] = info.get(OWN_REWARDS, reward)
             self._steps += 1
             on_step(t + 1)
-            if self._end_with_episodes and (terminated[t] | truncated[t]).all():
+            if self._rules.end_with_episodes and (terminated[t] | truncated[t]).all():
                 length = t + 1
                 break
         observations[length] = self._observation
@@ -279,10 +304,7 @@ class CollectorSpec:
         network: the pickled network; bytes, so that no tensor of it is shared by handle.
         weights: where its parameters come from.
         seed: the run's seed; each worker derives its own.
-        end_with_episodes: see `Collector`.
-        max_episodes: see `Collector`.
-        discard_bad_values: see `Collector`.
-        check_bounds: see `Collector`.
+        rules: see `Collector`.
     """
 
     env: EnvSpec
@@ -290,38 +312,24 @@ class CollectorSpec:
     network: bytes
     weights: WeightSource
     seed: int
-    end_with_episodes: bool = False
-    max_episodes: int | None = None
-    discard_bad_values: bool = False
-    check_bounds: bool = True
+    rules: CollectRules = field(default_factory=CollectRules)
 
-    def build(
-        self,
-        worker: int,
-        restarts: int = 0,
-        episodes: int = 0,
-        on_step: Callable[[int], None] = lambda written: None,
-    ) -> Collector:
+    def build(self, life: Life, on_step: Callable[[int], None] = lambda written: None) -> Collector:
         """Make the environments and the network of one worker.
 
         Args:
-            worker: its number.
-            restarts: workers that had this number before, and died: each has other seeds and
-                other identities of its environments.
-            episodes: those that they have used of the episode budget.
+            life: whose they are.
             on_step: see `Collector`.
         """
+        worker, restarts, episodes = life
         words = (self.seed, worker, restarts) if restarts else (self.seed, worker)
-        seed = int(np.random.SeedSequence(words).generate_state(1)[0])
+        budget = self.rules.max_episodes
         return Collector(
             self.env.make(self.num_envs),
             pickle.loads(self.network),
             self.weights,
-            seed=seed,
+            seed=int(np.random.SeedSequence(words).generate_state(1)[0]),
             first_env_id=worker * self.num_envs + restarts * LIVES * LINEAGE,
-            end_with_episodes=self.end_with_episodes,
-            max_episodes=None if self.max_episodes is None else max(1, self.max_episodes - episodes),
-            discard_bad_values=self.discard_bad_values,
-            check_bounds=self.check_bounds,
+            rules=replace(self.rules, max_episodes=None if budget is None else max(1, budget - episodes)),
             on_step=on_step,
         )

@@ -10,7 +10,7 @@ from a3c.batch import Lost, Rollout, RolloutBatch
 from a3c.envs.random_states import global_states, set_global_states
 from a3c.envs.state import EnvStateError
 from a3c.envs.watchdog import StepWatch
-from a3c.rollouts.collector import Collector, CollectorSpec
+from a3c.rollouts.collector import Collector, CollectorSpec, Life
 
 log = logging.getLogger(__name__)
 
@@ -21,9 +21,7 @@ class InlineSource:
     Args:
         spec: the collector to build.
         buffers: memory of the fragments that are read at the same time.
-        worker: number of the collector.
-        restarts: workers that had this number before, and died.
-        episodes: those that they have used of the episode budget.
+        life: whose collector it is; the first of worker 0 by default.
         on_begin: told in which buffer a fragment begins.
         on_step: told how many time steps stand in it.
         keeps_state: whether its state can still be asked for once it is closed.
@@ -38,9 +36,7 @@ class InlineSource:
         self,
         spec: CollectorSpec,
         buffers: Sequence[RolloutBatch],
-        worker: int = 0,
-        restarts: int = 0,
-        episodes: int = 0,
+        life: Life | None = None,
         on_begin: Callable[[int], None] = lambda buffer: None,
         on_step: Callable[[int], None] = lambda written: None,
         keeps_state: bool = False,
@@ -49,14 +45,14 @@ class InlineSource:
         self._spec = spec
         self._buffers = buffers
         self._free = list(range(len(buffers)))
-        self._worker, self._restarts, self._episodes = worker, restarts, episodes
+        self._life = life or Life()
         self._on_begin, self._on_step = on_begin, on_step
         self._keeps_state = keeps_state
         self._watch = watch
         self._state: dict[str, Any] | None = None  # while there is no collector
         self._collecting = False
         self.collector: Collector | None = None
-        self.exhausted = spec.max_episodes == 0
+        self.exhausted = spec.rules.max_episodes == 0
 
     def start(self) -> None:
         """Make the environments, and go on from the state that was loaded, if any. Idempotent.
@@ -67,7 +63,7 @@ class InlineSource:
         if self.collector is None:
             if self._watch is not None:
                 self._watch.__enter__()
-            self.collector = self._spec.build(self._worker, self._restarts, self._episodes, self._on_step)
+            self.collector = self._spec.build(self._life, self._on_step)
             if self._state is not None and "collector" in self._state:
                 self.collector.load_state_dict(self._state["collector"])
                 set_global_states(self._state["random"])  # last of all: nothing else draws before training goes on
@@ -91,12 +87,12 @@ class InlineSource:
         if fragment.discarded is not None:
             log.warning("a rollout is discarded: %s", fragment.discarded)
             self._free.append(place)
-            return Lost(self._worker, buffer.real_steps(fragment.length), "bad_values")
+            return Lost(self._life.worker, buffer.real_steps(fragment.length), "bad_values")
         self.exhausted = fragment.is_last
         return Rollout(
             buffer.first(fragment.length),
             fragment.episodes,
-            self._worker,
+            self._life.worker,
             fragment.is_last,
             lambda: self._free.append(place),
         )

@@ -29,7 +29,7 @@ from a3c.learner.hogwild.tally import Tally
 from a3c.learner.learning import Learning
 from a3c.networks.actor_critic import ActorCritic
 from a3c.returns import ReturnEstimator
-from a3c.rollouts.collector import CollectorSpec
+from a3c.rollouts.collector import CollectorSpec, CollectRules
 from a3c.rollouts.dataset import Batching, RolloutDataset, RolloutSource
 from a3c.rollouts.inline import InlineSource
 from a3c.rollouts.progress import Progress
@@ -242,10 +242,12 @@ class Mode(ABC):
             pickle.dumps(learner.network),
             self.weights,
             collection.seed_after(self.progress.env_steps),
-            end_with_episodes=learner.learning.objective.returns.needs_segments,
-            max_episodes=self._episodes_left(),
-            discard_bad_values=collection.discard_bad_values,
-            check_bounds=collection.check_bounds,
+            CollectRules(
+                learner.learning.objective.returns.needs_segments,
+                self._episodes_left(),
+                collection.discard_bad_values,
+                collection.check_bounds,
+            ),
         )
 
     # What a run takes of the machine.

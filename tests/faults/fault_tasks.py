@@ -19,7 +19,7 @@ class HalfAMessage:
 
     def __call__(self, context):
         marker = Path(self.marker)
-        if context.worker == 0 and not marker.exists():
+        if context.life.worker == 0 and not marker.exists():
             context.ready()
             context.next_slot()
             marker.touch()

@@ -11,7 +11,7 @@ from helpers import fit, make_spec
 import a3c
 from a3c.batch import BatchShape, Lost, Rollout, empty_batch
 from a3c.envs.checks import EnvironmentFaultError
-from a3c.rollouts.collector import LINEAGE
+from a3c.rollouts.collector import LINEAGE, Life
 from a3c.rollouts.workers.pool import RestartPolicy, WorkerError, WorkerPool
 from a3c.rollouts.workers.process import CollectTask
 
@@ -121,7 +121,7 @@ def test_row_26_after_a_discarded_rollout_new_episodes_of_other_environments_beg
     spec = make_spec(
         FAULTY, env_kwargs={"kind": "nan_reward", "at_step": 6, "in_parent": True}, discard_bad_values=True
     )
-    collector = spec.build(0)
+    collector = spec.build(Life())
     out = empty_batch(BatchShape(8, 2, (2,), torch.float32))
     while not collector.collect(out).discarded:
         assert out.env_ids.tolist() == [0, 1]

@@ -28,6 +28,7 @@ from a3c.envs.spec import EnvSpec
 from a3c.envs.state import EnvStateError, from_plain, get_env_state, set_env_state, to_plain
 from a3c.learner.hogwild.shared_optimizer import step_counts
 from a3c.learner.schedules import Linear
+from a3c.rollouts.collector import Life
 from a3c.rollouts.segments import SegmentJoiner
 from a3c.rollouts.weights import SharedWeights
 
@@ -534,7 +535,7 @@ def test_rows_23_and_41_two_processes_come_to_the_same_hash_interrupted_or_not(t
 
 def trajectories(spec, worker):
     """Gives the observations of a worker's first fragment, by column."""
-    collector = spec.build(worker)
+    collector = spec.build(Life(worker))
     batch = empty_batch(BatchShape(12, spec.num_envs, (4,), torch.float32))
     collector.collect(batch)
     collector.close()

@@ -11,6 +11,7 @@ from fault_tasks import HalfAMessage
 from harness import FAULTY, IMPATIENT, Collection, exists, own_processes, restarts_of
 from helpers import make_network, make_spec
 
+from a3c.rollouts.collector import Life
 from a3c.rollouts.dataset import Batching, RolloutDataset
 from a3c.rollouts.progress import Progress
 from a3c.rollouts.workers.pool import RestartPolicy, WorkerError
@@ -106,7 +107,7 @@ def test_row_5_an_exception_arrives_with_traceback_seed_and_step():
         run.until_rollouts(1000)
     text = str(caught.value)
     assert re.search(r"(?s)worker 1 failed:\nTraceback.*in step.*ZeroDivisionError: the pole went", text)
-    healthy = make_spec(FAULTY, 1, {"kind": "none"}, make_network(2, 2)).build(1)
+    healthy = make_spec(FAULTY, 1, {"kind": "none"}, make_network(2, 2)).build(Life(1))
     where = re.search(rf"environment seed {healthy.env_seed}, step (\d+)", text)
     assert where, text
     assert 13 <= int(where[1]) < 26  # steps in which it is reset count there

@@ -16,7 +16,7 @@ from a3c.batch import BatchShape
 from a3c.rollouts.workers.handle import WorkerHandle
 from a3c.rollouts.workers.heartbeat import Heartbeat
 from a3c.rollouts.workers.pool import RestartPolicy, WorkerError, WorkerPool
-from a3c.rollouts.workers.process import CollectTask, WorkerContext
+from a3c.rollouts.workers.process import CollectTask, WorkerContext, WorkerPlace
 
 SHAPE = BatchShape(5, 2, (2,), torch.float32)
 
@@ -88,7 +88,8 @@ def test_ctrl_c_is_the_parents_affair(pool):
 def test_a_raised_stop_flag_goes_before_slots_that_are_still_in_the_pipe():
     ours, theirs = multiprocessing.Pipe()
     ours.send(0)
-    context = WorkerContext(0, [], torch.ones(1, dtype=torch.bool), theirs, 0, Heartbeat.allocate(1)[0])
+    place = WorkerPlace(0, 0, None, Heartbeat.allocate(1)[0], torch.ones(1, dtype=torch.bool), theirs, theirs)
+    context = WorkerContext(place)
     assert context.next_slot() is None
 
 

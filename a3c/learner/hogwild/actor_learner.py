@@ -173,7 +173,7 @@ class ActorLearnerTask:
     optimizers: list[SharedOptimizer]
 
     def __call__(self, context: WorkerContext) -> None:
-        tally, worker = self.rule.tally, context.worker
+        tally, worker = self.rule.tally, context.life.worker
 
         heartbeat = context.heartbeat
 
@@ -191,9 +191,7 @@ class ActorLearnerTask:
             progress.count_into(tally, worker)  # from here on the heartbeat speaks of another fragment
             heartbeat.begin(slot)
 
-        source = InlineSource(
-            self.collector, context.slots, worker, context.restarts, heartbeat.episodes, begin, heartbeat.step
-        )
+        source = InlineSource(self.collector, context.slots, context.life, begin, heartbeat.step)
         source.start()
         assert source.collector is not None, "it has just been started"
         collector = source.collector
@@ -222,4 +220,4 @@ class ActorLearnerTask:
         lags, learner.lags = dict(learner.lags), Counter()
         episodes, progress.unreported = progress.unreported, []
         context.heartbeat.count_episodes(len(episodes))
-        context.report(UpdateReport(context.worker, updates, sums, lags, episodes, is_last), is_last)
+        context.report(UpdateReport(context.life.worker, updates, sums, lags, episodes, is_last), is_last)

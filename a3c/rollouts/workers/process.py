@@ -9,7 +9,7 @@ import faulthandler
 import multiprocessing
 import signal
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from a3c.batch import BatchShape, RolloutBatch
-from a3c.rollouts.collector import CollectorSpec, Fragment
+from a3c.rollouts.collector import CollectorSpec, Fragment, Life
 from a3c.rollouts.workers.heartbeat import Heartbeat
 from a3c.rollouts.workers.lifetime import end_with_parent, lead_group
 from a3c.rollouts.workers.shared_memory import Field, carve, layout, shared_zeros
@@ -56,31 +56,46 @@ class SlotMemory:
         return [RolloutBatch(**carve(row, fields)) for row in self.block]
 
 
+@dataclass(frozen=True)
+class WorkerPlace:
+    """What a worker is given by its pool.
+
+    Attributes:
+        worker: its number, from 0.
+        restarts: workers that had this number before, and died.
+        memory: its slots, if it has any.
+        heartbeat: its signs of life.
+        stop: flag that the pool raises, bool [1], shared.
+        connection: its own pipe to the pool; no lock is shared with anyone.
+        stacks: pipe for what it writes down of its stack, when asked and when it crashes.
+    """
+
+    worker: int
+    restarts: int
+    memory: SlotMemory | None
+    heartbeat: Heartbeat
+    stop: Tensor
+    connection: Connection
+    stacks: Connection
+
+
 class WorkerContext:
     """What a task sees of its process: who it is, its slots, and how to hand them on.
 
+    Args:
+        place: what the worker is given.
+
     Attributes:
-        worker: number of the worker, from 0.
+        life: who it is.
         slots: the worker's own slots; only one that `next_slot` named may be written.
-        restarts: workers that had this number before, and died.
         heartbeat: where it gives signs of life; who gives none for too long is killed.
     """
 
-    def __init__(
-        self,
-        worker: int,
-        slots: Sequence[RolloutBatch],
-        stop: Tensor,
-        connection: Connection,
-        restarts: int,
-        heartbeat: Heartbeat,
-    ) -> None:
-        self.worker = worker
-        self.slots = slots
-        self.restarts = restarts
-        self.heartbeat = heartbeat
-        self._stop = stop
-        self._connection = connection
+    def __init__(self, place: WorkerPlace) -> None:
+        self.heartbeat = place.heartbeat
+        self.life = Life(place.worker, place.restarts, place.heartbeat.episodes)
+        self.slots = place.memory.views() if place.memory else []
+        self._stop, self._connection = place.stop, place.connection
 
     def ready(self) -> None:
         """Tell the pool that set-up is over."""
@@ -123,7 +138,7 @@ class CollectTask:
 
     def __call__(self, context: WorkerContext) -> None:
         heartbeat = context.heartbeat
-        collector = self.spec.build(context.worker, context.restarts, heartbeat.episodes, heartbeat.step)
+        collector = self.spec.build(context.life, heartbeat.step)
         try:
             context.ready()
             while (slot := context.next_slot()) is not None:
@@ -136,34 +151,6 @@ class CollectTask:
                     break
         finally:
             collector.close()
-
-
-@dataclass(frozen=True)
-class WorkerPlace:
-    """What a worker is given by its pool.
-
-    Attributes:
-        worker: its number.
-        restarts: workers that had this number before, and died.
-        memory: its slots, if it has any.
-        heartbeat: its signs of life.
-        stop: flag that the pool raises, bool [1], shared.
-        connection: its own pipe to the pool; no lock is shared with anyone.
-        stacks: pipe for what it writes down of its stack, when asked and when it crashes.
-    """
-
-    worker: int
-    restarts: int
-    memory: SlotMemory | None
-    heartbeat: Heartbeat
-    stop: Tensor
-    connection: Connection
-    stacks: Connection
-
-    def context(self) -> WorkerContext:
-        """Return what a task sees of it."""
-        slots = self.memory.views() if self.memory else []
-        return WorkerContext(self.worker, slots, self.stop, self.connection, self.restarts, self.heartbeat)
 
 
 def run_worker(place: WorkerPlace, task: Task) -> None:
@@ -186,7 +173,7 @@ def run_worker(place: WorkerPlace, task: Task) -> None:
     torch.set_num_threads(1)
     place.heartbeat.beat()
     try:
-        task(place.context())
+        task(WorkerContext(place))
     except (BrokenPipeError, ConnectionResetError):
         return  # the pool closed while we were announcing
     except BaseException as error:
@@ -196,4 +183,4 @@ def run_worker(place: WorkerPlace, task: Task) -> None:
 
 
 def _leave_to_parent(*_: object) -> None:
-    """Do nothing: the parent decides, and say so by its own ways."""
+    """Do nothing: the parent decides, and says so by its own ways."""

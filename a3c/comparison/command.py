@@ -14,8 +14,8 @@ from rich.console import Console
 from a3c.comparison.analysis import compare
 from a3c.comparison.grid import BUDGET, ENV, INTERVAL, MODE, RETURNS, SEED, STOP, env_folder, make_grid
 from a3c.comparison.grid_run import GridRun, default_jobs, report
-from a3c.comparison.ledger import Ledger
 from a3c.comparison.records import find_runs
+from a3c.comparison.registry import RunRegistry
 from a3c.comparison.run_server import RunServer
 from a3c.comparison.schedule import USAGE_ERROR
 from a3c.comparison.sweep import GROUPS, read_sweep, read_yaml
@@ -221,6 +221,6 @@ def _run(
     axes = axes_of(options, passed)
     grid = make_grid(axes, [*configs, *passed])
     output = options.output or Path("comparisons", "+".join(map(env_folder, axes[ENV])))
-    ledger = Ledger(output, [default_config, *options.config])
+    registry = RunRegistry(output, [default_config, *options.config])
     jobs = options.jobs or default_jobs(grid, passed)
-    return GridRun(grid, output, ledger, train, jobs, console, command, server).execute(options.restart_changed)
+    return GridRun(grid, output, registry, train, jobs, console, command, server).execute(options.restart_changed)

@@ -16,8 +16,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from a3c.comparison.analysis import Comparison, compare
 from a3c.comparison.grid import Grid, PlannedRun
-from a3c.comparison.ledger import Ledger, is_finished
 from a3c.comparison.records import Run, read_run
+from a3c.comparison.registry import RunRegistry, is_finished
 from a3c.comparison.run_server import RunServer
 from a3c.comparison.schedule import USAGE_ERROR, Outcome, Schedule, Task
 from a3c.runs.checkpoints import present
@@ -36,7 +36,7 @@ class GridRun:
     Args:
         grid: all runs.
         folder: the comparison's; made if it is not there.
-        ledger: what runs there were started with.
+        registry: what runs there were started with.
         train: path of the script that makes a run.
         jobs: runs at a time.
         console: where to write.
@@ -48,14 +48,14 @@ class GridRun:
         self,
         grid: Grid,
         folder: Path,
-        ledger: Ledger,
+        registry: RunRegistry,
         train: Path,
         jobs: int,
         console: Console,
         command: str,
         server: RunServer | None = None,
     ) -> None:
-        self._grid, self._folder, self._ledger = grid, folder, ledger
+        self._grid, self._folder, self._registry = grid, folder, registry
         self._train, self._jobs, self._console, self._command = train, jobs, console, command
         self._server = server
 
@@ -71,12 +71,12 @@ class GridRun:
         Raises:
             UsageError: the folder cannot be used, holds runs with other settings, or all runs are refused.
         """
-        states = {run: self._ledger.state_of(run) for run in self._grid.runs}
+        states = {run: self._registry.state_of(run) for run in self._grid.runs}
         changed = [run for run, state in states.items() if state == "changed"]
         if changed and not restart_changed:
             more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
             raise UsageError(
-                f"output: {self._folder}: {changed[0].name}{more} {self._ledger.difference(changed[0])}; "
+                f"output: {self._folder}: {changed[0].name}{more} {self._registry.difference(changed[0])}; "
                 "must be another folder, or come with --restart_changed"
             )
         try:
@@ -93,7 +93,7 @@ class GridRun:
                 shutil.rmtree(self._folder / run.folder)
             waiting = [run for run, state in states.items() if state != "finished"]
             at_a_time = "one run" if self._jobs == 1 else f"{self._jobs} runs"
-            self._ledger.write(waiting, f"{at_a_time} at a time on {machine_in_words()}")
+            self._registry.write(waiting, f"{at_a_time} at a time on {machine_in_words()}")
             self._say_what_is_done(len(self._grid.runs) - len(waiting), waiting)
             return self._run_and_report(waiting)
         finally:
@@ -134,7 +134,7 @@ class GridRun:
         if not named:
             sys.stderr.write("no run is finished, so there is nothing to report\n")
             return FAILED
-        conditions = self._ledger.conditions(run for run in self._grid.runs if is_finished(self._folder / run.folder))
+        conditions = self._registry.conditions(run for run in self._grid.runs if is_finished(self._folder / run.folder))
         origin = f"Made by: {'; '.join([self._command, *conditions])}."
         report(compare(named), self._folder, self._console, [*troubles, *incomplete], origin)
         return FAILED if failed else 0

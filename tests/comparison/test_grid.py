@@ -10,7 +10,7 @@ import yaml
 from a3c.comparison.command import axes_of, make_parser
 from a3c.comparison.grid import make_grid
 from a3c.comparison.grid_run import default_jobs
-from a3c.comparison.ledger import Ledger
+from a3c.comparison.registry import RunRegistry
 from a3c.comparison.sweep import read_sweep
 from a3c.comparison.variants import Variant, short_names
 from a3c.training.cli.usage import UsageError
@@ -280,24 +280,24 @@ def test_a_run_is_finished_only_under_the_same_settings(tmp_path):
     config.write_text("model: {discount: 0.9}\n")
     (run,) = grid_of("--returns", "NStep", "--seeds", "1").runs
     folder = tmp_path / run.folder
-    assert Ledger(tmp_path, [config]).state_of(run) == "new"
+    assert RunRegistry(tmp_path, [config]).state_of(run) == "new"
     folder.mkdir(parents=True)
     (folder / "log.txt").touch()
-    assert Ledger(tmp_path, [config]).state_of(run) == "changed"  # nobody knows by what it was started
-    Ledger(tmp_path, [config]).write([run], "some machine")
-    assert Ledger(tmp_path, [config]).state_of(run) == "unfinished"
+    assert RunRegistry(tmp_path, [config]).state_of(run) == "changed"  # nobody knows by what it was started
+    RunRegistry(tmp_path, [config]).write([run], "some machine")
+    assert RunRegistry(tmp_path, [config]).state_of(run) == "unfinished"
     (folder / "summary.json").write_text('{"interrupted": true}')
-    assert Ledger(tmp_path, [config]).state_of(run) == "unfinished"
+    assert RunRegistry(tmp_path, [config]).state_of(run) == "unfinished"
     (folder / "summary.json").write_text('{"interrupted": false}')
-    assert Ledger(tmp_path, [config]).state_of(run) == "finished"
-    assert Ledger(tmp_path, [config]).conditions([run]) == ["some machine"]
+    assert RunRegistry(tmp_path, [config]).state_of(run) == "finished"
+    assert RunRegistry(tmp_path, [config]).conditions([run]) == ["some machine"]
     (longer,) = grid_of("--returns", "NStep", "--seeds", "1", "--max_env_steps", "5").runs
-    ledger = Ledger(tmp_path, [config])
-    assert ledger.state_of(longer) == "changed"
-    assert ledger.difference(longer) == "data.max_env_steps was 300000, and is 5"
+    registry = RunRegistry(tmp_path, [config])
+    assert registry.state_of(longer) == "changed"
+    assert registry.difference(longer) == "data.max_env_steps was 300000, and is 5"
     config.write_text("model: {discount: 0.8}\n")
-    assert Ledger(tmp_path, [config]).state_of(run) == "changed"
-    assert "own.yaml has changed" in Ledger(tmp_path, [config]).difference(run)
+    assert RunRegistry(tmp_path, [config]).state_of(run) == "changed"
+    assert "own.yaml has changed" in RunRegistry(tmp_path, [config]).difference(run)
 
 
 @pytest.mark.parametrize(

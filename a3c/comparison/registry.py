@@ -12,14 +12,14 @@ from a3c.comparison.grid import PlannedRun
 from a3c.runs.files import replacing
 from a3c.training.cli.usage import UsageError
 
-LEDGER = "comparison.json"
+REGISTRY = "comparison.json"
 COMPARED = ("flags", "passed", "configs")  # of an entry: what makes a run the same
 
 State = Literal["new", "unfinished", "finished", "changed"]
 Entry = dict[str, Any]
 
 
-class Ledger:
+class RunRegistry:
     """The settings of all runs of a comparison, in its folder.
 
     Args:
@@ -31,7 +31,7 @@ class Ledger:
     """
 
     def __init__(self, folder: Path, configs: Iterable[Path]) -> None:
-        self._folder, self._path = folder, folder / LEDGER
+        self._folder, self._path = folder, folder / REGISTRY
         self._configs = {str(path): _digest(path) for path in configs}
         self._entries: dict[str, Entry] = {}
         if self._path.exists():
@@ -39,7 +39,7 @@ class Ledger:
                 self._entries = json.loads(self._path.read_text())["runs"]
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise UsageError(
-                    f"output: got {str(folder)!r}, whose {LEDGER} cannot be read ({error}); must be a comparison's "
+                    f"output: got {str(folder)!r}, whose {REGISTRY} cannot be read ({error}); must be a comparison's "
                     "folder, or a new one"
                 ) from error
 

@@ -36,6 +36,7 @@ def assemble() -> None:
                 raise FileNotFoundError(f"{document} links to {target}, which is not a file of the repository")
             (SOURCES / in_site(target)).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(ROOT / target, SOURCES / in_site(target))
+    shutil.copy(ROOT / "docs" / "site.css", SOURCES)
     for name, text in reference().items():
         write(f"reference/{name}.md", text)
 

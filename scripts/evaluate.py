@@ -110,7 +110,7 @@ def make_parser() -> OneLineParser:
     add("--video_episodes", type=whole_number(1), default=1, metavar="N", help="for --video and --render (default: 1)")
     add("--render", action="store_true", help="play episodes in a window")
     add("--beliefs", type=picture, metavar="FILE", help="draw values and action probabilities along one episode")
-    add("--allow", action="append", default=[], metavar="PREFIX", help="your module that the checkpoint may name")
+    add("--allow", action="append", default=[], metavar="PREFIX", help="another module that the checkpoint may name")
     return parser
 
 
@@ -232,7 +232,7 @@ def main(args: Sequence[str] | None = None) -> int:
         os.environ.setdefault(name, "1")  # small networks gain nothing by more
     os.environ.setdefault("SDL_NO_SIGNAL_HANDLERS", "1")  # a window's would swallow SIGTERM
     if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))  # where --allow may find modules of your own
+        sys.path.insert(0, str(Path.cwd()))  # where modules of your own are found
     from a3c import load
     from a3c.envs.spec import EnvError
 

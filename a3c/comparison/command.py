@@ -19,6 +19,7 @@ from a3c.comparison.registry import RunRegistry
 from a3c.comparison.run_server import RunServer
 from a3c.comparison.schedule import USAGE_ERROR
 from a3c.comparison.sweep import GROUPS, read_sweep, read_yaml
+from a3c.training.cli.screening import Screening
 from a3c.training.cli.usage import UsageError, explain
 
 EVALUATIONS = 30  # of a run, where nobody says how far apart
@@ -38,7 +39,7 @@ class OneLineParser(ArgumentParser):
     """Raises one line that says what is wrong, instead of printing the usage."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        raise UsageError(explain(message, self)) from ex
+        raise UsageError(str(explain(message, ex, self))) from ex
 
 
 def make_parser() -> OneLineParser:
@@ -72,6 +73,7 @@ def make_parser() -> OneLineParser:
     add("--jobs", type=int, metavar="N", help="runs at a time (default: as the cores allow)")
     add("--config", type=Path, nargs="+", metavar="FILE", default=[], help="configs of train.py, for every run")
     add("--sweep", type=Path, metavar="FILE", help="W&B sweep file with method: grid, run here without an account")
+    add("--allow", type=str, nargs="+", metavar="PREFIX", default=[], help="as of train.py, for every run")
     add("--restart_changed", action="store_true", help="begin runs anew that are there with other settings")
     add("--isolated", action="store_true", help="start each run as a fresh command instead of forking it")
     add("--from", type=Path, nargs="+", metavar="PLACE", help="compare the runs in these folders instead of running")
@@ -99,7 +101,8 @@ def main(args: Sequence[str], train: Path, default_config: Path, server: RunServ
     try:
         _check_once(words[:cut])
         options = make_parser().parse_args(words[:cut])
-        _check(options, words[cut + 1 :])
+        passed = [*(f"--allow={prefix}" for prefix in options.allow), *words[cut + 1 :]]
+        _check(options, passed)
         if options["from"] is not None:
             comparison = compare(find_runs(options["from"]))
             try:
@@ -111,7 +114,7 @@ def main(args: Sequence[str], train: Path, default_config: Path, server: RunServ
             report(comparison, options.output, console, origin=f"Made by: {command}.")
             return 0
         server = None if options.isolated else server
-        return _run(options, words[cut + 1 :], train, default_config, console, command, server)
+        return _run(options, passed, train, default_config, console, command, server)
     except UsageError as error:
         sys.stderr.write(f"compare.py: error: {error}\n")
         return USAGE_ERROR
@@ -180,12 +183,7 @@ def axes_of(options: Namespace, passed: Sequence[str] = ()) -> dict[str, list[An
 
 def _screen(file: Path, values: Mapping[str, Any], passed: Sequence[str]) -> None:
     """Refuse what a file may not say: as flags of a run, its words would pass for the user's own."""
-    from a3c.training.cli.screening import NotAllowedError, screen_values  # Lightning, which only files need
-
-    try:
-        screen_values(file, values, passed)
-    except NotAllowedError as error:
-        raise UsageError(str(error)) from error
+    Screening(passed).check_values(file, values)
 
 
 def _configured(paths: Sequence[Path], passed: Sequence[str]) -> dict[str, Any]:

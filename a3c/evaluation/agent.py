@@ -18,7 +18,7 @@ from a3c.envs.spec import EnvSpec
 from a3c.evaluation.evaluator import Evaluation, Evaluator
 from a3c.networks import ActorCritic
 from a3c.networks.policy import Policy
-from a3c.runs.allowlist import checked_prefixes, lies_under
+from a3c.runs.allowlist import checked_prefixes, lies_under, or_trusted, own_class, own_module
 from a3c.runs.checkpoints import CheckpointError, read_checkpoint
 from a3c.runs.descriptions import build
 
@@ -168,12 +168,13 @@ def load(path: str | PathLike[str], which: Literal["last", "best"] = "last", all
     """Load a policy from a run folder or a checkpoint; no environment is made for it.
 
     A checkpoint names the classes of its network and, as "module:Name-v0", the module of its
-    environment. Nothing is imported for it but this project and what `allow` says.
+    environment. Nothing is imported for it but this project, modules below the current folder, and what
+    `allow` says.
 
     Args:
         path: a run folder, or a checkpoint file, on this machine.
         which: the checkpoint of a run folder: the last one, or the best one evaluated.
-        allow: your own modules and packages that the checkpoint may name, such as ["my_networks"].
+        allow: other modules and packages that the checkpoint may name, such as ["my_networks"].
 
     Raises:
         FileNotFoundError: there is nothing there.
@@ -211,14 +212,14 @@ def _units(described: dict[str, Any]) -> float | None:
 def _check_env_module(env: EnvSpec, allow: tuple[str, ...]) -> None:
     """Refuse an environment for which modules would be imported once it is made, unless they are trusted."""
     module = env.module
-    if module and not lies_under(module, allow):
+    if module and not (lies_under(module, allow) or own_module(module)):
         raise ImportError(
-            f"env: got {env.id!r}, which imports {module}; must be an id alone, or of a module that you trust: "
-            f"allow=[{module.partition('.')[0]!r}]"
+            f"env: got {env.id!r}, which imports {module}; must be an id alone, or of a module below the current "
+            f"folder, {or_trusted(module)}"
         )
     for path, _ in env.wrappers:
-        if not lies_under(path, (*WRAPPERS, *allow)):
+        if not (lies_under(path, (*WRAPPERS, *allow)) or own_class(path)):
             raise ImportError(
-                f"wrappers: got {path!r}, must be a wrapper of {' or '.join(WRAPPERS)}, or of a module that you trust: "
-                f"allow=[{path.partition('.')[0]!r}]"
+                f"wrappers: got {path!r}, must be a wrapper of {', '.join(WRAPPERS)} or a module below the current "
+                f"folder, {or_trusted(path)}"
             )

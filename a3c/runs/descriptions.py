@@ -3,8 +3,8 @@
 An object is described by its class's import path and its constructor's arguments, read from attributes
 of the same names. A class that `a3c` exports is named by that, as ``a3c.NStep``, whatever file it lies
 in. A description holds numbers, strings, lists and dicts only. To build from one imports the module that
-it names, so it may name only this project, the spaces of Gymnasium, and what the reader trusts; what is
-called is only ever a class of the expected kind.
+it names, so it may name only this project, the spaces of Gymnasium, the reader's own modules and what
+the reader trusts; what is called is only ever a class of the expected kind.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 
 import a3c
 from a3c.envs.spaces import KINDS, build_space, space_arguments
-from a3c.runs.allowlist import checked_prefixes, lies_under
+from a3c.runs.allowlist import checked_prefixes, lies_under, or_trusted, own_class
 
 TRUSTED = ("a3c", "gymnasium.spaces")
 
@@ -87,10 +87,10 @@ def build(description: Any, expected: type, allow: str | Iterable[str] = ()) -> 
 
 
 def _import_class(path: str, expected: type, allow: tuple[str, ...]) -> type[Any]:
-    if not lies_under(path, (*TRUSTED, *allow)):  # before the import, which would run the module
+    if not (lies_under(path, (*TRUSTED, *allow)) or own_class(path)):  # before the import, which would run the module
         raise ImportError(
-            f"got {path!r}, must be a class of {' or '.join(TRUSTED)}, or of a module that you trust: "
-            f"allow=[{path.partition('.')[0]!r}]"
+            f"got {path!r}, must be a class of {', '.join(TRUSTED)} or a module below the current folder, "
+            f"{or_trusted(path)}"
         )
     module, _, name = path.rpartition(".")
     try:

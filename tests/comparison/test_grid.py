@@ -95,13 +95,14 @@ def test_what_no_flag_says_is_taken_from_the_configs_the_last_one_first(tmp_path
 )
 def test_a_sweep_may_name_no_more_than_a_config(tmp_path, monkeypatch, parameters, message):
     """Its values become flags of runs, where they would pass for typed."""
-    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "evil.py").write_text("open('ran', 'w')\n")
     path = write_sweep(tmp_path, parameters)
     with pytest.raises(UsageError, match=rf"sweep\.yaml: {re.escape(message)}"):
         grid_of("--sweep", str(path))
-    assert not (tmp_path / "ran").exists()
+    assert not Path("ran").exists()
 
 
 @pytest.mark.parametrize("label", ["evil.", "evil. X", "(evil.X"])

@@ -61,6 +61,6 @@ def test_a_description_that_is_no_network_is_refused(tmp_path, checkpoint):
     saved = torch.load(checkpoint[0], weights_only=True)
     saved["a3c"]["network"] = {"class_path": "os.system", "init_args": {"command": f"touch {tmp_path}/canary"}}
     torch.save(saved, tmp_path / "evil.ckpt")
-    with pytest.raises(CheckpointError, match=r"got 'os\.system', must be a class of a3c or gymnasium\.spaces"):
+    with pytest.raises(CheckpointError, match=r"got 'os\.system', must be a class of a3c, gymnasium\.spaces"):
         load(tmp_path / "evil.ckpt")
     assert not (tmp_path / "canary").exists()

@@ -178,7 +178,7 @@ def test_nothing_but_the_expected_kind_is_called_however_deep(tmp_path):
         "class_path": "subprocess.Popen",
         "init_args": {"args": ["touch", str(canary)]},
     }
-    with pytest.raises(ImportError, match=r"got 'subprocess.Popen', must be a class of a3c or gymnasium.spaces, or"):
+    with pytest.raises(ImportError, match=r"got 'subprocess.Popen', must be a class of a3c, gymnasium.spaces or"):
         build(description, ActorCritic)
     with pytest.raises(TypeError, match=r"subprocess\.Popen is not a class derived from ActorCritic"):
         build(description, ActorCritic, allow="subprocess")

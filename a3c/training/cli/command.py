@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, ClassVar, Literal, NoReturn
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -16,7 +16,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from a3c.runs.wandb_logger import WandbOptions
 from a3c.training.callbacks import Checkpoints, GreedyEvaluation
 from a3c.training.cli.run import TrainingRun
-from a3c.training.cli.screening import NotAllowedError, Screened, screen
+from a3c.training.cli.screening import Screening
 from a3c.training.cli.usage import UsageError, explain, locate
 from a3c.training.datamodule import RolloutDataModule
 from a3c.training.module import A3C
@@ -39,23 +39,32 @@ TRAINER_DEFAULTS: dict[str, Any] = {
 class OneLineParser(LightningArgumentParser):
     """Ends with one line that says what is wrong, instead of pages of usage."""
 
+    screening: ClassVar[Screening]
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        if not self.exit_on_error:  # a parser within the parser, which only tries a class out
-            super().error(message, ex)
-        raise UsageError(explain(message, self)) from ex
+        problem = explain(message, ex, self)
+        if not self.exit_on_error:
+            raise problem from ex
+        if problem.denied:
+            raise UsageError(self.screening.explain_denied(problem.key, problem.denied)) from ex
+        raise UsageError(str(problem)) from ex
 
 
 class TrainCLI(LightningCLI):
     """Parses flags and configs, and builds module, data and trainer.
 
     Args:
-        screened: what the command line allows.
+        screening: what the command line allows.
         kwargs: see LightningCLI.
     """
 
-    def __init__(self, screened: Screened, **kwargs: Any) -> None:
-        self._screened = screened
+    def __init__(self, screening: Screening, **kwargs: Any) -> None:
+        self._screening = screening
         super().__init__(**kwargs)
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        OneLineParser.screening = self._screening  # as the parser's settings are the process's own
+        return super().init_parser(**kwargs)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--mode", type=Literal["sync", "async", "hogwild"], default="async", help="update mode")
@@ -99,7 +108,7 @@ class TrainCLI(LightningCLI):
         )
         parser.add_argument(
             "--probe",
-            type=bool | ProbePlan,
+            type=ProbePlan | bool,
             default=False,
             help="compare return estimators on the batches that one of them trains with: true, or how",
         )
@@ -112,8 +121,9 @@ class TrainCLI(LightningCLI):
         for space in ("observation_space", "action_space"):
             parser.link_arguments(f"data.{space}", f"model.network.init_args.{space}", apply_on="instantiate")
 
-    def before_instantiate_classes(self) -> None:
-        self._screened.check_env(self.config["data"]["env"])
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        super().parse_arguments(parser, args)
+        self._screening.check(self.config)
 
     def _set_seed(self) -> None:
         seed = self.config["seed_everything"]
@@ -127,7 +137,7 @@ class TrainCLI(LightningCLI):
             super().instantiate_classes()
         except ValueError as error:
             # A constructor's message begins with its argument's name.
-            raise UsageError(locate(str(error), self.config.keys())) from error
+            raise UsageError(locate(error, self.config.keys())) from error
         except MisconfigurationException as error:
             raise UsageError(f"trainer: {error}".replace("\n", " ")) from error
 
@@ -179,8 +189,10 @@ def main(config: Path, args: Sequence[str] | None = None) -> int:
     # Set to true it would have the parser take any flag, and further configs, from the environment.
     os.environ.pop("JSONARGPARSE_DEFAULT_ENV", None)
     try:
+        screening = Screening(arguments)
+        screening.restrict_parser()
         cli = TrainCLI(
-            screen(config, arguments),
+            screening,
             model_class=A3C,
             datamodule_class=RolloutDataModule,
             save_config_callback=None,
@@ -194,7 +206,7 @@ def main(config: Path, args: Sequence[str] | None = None) -> int:
             load_from_checkpoint_support=False,
         )
         run = TrainingRun(cli)
-    except (UsageError, NotAllowedError, UnicodeDecodeError) as error:  # the second from a config that is no text
+    except (UsageError, UnicodeDecodeError) as error:  # the second from a config that is no text
         sys.stderr.write(f"{Path(sys.argv[0]).name}: error: {error}\n")
         return USAGE_ERROR
     return run.execute()

@@ -5,79 +5,93 @@ from __future__ import annotations
 import difflib
 import inspect
 import re
-from collections.abc import Iterable
-from typing import Any
+from argparse import ArgumentError
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import is_dataclass
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
-import torch
 from jsonargparse import ArgumentParser
-from torch.optim.lr_scheduler import LRScheduler
+from jsonargparse._typehints import get_class_types
+from torch import Tensor
 
-from a3c.learner.schedules import Schedule
-from a3c.networks import ActorCritic
-from a3c.returns import ReturnEstimator
-from a3c.training.probe.plan import ProbePlan
-
-# Keys whose value is a class, and the class that it must be derived from.
-CLASSES: dict[str, type] = {
-    "model.returns": ReturnEstimator,
-    "model.network": ActorCritic,
-    "model.optimizer": torch.optim.Optimizer,
-    "model.lr_schedule": Schedule,
-    "model.entropy_schedule": Schedule,
-    "model.lr_schedule.scheduler": LRScheduler,
-    "model.entropy_schedule.scheduler": LRScheduler,
+WORDS: dict[Any, str] = {
+    int: "a whole number",
+    float: "a finite number",
+    bool: "true or false",
+    str: "text",
+    type(None): "null",
+    Mapping: "a mapping",
 }
-
-# Keys that take true, false or settings, and what holds the settings.
-SETTINGS: dict[str, type] = {"probe": ProbePlan}
+SETTINGS = "settings"
+MOST_NAMES = 12  # of classes in a message
 
 
 class UsageError(ValueError):
     """A flag or value that cannot be used; nothing has been started."""
 
 
-def explain(message: str, parser: ArgumentParser) -> str:
-    """Make one line of a parser's message, with the nearest name where a name is unknown.
+class ProblemError(ArgumentError):
+    """What a parser refuses; one within another, for the arguments of a class, hands it on through jsonargparse.
 
     Args:
-        message: what jsonargparse says; it nests the message of a class within that of its key.
+        key: of the parser, or "".
+        text: what was given, and what is allowed.
+        denied: the import path that is not allowed, if it is that.
+    """
+
+    def __init__(self, key: str, text: str, denied: str = "") -> None:
+        super().__init__(None, f"{key}: {text}" if key else text)
+        self.key = key
+        self.text = text
+        self.denied = denied
+
+
+def explain(message: str, error: BaseException | None, parser: ArgumentParser) -> ProblemError:
+    """Find out what a parser could not use, and make one line of it, with the nearest name where one is unknown.
+
+    Args:
+        message: what jsonargparse says.
+        error: what it raised, with its causes.
         parser: whose flags may have been meant.
     """
-    message = _of_the_settings(" ".join(message.split()))
-    if match := re.match(r"unrecognized arguments: (\S+)", message):
-        given = match[1].split("=")[0]
-        return f"{given}: no such flag{_nearest(given, _flags(parser))}"
-    if match := re.match(r"Group '([^']+)' does not accept option '([^']+)'", message):
-        given = f"{match[1]}.{match[2]}"
-        return f"{given}: no such key{_nearest(given, _keys(parser))}"
-    keys: list[str] = []
-    while match := re.search(r'Parser key "([^"]+)":\s*', message):
-        if keys[-1:] != [match[1]]:  # of a file that cannot be read the same key is said twice
-            keys.append(match[1])
-        message = message[match.end() :]
-    key = ".".join(keys)
-    if _base(key):
-        message = _of_the_object(message)
-    if match := re.search(r"(?:Option|Key) '([^']+)' is not (?:accepted|expected)", message):
-        name = f"{key}.{match[1]}".lstrip(".")
-        if _base(key):
-            names = _parameters(_base(key))
-        elif key in SETTINGS:
-            names = set(inspect.signature(SETTINGS[key]).parameters)
-        else:
-            names = {option if "." in match[1] else option.split(".")[-1] for option in _keys(parser)}
-        return f"{name}: no such key{_nearest(match[1], names)}"
-    return f"{key}: {_explain_value(key, message)}" if key else message
+    message = " ".join(message.split()).removeprefix("Problems parsing config: ")
+    within = parser.exit_on_error is False  # for the arguments of a class
+    if message.startswith("unrecognized arguments: "):
+        flag = message.split()[2].partition("=")[0]
+        if not within:
+            return ProblemError("", f"{flag}: no such flag{nearest(flag, [f'--{key}' for key in _keys(parser)])}")
+        return _unknown(flag.removeprefix("--"), parser)
+    if within and message.startswith("the following arguments are required: "):
+        return ProblemError("", f"its {message.removeprefix('the following ')}")
+    key, causes = "", list(_causes(error))
+    for cause in causes:
+        if isinstance(cause, UsageError):
+            return ProblemError("", str(cause))
+        if isinstance(cause, ProblemError):
+            return ProblemError(".".join(filter(None, [key, cause.key])), cause.text, cause.denied)
+        text = " ".join(str(cause).split())
+        if match := re.match(r'Parser key "([^"]+)"', text):
+            key = match[1]
+        elif isinstance(cause, KeyError) and "not accept" in text:  # a group's option, or one alone
+            return _unknown(".".join(re.findall(r"'([^']+)'", text)), parser)
+    texts = [message, *(" ".join(str(cause).split()) for cause in causes)]
+    for text in texts:
+        if match := re.search(r"Importing '([^']+)' is not allowed", text):
+            return ProblemError(key, text, denied=match[1])
+    return ProblemError(key, _explain_value(key, texts, parser) if key else message)
 
 
-def locate(message: str, keys: Iterable[str]) -> str:
+def locate(error: BaseException, keys: Iterable[str]) -> str:
     """Put the whole key before a constructor's message, which begins with the argument's name.
 
     Args:
-        message: "n_steps: got 0, must be at least 1".
+        error: its message is "n_steps: got 0, must be at least 1".
         keys: all keys of the configuration.
     """
-    name, colon, rest = _of_the_object(_of_the_settings(" ".join(message.split()))).partition(":")
+    while error.__cause__ is not None and str(error).startswith(("Does not validate", "Problem with given class_path")):
+        error = error.__cause__  # jsonargparse tries out what a key may be
+    name, colon, rest = " ".join(str(error).split()).partition(":")
     for key in keys:
         head, _, _ = f".{key}.".partition(f".{name}.")
         if colon and head != f".{key}.":
@@ -85,88 +99,85 @@ def locate(message: str, keys: Iterable[str]) -> str:
     return name + colon + rest
 
 
-def _of_the_object(message: str) -> str:
-    """Leave out, of what is said of a key that takes an object or null, that null was not given."""
-    pattern = r"Does not validate against any of the Union subtypes Subtypes: \[.*?\] Errors: - "
-    rest, wrapped = re.subn(pattern, "", message)
-    return re.sub(r" - Expected a <class 'NoneType'>.*$", "", rest) if wrapped else message
-
-
-def _of_the_settings(message: str) -> str:
-    """Leave out, of what is said of a key that takes true, false or settings, that they are no bool."""
-    pattern = (
-        r"Does not validate (?:(?!Does not).)*? Errors: - Expected a <class 'bool'> - (?!Expected a dot import path)"
-    )
-    rest, wrapped = re.subn(rf"{pattern}(?:Problem with given class_path '\S+': )?", "", message)
-    return re.sub(r" Given value type: .*$", "", rest) if wrapped else message
-
-
-def _explain_value(key: str, details: str) -> str:
-    if match := re.search(r"Importing '([^']+)' is not allowed", details):
-        return f"got {match[1]!r}, must lie under a prefix that you trust: --allow {match[1].partition('.')[0]}"
-    if match := re.search(r"Problem with given class_path '([^']+)': (.*)", details):
-        return f"got {match[1]!r}: {match[2]}"
-    if match := re.search(r"Multiple subclasses with name (\w+)\..*? avoid ambiguity: (.*?)\.(?: |$)", details):
-        return f"got {match[1]!r}, must be one of {match[2]}"
-    if match := re.search(r"(arguments are required: .*?)\. Got value", details):
-        return f"its {match[1]}"
-    base = _base(key)
-    if base and (match := re.search(r"(?:Expected a dot import path string:|Got value:|Given value:) (\S+)", details)):
-        names = sorted(cls.__name__ for cls in _subclasses(base))
-        allowed = f"one of {', '.join(names)}" if len(names) < 12 else f"a class derived from {base.__name__}"
-        return f"got {match[1]!r}, must be {allowed}, or an import path{_nearest(match[1], names)}"
-    if match := re.search(r"File does not exist: '([^']+)'", details):
-        return f"got {match[1]!r}, must be a file that exists"
-    if match := re.search(r"Subtypes: \[(.*?)\] Errors: .*Given value: (.*?)(?:\. Got value: .*)?$", details):
-        return f"got {match[2]}, must be {_type_name(match[1])}"
-    if match := re.search(r"Expected a (.*?)\. Got value: (.*)", details):
-        return f"got {match[2]}, must be {_type_name(match[1])}"
-    return details
-
-
-def _base(key: str) -> type[Any] | None:
-    """Return the class that a key's value is derived from, if it is an object."""
-    return ReturnEstimator if key.endswith(".estimator") else CLASSES.get(key)
-
-
-def _type_name(types: str) -> str:
-    """Return a type as jsonargparse writes it in the words of a reader."""
-    types = re.sub(r"typing\.Literal\[(.*?)\]", r"one of \1", types)
-    types = re.sub(r"<class '(?:[\w.]*\.)?(\w+)'>", r"\1", types).replace("NoneType", "null")
-    words = {"int": "a whole number", "float": "a finite number", "bool": "true or false", "str": "text"}
-    words |= {settings.__name__: "settings" for settings in SETTINGS.values()}
-    return (
-        " or ".join(words.get(part.strip(), part.strip()) for part in types.split(", "))
-        if "one of" not in types
-        else types
-    )
-
-
-def _nearest(given: str, names: Iterable[str]) -> str:
+def nearest(given: str, names: Iterable[str]) -> str:
+    """Return "; nearest: NAME" if one of the names is like what was given, else nothing."""
     lowered = {name.lower(): name for name in names}
     near = difflib.get_close_matches(given.lower(), lowered, n=1, cutoff=0.6)
     return f"; nearest: {lowered[near[0]]}" if near else ""
 
 
-def _flags(parser: ArgumentParser) -> list[str]:
-    flags = [option for action in parser._actions for option in action.option_strings]
-    return (
-        flags
-        + [f"--{key}.{name}" for key, base in CLASSES.items() for name in _parameters(base)]
-        + [f"--{key}.{name}" for key, settings in SETTINGS.items() for name in inspect.signature(settings).parameters]
-    )
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        # jsonargparse reads a file that cannot be used once more, within itself, and so hides why.
+        error = error.__context__ if "Config file loop detected" in str(error) else error.__cause__
+
+
+def _unknown(given: str, parser: ArgumentParser) -> ProblemError:
+    """Say that a parser has no such key."""
+    return ProblemError(given, f"no such key{nearest(given, _keys(parser))}")
+
+
+def _explain_value(key: str, causes: list[str], parser: ArgumentParser) -> str:
+    """Say what a key was given and what is allowed there, by its type and by what jsonargparse says, innermost last."""
+    details = causes[-1]
+    if "Give the full class path" in details:
+        given = details.partition("with name ")[2].partition(".")[0]
+        return f"got {given!r}, must be one of {details.partition('ambiguity: ')[2].rstrip('.')}"
+    if match := re.search(r"File does not exist: '([^']+)'", details):
+        return f"got {match[1]!r}, must be a file that exists"
+    typehint = next((vars(action).get("_typehint") for action in parser._actions if action.dest == key), None)
+    bases = [cls for cls in _bases(typehint) if not is_dataclass(cls)]
+    for cause in reversed(causes):
+        if bases and (match := re.search(r"Import path (\S+) does not correspond", cause)):
+            return f"got {match[1]!r}, must be a class derived from {bases[0].__name__}"
+        if bases and (match := re.search(r"Problem with given class_path '([^']+)': (.*)", cause)):
+            return f"got {match[1]!r}: {match[2]}"
+        if bases and (match := re.search(r"(?:path string:|Got value:|Given value:) (\S+)", cause)):
+            names = sorted({cls.__name__ for cls in _classes(typehint)})
+            allowed = (
+                f"one of {', '.join(names)}" if len(names) < MOST_NAMES else f"a class derived from {bases[0].__name__}"
+            )
+            return f"got {match[1]!r}, must be {allowed}, or an import path{nearest(match[1], names)}"
+    for cause in causes:
+        for sign in ("Given value: ", "Got value: "):
+            if typehint is not None and sign in cause:
+                return f"got {cause.rpartition(sign)[2]}, must be {_allowed(typehint)}"
+    return details
+
+
+def _allowed(typehint: Any) -> str:
+    """Return a type in the words of a reader."""
+    origin = get_origin(typehint)
+    if origin is Literal:
+        return f"one of {', '.join(map(repr, get_args(typehint)))}"
+    if origin in (Union, UnionType):
+        return " or ".join(sorted(map(_allowed, get_args(typehint)), key=lambda words: words == SETTINGS))
+    if is_dataclass(typehint):
+        return SETTINGS
+    kind = origin or typehint
+    return WORDS[kind] if kind in WORDS else str(getattr(kind, "__name__", kind))
 
 
 def _keys(parser: ArgumentParser) -> list[str]:
-    return [flag.removeprefix("--") for flag in _flags(parser)]
+    """Return the keys of a parser, and those of the classes that these take."""
+    keys = []
+    for action in parser._actions:
+        keys += [option.removeprefix("--") for option in action.option_strings]
+        for cls in _classes(vars(action).get("_typehint")):
+            keys += [f"{action.dest}.{name}" for name in inspect.signature(cls).parameters]
+    return keys
 
 
-def _parameters(base: type[Any] | None) -> set[str]:
-    return {name for cls in (_subclasses(base) if base else ()) for name in inspect.signature(cls).parameters}
+def _classes(typehint: Any) -> Iterator[type]:
+    """Return the classes that a key of a type takes by their names."""
+    found = _bases(typehint)
+    for cls in found:
+        found += cls.__subclasses__()
+        if not (inspect.isabstract(cls) or cls.__name__.startswith("_")):
+            yield cls
 
 
-def _subclasses(base: type[Any]) -> list[type[Any]]:
-    found: list[type[Any]] = []
-    for cls in base.__subclasses__():
-        found += [cls, *_subclasses(cls)]
-    return [cls for cls in found if not inspect.isabstract(cls) and not cls.__name__.startswith("_")]
+def _bases(typehint: Any) -> list[type]:
+    """Return the classes that a type speaks of; but not tensors, which an optimizer's numbers may be as well."""
+    return [cls for cls in get_class_types(typehint) if cls is not Tensor]

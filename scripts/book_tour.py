@@ -75,8 +75,8 @@ class SquareTask:
 
     def __call__(self, context: WorkerContext) -> None:
         context.ready()
-        squares = [number**2 for number in self.shares[context.worker]]
-        context.report(Part(context.worker, os.getpid(), squares), is_last=True)
+        squares = [number**2 for number in self.shares[context.life.worker]]
+        context.report(Part(context.life.worker, os.getpid(), squares), is_last=True)
 
 
 def squares_by_arrival(numbers: Sequence[int], processes: int) -> Iterator[Part]:

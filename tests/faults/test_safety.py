@@ -531,7 +531,7 @@ def test_row_36_a_link_to_nothing_is_not_filled(here, capsys):
     ],
 )
 def test_row_36_an_environments_id_leads_no_run_elsewhere(here, env, folder):
-    run = SimpleNamespace(data=SimpleNamespace(env=EnvSpec(env), mode="sync"), estimator="NStep")
+    run = SimpleNamespace(data=SimpleNamespace(env=EnvSpec(env), mode=SimpleNamespace(name="sync")), estimator="NStep")
     assert str(TrainingRun._shelf.fget(run)) == f"{folder}/NStep-sync"
 
 

@@ -14,6 +14,8 @@ from lightning.pytorch.plugins.io import CheckpointIO
 
 from a3c.runs.checkpoints import BEST, LAST, load, save
 from a3c.training.callbacks.evaluation import GreedyEvaluation
+from a3c.training.module import A3C
+from a3c.training.seams import module_of
 
 MAX_FAILURES = 3  # saves in a row, after which a run fails
 RETRY_SECONDS = 0.5  # between attempts at the last save of a run
@@ -74,38 +76,41 @@ class Checkpoints(Callback):
         trainer.strategy.checkpoint_io = DurableCheckpointIO()
         self._settled_updates = None
 
-    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._tried_at = time.monotonic()
-        self._settled_updates = pl_module.updates
+        self._settled_updates = module_of(trainer).updates
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint.setdefault("a3c", {}).update(self.notes)
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *args: Any) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        module = module_of(trainer)
         if self._evaluation is not None and self._evaluation.is_best:
-            self._try(trainer, pl_module, BEST)
+            self._try(trainer, module, BEST)
         if time.monotonic() - self._tried_at > self._every_seconds:
-            pl_module.hold()
-            self._try(trainer, pl_module, LAST)
+            module.hold()
+            self._try(trainer, module, LAST)
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
-        self._save_the_end(trainer, pl_module)  # before the last evaluation, which may take long
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._save_the_end(trainer, module_of(trainer))  # before the last evaluation, which may take long
 
-    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
-        if pl_module.updates != self._settled_updates or not (self.folder / LAST).exists():
-            self._save_the_end(trainer, pl_module)
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        module = module_of(trainer)
+        if module.updates != self._settled_updates or not (self.folder / LAST).exists():
+            self._save_the_end(trainer, module)
 
-    def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if self._settled_updates is None or isinstance(exception, CheckpointSaveError):
             return
-        pl_module.hold()  # where workers learn, this also counts the updates that none has reported yet
-        if pl_module.updates != self._settled_updates:
+        module = module_of(trainer)
+        module.hold()  # where workers learn, this also counts the updates that none has reported yet
+        if module.updates != self._settled_updates:
             try:
-                self._save(trainer, pl_module, LAST)
+                self._save(trainer, module, LAST)
             except OSError as error:  # the exception says more than this would
                 log.warning("checkpoint not saved: %s", error)
 
-    def _try(self, trainer: Trainer, module: Any, name: str) -> bool:
+    def _try(self, trainer: Trainer, module: A3C, name: str) -> bool:
         """Save, or take note that it did not work; return whether it did.
 
         Raises:
@@ -123,13 +128,13 @@ class Checkpoints(Callback):
         self._failures = 0
         return True
 
-    def _save_the_end(self, trainer: Trainer, module: Any) -> None:
+    def _save_the_end(self, trainer: Trainer, module: A3C) -> None:
         module.finish()
         self._failures = 0
         while not self._try(trainer, module, LAST):
             time.sleep(RETRY_SECONDS)
 
-    def _save(self, trainer: Trainer, module: Any, name: str) -> None:
+    def _save(self, trainer: Trainer, module: A3C, name: str) -> None:
         weights = module.network.state_dict()
         bad = [key for key, value in weights.items() if value.is_floating_point() and not torch.isfinite(value).all()]
         if bad:

@@ -210,6 +210,7 @@ def _become(program: Program, channel: Connection, server: int) -> None:
     signal_at_end_of(server, signal.SIGINT)
     channel.send(os.getpid())  # its session is there, so it can be killed by its group
     channel.close()
+    os.chdir(program.folder)
     for path, descriptors in ((program.output, [1, 2]), (program.errors, [2])):
         if path is not None:
             file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
@@ -219,7 +220,6 @@ def _become(program: Program, channel: Connection, server: int) -> None:
     os.environ.clear()
     os.environ.update(program.environment)
     show_command(program.command, program.environment)
-    os.chdir(program.folder)
     multiprocessing.process.ORIGINAL_DIR = os.getcwd()  # type: ignore[attr-defined]
     tempfile.tempdir = None
     script = os.path.abspath(program.command[1])

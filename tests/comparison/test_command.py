@@ -42,7 +42,7 @@ def started(log):
 
 
 def compare(*words, train=QUICK, server=None):
-    return main([str(word) for word in words], train, CONFIG, server)
+    return main([str(word) for word in words], train, CONFIG, server or shared_server())
 
 
 def rows_of(folder):
@@ -170,9 +170,9 @@ class NoServer:
 def test_runs_are_forked_from_a_server_but_for_isolated_ones(tmp_path, log, monkeypatch):
     words = ["--returns", "NStep", "--seeds", "2", "--max_env_steps", "1000"]
     assert compare(*words, "--output", tmp_path / "fresh", "--isolated", server=NoServer()) == 0
-    assert compare(*words, "--output", tmp_path / "forked", server=shared_server()) == 0
-    places = [run["words"][-2] for run in started(log)]
-    assert [path.rpartition("/")[2] for path in places] == ["seed1", "seed2"] * 2
+    assert len(started(log)) == 2
+    assert compare(*words, "--output", tmp_path / "forked") == 0
+    assert len(started(log)) == 2
     with pytest.raises(AssertionError, match="asked to fork"):
         compare(*words, "--output", tmp_path / "other", server=NoServer())
 

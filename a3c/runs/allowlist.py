@@ -43,7 +43,7 @@ def or_trusted(path: str) -> str:
     return f"or of a module that you trust: allow=[{package!r}], on a command line --allow {package}"
 
 
-def own_module(module: str) -> Path | None:
+def own_module(module: str, folder: Path | None = None) -> Path | None:
     """Return the source of the user's own module that an import would run; None if there is no such.
 
     A user's own are the modules and packages below the current folder. Of the name alone that says little,
@@ -54,8 +54,12 @@ def own_module(module: str) -> Path | None:
     - no file that a link leads to outside of the folder: whoever made the link need not be who wrote the file;
     - nothing that was installed, though an environment's ``site-packages`` may lie below the folder;
     - only Python sources, in which `own_class` can look for a class.
+
+    Args:
+        module: its import path.
+        folder: instead of the current one, which the parser changes while it reads a file.
     """
-    here = Path.cwd().resolve()
+    here = (folder or Path.cwd()).resolve()
     name, *rest = module.split(".")
     if not is_import_path(module) or name in sys.stdlib_module_names:
         return None
@@ -73,18 +77,22 @@ def own_module(module: str) -> Path | None:
     return Path(spec.origin) if spec is not None and spec.origin and spec.origin.endswith(".py") else None
 
 
-def own_class(path: str) -> list[str]:
+def own_class(path: str, folder: Path | None = None) -> list[str]:
     """Return the import paths of a class of the user's own, as given and where it is defined; none of anything else.
 
     Read from the source: a config of somebody else's can have a script run that lies in the folder only if it
     knows a class in it.
+
+    Args:
+        path: of the class.
+        folder: as of `own_module`.
 
     Raises:
         SyntaxError: a module of the user's own is no Python.
     """
     paths: list[str] = []
     module, _, name = path.rpartition(".")
-    while module and (file := own_module(module)) and f"{module}.{name}" not in paths:
+    while module and (file := own_module(module, folder)) and f"{module}.{name}" not in paths:
         paths.append(f"{module}.{name}")
         classes, imported = _names_in(file)
         if name in classes:
@@ -97,10 +105,9 @@ def own_class(path: str) -> list[str]:
     return []
 
 
-def classes_of(module: str) -> list[str]:
-    """Return the names of the classes that a module of the user's own defines."""
-    file = own_module(module)
-    return list(_names_in(file)[0]) if file else []
+def classes_of(file: Path) -> list[str]:
+    """Return the names of the classes that a module defines."""
+    return sorted(_names_in(file)[0])
 
 
 def _names_in(file: Path) -> tuple[set[str], dict[str, tuple[int, str, str]]]:

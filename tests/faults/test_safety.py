@@ -147,7 +147,7 @@ def test_row_33_files_that_a_config_names_are_checked_as_well(here, capsys):
         ["--model.returns", "deeper/GAE"],
         ["--model.returns=deeper/GAE"],
     ):
-        assert_refused(capsys, args, "(deeper/)?GAE: model.returns: got 'evil.Mine', must be")
+        assert_refused(capsys, args, "deeper/GAE: model.returns: got 'evil.Mine', must be")
 
 
 def test_row_33_files_that_name_each_other_without_end_are_refused(here, capsys):
@@ -269,12 +269,13 @@ def test_row_33_classes_and_environments_below_the_current_folder_need_no_leave(
     Path("own_nets/__init__.py").write_text("from .inner.narrow import Narrow as Slim\n")
     Path("own_nets/inner/narrow.py").write_text("from own_parts import Narrow as Base\nclass Narrow(Base): pass\n")
     Path("own_nets/env.py").write_text(OWN_ENV)
-    Path("some.yaml").write_text(
+    Path("configs").mkdir()
+    Path("configs/some.yaml").write_text(
         "model:\n  returns: {class_path: L2Normalised, init_args: {estimator: {class_path: own_parts.OneStep}}}\n"
         "  network: {class_path: own_nets.Slim, init_args: {width: 5}}\n"
         "data: {env: 'own_nets.env:Own-v0'}\nprobe: {estimators: ['own_parts.OneStep:bonus=0.25']}\n"
     )
-    assert main(CONFIG, ["--config", "some.yaml", *SMALL, "--run_dir", "run"]) == 0
+    assert main(CONFIG, ["--config", "configs/some.yaml", *SMALL, "--run_dir", "run"]) == 0
     assert load("run").network.width == 5
     assert load("run").env.id == "own_nets.env:Own-v0"
     assert main(CONFIG, ["--config", "run/config.yaml", "--run_dir", "again"]) == 0

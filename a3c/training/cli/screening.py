@@ -53,6 +53,7 @@ class Screening:
 
     def __init__(self, args: Sequence[str]) -> None:
         self._args = tuple(args)
+        self._here = Path.cwd().resolve()  # the parser changes the current folder while it reads a file
         try:
             self.allow = checked_prefixes([value for key, value in _words(args) if key == "allow"])
         except ValueError as error:
@@ -84,7 +85,7 @@ class Screening:
         try:
             content = _load(text)
         except YAMLError as error:
-            raise YAMLError(f"{_short(file)}: got no plain YAML: {error}" if file else str(error)) from error
+            raise YAMLError(f"{self._short(file)}: got no plain YAML: {error}" if file else str(error)) from error
         try:
             words = list(islice(_texts(content), MOST_VALUES))
         except RecursionError as error:
@@ -95,7 +96,7 @@ class Screening:
             for word in {*words} - self._read.keys():
                 self._read[word] = file
                 if "." in word and is_import_path(word):
-                    set_parsing_settings(import_path_allowlist=own_class(word))
+                    set_parsing_settings(import_path_allowlist=own_class(word, self._here))
         return content
 
     def check(self, config: Namespace) -> None:
@@ -108,7 +109,7 @@ class Screening:
             if key == "allow":
                 text = text.strip("[']")  # a list becomes the text of one, as an item of the list that flags make
             if text in self._read and not any(text in arg for arg in self._args):
-                self._check(key, text, self._read[text])
+                self._check(key, text, self._read[text], parsed=True)
 
     def check_values(self, file: Path, values: Mapping[str, Any]) -> None:
         """Check what a file sets, where it is going to be used as if it had been typed.
@@ -121,7 +122,7 @@ class Screening:
             UsageError: the file, the key, what was given, what is allowed.
         """
         for key, text in _walk(values):
-            self._check(key, text, file.absolute())
+            self._check(key, text, file.absolute(), parsed=False)
 
     def explain_denied(self, key: str, path: str) -> str:
         """Return the line for an import that the parser has denied.
@@ -131,9 +132,9 @@ class Screening:
             path: what was named.
         """
         file = self._read.get(path)
-        return f"{f'{_short(file)}: ' if file else ''}{key}: {_denied(path)}"
+        return f"{f'{self._short(file)}: ' if file else ''}{key}: {self._denied(path)}"
 
-    def _check(self, key: str, text: str, file: Path) -> None:
+    def _check(self, key: str, text: str, file: Path, parsed: bool) -> None:
         wrong = None
         class_path, key = key.endswith(".class_path"), key.removesuffix(".class_path")
         allowed = (*PACKAGES, *self.allow, *(["gymnasium.wrappers"] if key == "data.wrappers" else []))
@@ -141,33 +142,50 @@ class Screening:
             wrong = f"got {text!r}, must be typed on the command line"
         elif key == "data.env":
             module, package = text.rpartition(":")[0], text.partition(":")[0].partition(".")[0]
-            if module and not (lies_under(module, self.allow) or own_module(module)):
+            if module and not (lies_under(module, self.allow) or own_module(module, self._here)):
                 wrong = (
                     f"got {text!r}, which imports {module}; must be an id alone, or of a module below the current "
                     f"folder, or lie under a prefix that you trust: --allow {package}"
                 )
-        elif (key == "run_dir" or key.startswith("trainer.")) and not _lies_within(text):
+        elif (key == "run_dir" or key.startswith("trainer.")) and not self._lies_within(text):
             wrong = f"got {text!r}, must be a relative path within the current folder"
-        if wrong is None and key not in PLAIN and (class_path or not key.startswith("data.env")):
+        if wrong is None and (class_path or _may_import(key, parsed)):
             for path in re.findall(r"\w+(?:\.\w+)+", text):  # within labels, too
-                if is_import_path(path) and not (lies_under(path, allowed) or own_class(path)):
-                    wrong = _denied(path)
+                if is_import_path(path) and not (lies_under(path, allowed) or own_class(path, self._here)):
+                    wrong = self._denied(path)
         if wrong is not None:
-            raise UsageError(f"{_short(file)}: {key}: {wrong}")
+            raise UsageError(f"{self._short(file)}: {key}: {wrong}")
 
-
-def _denied(path: str) -> str:
-    module, _, name = path.rpartition(".")
-    package = path.partition(".")[0]
-    if file := own_module(module):
+    def _denied(self, path: str) -> str:
+        module, _, name = path.rpartition(".")
+        package = path.partition(".")[0]
+        if file := own_module(module, self._here):
+            return (
+                f"got {path!r}, must be a class, and {self._short(file.resolve())} defines none of that name"
+                f"{nearest(name, classes_of(file))}; or lie under a prefix that you trust: --allow {package}"
+            )
         return (
-            f"got {path!r}, must be a class, and {_short(file.resolve())} defines none of that name"
-            f"{nearest(name, classes_of(module))}; or lie under a prefix that you trust: --allow {package}"
+            f"got {path!r}, must be a class of a3c, torch.optim, the Trainer's parts or a module below the current "
+            f"folder, or lie under a prefix that you trust: --allow {package}"
         )
-    return (
-        f"got {path!r}, must be a class of a3c, torch.optim, the Trainer's parts or a module below the current folder, "
-        f"or lie under a prefix that you trust: --allow {package}"
-    )
+
+    def _lies_within(self, text: str) -> bool:
+        """Return whether text would be a place of files within the current folder; a link does not make it one."""
+        try:
+            within = (self._here / text).resolve().is_relative_to(self._here)
+        except (OSError, RuntimeError, ValueError):  # links in a circle, a null character
+            within = False
+        return within and "://" not in text and not text.startswith("~") and not Path(text).is_absolute()
+
+    def _short(self, file: Path) -> Path:
+        return file.relative_to(self._here) if file.is_relative_to(self._here) else file
+
+
+def _may_import(key: str, parsed: bool) -> bool:
+    """Return whether texts at a key may be import paths; of what is parsed, such as the parser took for plain text."""
+    if parsed:
+        return key in ("probe.estimators", "data.wrappers") or re.fullmatch(r"trainer\.\w+", key) is not None
+    return key not in PLAIN and not key.startswith("data.env")
 
 
 def _words(args: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -216,18 +234,3 @@ def _walk(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
             yield from _walk(item, key)
     elif isinstance(value, str):
         yield key, value.strip()
-
-
-def _lies_within(text: str) -> bool:
-    """Return whether text would be a place of files within the current folder; a link does not make it one."""
-    here = Path.cwd()
-    try:
-        within = (here / text).resolve().is_relative_to(here.resolve())
-    except (OSError, RuntimeError, ValueError):  # links in a circle, a null character
-        within = False
-    return within and "://" not in text and not text.startswith("~") and not Path(text).is_absolute()
-
-
-def _short(file: Path) -> Path:
-    here = Path.cwd().resolve()
-    return file.relative_to(here) if file.is_relative_to(here) else file

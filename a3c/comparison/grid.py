@@ -15,10 +15,10 @@ from a3c.returns import ReturnEstimator
 from a3c.returns.labels import OWN, label_of, parse
 from a3c.runs.descriptions import describe
 from a3c.training.cli.usage import UsageError
+from a3c.training.modes import MODES
 
 RETURNS, MODE, ENV, SEED = "model.returns", "mode", "data.env", "seed_everything"
 BUDGET, INTERVAL, STOP = "data.max_env_steps", "evaluation.every_env_steps", "stop_when_solved"
-MODES = ("sync", "async", "hogwild")
 # Keys of train.py that a comparison sets itself, and by what; the rest may be passed on to every run.
 OURS = {
     RETURNS: "--returns",

@@ -24,6 +24,7 @@ from a3c.runs.checkpoints import present
 from a3c.runs.folder import CHECKPOINTS, FolderInUseError, FolderLock
 from a3c.runs.machine import machine_in_words
 from a3c.training.cli.usage import UsageError
+from a3c.training.modes import MODES
 
 FAILED = 1
 STOPPED = (128 + signal.SIGINT, -signal.SIGINT)  # of a run that saved at its end, or had not begun
@@ -219,8 +220,7 @@ def default_jobs(grid: Grid, passed: Sequence[str]) -> int:
             with suppress(ValueError, IndexError):
                 workers = int(value or passed[place + 1])
     modes = {run.variant.mode for run in grid.runs}
-    collecting = {"sync": 1, "async": workers or 1, "hogwild": workers or 2}
-    return max(1, len(os.sched_getaffinity(0)) // max(collecting[mode] for mode in modes))
+    return max(1, len(os.sched_getaffinity(0)) // max(MODES[mode].collecting(workers) for mode in modes))
 
 
 def report(

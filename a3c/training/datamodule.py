@@ -74,7 +74,7 @@ class RolloutDataModule(LightningDataModule):
         env: str = "CartPole-v1",
         env_kwargs: Mapping[str, Any] | None = None,
         max_episode_steps: int | None = None,
-        mode: Literal["sync", "async", "hogwild"] = "async",
+        mode: str = "async",
         workers: int | None = None,
         envs_per_worker: int = 32,
         rollouts_per_update: int = 1,

@@ -129,9 +129,9 @@ class Mode(ABC):
         self._checkpoint: dict[str, Any] | None = None  # this room's part of the one that is gone on from
 
     @classmethod
-    def processes(cls, workers: int | None = None) -> int:
-        """Return how many processes keep a core busy, the Trainer's own included where it learns."""
-        return (cls.default_workers if workers is None else workers) + cls.trainer_learns
+    def collecting(cls, workers: int | None = None) -> int:
+        """Return how many processes collect, each of which keeps a core busy."""
+        return cls.default_workers if workers is None else workers
 
     @property
     def learners(self) -> int:
@@ -385,7 +385,7 @@ class Sync(TrainerLearns):
         super().__init__(collection, 1, supervision)
 
     @classmethod
-    def processes(cls, workers: int | None = None) -> int:
+    def collecting(cls, workers: int | None = None) -> int:
         return 1
 
     def begin(self) -> None:

@@ -19,6 +19,7 @@ from a3c.training.cli.run import TrainingRun
 from a3c.training.cli.screening import Screening
 from a3c.training.cli.usage import UsageError, explain, locate
 from a3c.training.datamodule import RolloutDataModule
+from a3c.training.modes import MODES
 from a3c.training.module import A3C
 from a3c.training.probe.plan import ProbePlan
 
@@ -67,7 +68,8 @@ class TrainCLI(LightningCLI):
         return super().init_parser(**kwargs)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_argument("--mode", type=Literal["sync", "async", "hogwild"], default="async", help="update mode")
+        modes: Any = Literal.__getitem__(tuple(MODES))
+        parser.add_argument("--mode", type=modes, default="async", help="update mode")
         parser.add_argument(
             "--run_dir",
             type=str | None,

@@ -130,8 +130,16 @@ def let_go(patience: Patience, run: wandb.Run | None = None, kill: bool = True) 
 
 def _services() -> list[int]:
     """Return the process ids of the W&B services that this process has started, also of those killed since."""
-    children = [child for file in Path("/proc/self/task").glob("*/children") for child in file.read_text().split()]
-    return [int(child) for child in children if Path(f"/proc/{child}/comm").read_text() == "wandb-core\n"]
+    children = [child for file in Path("/proc/self/task").glob("*/children") for child in _read(file).split()]
+    return [int(child) for child in children if _read(Path(f"/proc/{child}/comm")) == "wandb-core\n"]
+
+
+def _read(file: Path) -> str:
+    """Read what /proc says of a thread or process; nothing of one that has just ended."""
+    try:
+        return file.read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 def _kill(services: list[int]) -> None:

@@ -17,6 +17,7 @@ import wandb
 from helpers import COUNTDOWN, fit
 
 from a3c import A3C, NStep
+from a3c.runs import wandb_service
 from a3c.runs.wandb_logger import MOST_ALERTS, TEXT, WandbOptions, make_wandb_logger
 from a3c.training.callbacks import DivergenceAlert, Histograms
 from a3c.training.cli.command import main
@@ -327,3 +328,10 @@ def test_a_skipped_update_raises_one_alert(monkeypatch):
     assert title == "the run may be diverging"
     assert "was skipped, after " in text
     assert "more than 10 in a row" in text
+
+
+def test_threads_that_end_while_they_are_looked_at_have_no_children(monkeypatch):
+    glob, before = Path.glob, wandb_service._services()
+    gone = Path("/proc/self/task/1/children")
+    monkeypatch.setattr(Path, "glob", lambda self, pattern: [*glob(self, pattern), gone])
+    assert wandb_service._services() == before

@@ -18,7 +18,7 @@ def hogwild(**kwargs):
 
 def check(model, data, trainer):
     progress = data.progress
-    assert progress.env_steps >= data.max_env_steps
+    assert progress.env_steps >= data.mode.collection.max_env_steps
     assert progress.collected == progress.trained + progress.dropped.total() + progress.in_flight
     assert progress.in_flight >= 0
     assert all(torch.isfinite(parameter).all() for parameter in model.network.parameters())

@@ -87,7 +87,7 @@ def test_row_4_a_segmentation_fault_is_named_with_its_worker_and_survived(tmp_pa
 
 def test_row_4_a_segmentation_fault_ends_the_run_with_its_name_and_stack_if_workers_are_not_replaced():
     with (
-        pytest.raises(WorkerError, match=r"(?s)worker 0 was killed by SIGSEGV.*faults\.py.*_segfault"),
+        pytest.raises(WorkerError, match=r"(?s)worker 0 was killed by SIGSEGV.*faulty\.py.*_segfault"),
         Collection("segfault", worker=0, policy=RAISE) as run,
     ):
         run.until_rollouts(1000)
@@ -122,7 +122,7 @@ def test_row_5_an_exception_is_survived_and_stands_in_the_log(tmp_path, caplog):
 @pytest.mark.parametrize("kind", ["raise_reset", "raise_constructor"])
 def test_row_6_an_environment_that_cannot_begin_fails_the_start_with_its_traceback(kind):
     run = Collection(kind, at_step=0)
-    with pytest.raises(WorkerError, match=r"(?s)Traceback.*faults\.py.*ZeroDivisionError: the pole went"):
+    with pytest.raises(WorkerError, match=r"(?s)Traceback.*faulty\.py.*ZeroDivisionError: the pole went"):
         run.pool.start()
     assert run.pool.pids == []
     assert not run.deaths[0].restarted  # in the first set-up: a second try would end like it

@@ -9,11 +9,15 @@ os.environ["WANDB_SILENT"] = "true"
 
 import logging
 import multiprocessing
+import signal
 import sys
 import warnings
 
 import pytest
 import torch
+
+# A shell that starts this in the background has it ignored, and so would all that the tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 torch.set_num_threads(1)
 for logger in ("lightning.pytorch", "lightning.fabric"):

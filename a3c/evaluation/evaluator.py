@@ -98,12 +98,13 @@ class Evaluator:
         with evaluating(network), closing(steps):
             while quota.any() and not should_stop():
                 step = next(steps)
+                ended = step.ended
                 returns += np.where(step.real, step.own_rewards, 0)
                 lengths += step.real
-                for column in np.flatnonzero(step.ended & (quota > 0)):
+                for column in np.flatnonzero(ended & (quota > 0)):
                     played[column].append(Episode(float(returns[column]), int(lengths[column])))
                     quota[column] -= 1
-                returns[step.ended], lengths[step.ended] = 0, 0
+                returns[ended], lengths[ended] = 0, 0
         if quota.any():
             return None
         return Evaluation([episode for column in played for episode in column])

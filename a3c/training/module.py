@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple
 
 import torch
 from lightning.pytorch import LightningModule
@@ -28,14 +28,6 @@ from a3c.runs.descriptions import describe
 from a3c.training.modes import Mode
 from a3c.training.options import check_counts
 from a3c.training.seams import data_of, log_every
-
-
-@runtime_checkable
-class TakesMedia(Protocol):
-    """A logger that takes more than numbers."""
-
-    def log_media(self, rows: Mapping[str, Any], env_steps: int) -> None:
-        """Log media by key, at a place on the x-axis."""
 
 
 class _Attempt(NamedTuple):
@@ -314,8 +306,9 @@ class A3C(LightningModule):
     def log_media(self, rows: Mapping[str, Any]) -> None:
         """Log images, videos, tables or histograms by key, to the loggers that take them."""
         for logger in self.trainer.loggers:
-            if isinstance(logger, TakesMedia):
-                logger.log_media(rows, self.mode.progress.env_steps)
+            log_media: Callable[[Mapping[str, Any], int], None] | None = getattr(logger, "log_media", None)
+            if log_media is not None:
+                log_media(rows, self.mode.progress.env_steps)
 
     @property
     def settings(self) -> dict[str, Any]:

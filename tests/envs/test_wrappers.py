@@ -219,7 +219,8 @@ def test_wrappers_stand_in_the_description_and_in_the_repr_and_come_back():
     assert "'reward': -1.0" in repr(spec)
 
 
-def test_a_run_trains_in_wrapped_environments_and_its_agent_needs_leave_for_their_module(tmp_path):
+def test_a_run_trains_in_wrapped_environments_and_its_agent_needs_leave_for_their_module(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # below which a module would be the user's own
     _, data, trainer = fit(NStep(8), env=COUNTDOWN, max_env_steps=64, wrappers=[f"{__name__}.Doubled"])
     assert data.progress.metrics()["rollout/episode_return"] < 11  # of the environment's own
     trainer.save_checkpoint(tmp_path / "some.ckpt")

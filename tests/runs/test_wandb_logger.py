@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -273,9 +274,11 @@ class Media:
 
 def histograms_of(network, every=1, updates=0):
     media = Media()
-    progress = SimpleNamespace(env_steps=9)
-    trainer = SimpleNamespace(loggers=[media, object()], datamodule=SimpleNamespace(progress=progress))
-    Histograms(every).on_before_optimizer_step(trainer, SimpleNamespace(network=network, updates=updates), None)
+    mode = SimpleNamespace(progress=SimpleNamespace(env_steps=9))
+    module = SimpleNamespace(network=network, updates=updates, mode=mode)
+    module.trainer = SimpleNamespace(loggers=[media, object()], lightning_module=module)
+    module.log_media = partial(A3C.log_media, module)
+    Histograms(every).on_before_optimizer_step(module.trainer, module, None)
     return media.rows
 
 

@@ -7,8 +7,9 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 import threading
-from multiprocessing import connection, forkserver
+from multiprocessing import forkserver, util
 from typing import Any
 
 from a3c.rollouts.workers.process_title import show_command
@@ -58,7 +59,10 @@ def fork_fork_server() -> None:
     should it end before, the next call of `start_fork_server` starts a fresh one.
     """
     server: Any = forkserver._forkserver
-    address = connection.arbitrary_address("AF_UNIX")  # type: ignore[attr-defined]
+    # A socket's address must be short, and a temporary folder may not be: this one is reached by its number, which
+    # stays open as long as this process asks for workers.
+    folder = os.open(tempfile.mkdtemp(dir=util.get_temp_dir()), os.O_RDONLY | os.O_DIRECTORY)
+    address = f"/proc/self/fd/{folder}/listener"
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(address)
     listener.listen()

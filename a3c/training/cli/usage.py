@@ -134,9 +134,10 @@ def _explain_value(key: str, causes: list[str], parser: ArgumentParser) -> str:
         if bases and (match := re.search(r"Problem with given class_path '([^']+)': (.*)", cause)):
             return f"got {match[1]!r}: {match[2]}"
         if bases and (match := re.search(r"(?:path string:|Got value:|Given value:) (\S+)", cause)):
-            names = sorted({cls.__name__ for cls in _classes(typehint)})
+            names = {cls.__name__: cls.__module__.partition(".")[0] for cls in _classes(typehint)}
+            ours = sorted(name for name, package in names.items() if bases[0].__module__.startswith(f"{package}."))
             allowed = (
-                f"one of {', '.join(names)}" if len(names) < MOST_NAMES else f"a class derived from {bases[0].__name__}"
+                f"one of {', '.join(ours)}" if len(ours) < MOST_NAMES else f"a class derived from {bases[0].__name__}"
             )
             return f"got {match[1]!r}, must be {allowed}, or an import path{nearest(match[1], names)}"
     for cause in causes:

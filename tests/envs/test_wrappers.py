@@ -225,7 +225,7 @@ def test_a_run_trains_in_wrapped_environments_and_its_agent_needs_leave_for_thei
     assert data.progress.metrics()["rollout/episode_return"] < 11  # of the environment's own
     trainer.save_checkpoint(tmp_path / "some.ckpt")
     with pytest.raises(
-        CheckpointError, match=r"got 'test_wrappers\.Doubled', must be a wrapper of a3c or gymnasium\.w"
+        CheckpointError, match=r"got 'test_wrappers\.Doubled', must be a wrapper of a3c, gymnasium\.wrappers or"
     ):
         load(tmp_path / "some.ckpt", allow=["scripted_envs"])
     agent = load(tmp_path / "some.ckpt", allow=["scripted_envs", "test_wrappers"])

@@ -12,7 +12,7 @@ train: $(INSTALLED)
 	$(BIN)/python scripts/train.py $(ARGS)
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest --ignore=tests/faults $(ARGS)
+	$(BIN)/python -m pytest --ignore=tests/faults -n 3 --dist worksteal $(ARGS)
 	$(BIN)/python -m pytest tests/faults -n 4 --dist worksteal
 
 # For between two edits: the rooms that a worker sees, but for what mostly waits for processes.

@@ -178,7 +178,7 @@ class A3C(LightningModule):
         return [self.make_optimizer(self.network.parameters()) for _ in range(self.optimizers_of(self.mode))]
 
     def training_step(self, batch: RolloutBatch | UpdateReport, batch_index: int) -> Tensor | None:
-        """Learn from transitions; or takes note of what workers report that learn by themselves."""
+        """Learn from transitions, or take note of what workers report that learn by themselves."""
         if isinstance(batch, UpdateReport):
             self._watch(batch)
             return None

@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import sys
-import tempfile
 import threading
 from multiprocessing import forkserver, util
 from typing import Any
@@ -61,7 +60,7 @@ def fork_fork_server() -> None:
     server: Any = forkserver._forkserver
     # A socket's address must be short, and a temporary folder may not be: this one is reached by its number, which
     # stays open as long as this process asks for workers.
-    folder = os.open(tempfile.mkdtemp(dir=util.get_temp_dir()), os.O_RDONLY | os.O_DIRECTORY)
+    folder = os.open(util.get_temp_dir(), os.O_RDONLY | os.O_DIRECTORY)  # this process's own
     address = f"/proc/self/fd/{folder}/listener"
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(address)

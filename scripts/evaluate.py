@@ -21,8 +21,9 @@ these show single episodes, with seeds from ``--seed`` on.
     length_mean           mean episode length in steps
     reward_threshold      mean return from which Gymnasium calls the environment solved, or null
     solved                whether return_mean reaches it; null if there is none
-    episode_returns, episode_lengths
-                          of every episode, in one order
+    episode_returns, episode_lengths, episodes_cut
+                          of every episode, in one order: the last says whether it was cut after so many steps
+                          as --max_episode_steps allows, and counts with its return so far
     videos                [{"mp4", "gif", "seed", "episode_return", "length", "whole"}], empty without
                           --video; whole is false if the episode goes on beyond what is shown
     beliefs               the picture's file, or null
@@ -99,6 +100,12 @@ def make_parser() -> OneLineParser:
     add = parser.add_argument
     add("path", metavar="PATH", help="run folder, or checkpoint file")
     add("--episodes", type=whole_number(1), default=100, metavar="N", help="episodes to play (default: 100)")
+    add(
+        "--max_episode_steps",
+        type=whole_number(1),
+        metavar="N",
+        help="steps after which an episode is cut (default: the environment's own limit, 10,000 where it has none)",
+    )
     add("--seed", type=whole_number(0, 2**32 - 1), default=0, help="of environments and actions (default: 0)")
     policy = parser.add_mutually_exclusive_group()
     policy.add_argument("--greedy", action="store_true", help="take the most probable action (default)")
@@ -158,7 +165,7 @@ def evaluate(agent: Agent, options: argparse.Namespace) -> dict[str, Any]:
         show(agent.network, agent.env, seeds, greedy)
     if options.beliefs:
         agent.plot_beliefs(options.seed, greedy).savefig(options.beliefs, dpi=120)
-    evaluation = agent.evaluate(options.episodes, options.seed, greedy)
+    evaluation = agent.evaluate(options.episodes, options.seed, greedy, options.max_episode_steps)
     try:
         scores = score(evaluation, options.seed)
     except ValueError as error:
@@ -182,6 +189,7 @@ def evaluate(agent: Agent, options: argparse.Namespace) -> dict[str, Any]:
         "solved": None if threshold is None else scores.mean >= threshold,
         "episode_returns": [episode.episode_return for episode in evaluation.episodes],
         "episode_lengths": [episode.length for episode in evaluation.episodes],
+        "episodes_cut": evaluation.cut,
         "videos": videos,
         "beliefs": str(options.beliefs) if options.beliefs else None,
     }
@@ -207,6 +215,8 @@ def print_table(result: dict[str, Any]) -> None:
     ):
         table.add_row(f"return, {name}", f"{result[f'return_{key}']:.2f}")
     table.add_row("episode length, mean", f"{result['length_mean']:.1f} steps")
+    if any(result["episodes_cut"]):
+        table.add_row("episodes cut", f"{sum(result['episodes_cut'])}, after {max(result['episode_lengths']):,} steps")
     if result["solved"] is not None:
         verdict = "yes" if result["solved"] else "no"
         table.add_row("solved", f"{verdict}, from a mean of {result['reward_threshold']:g}")

@@ -1,4 +1,4 @@
-"""States of random generators as plain values, which a checkpoint may hold, and back."""
+"""Random generators: seeds derived from a run's, and states as plain values, which a checkpoint may hold."""
 
 from __future__ import annotations
 
@@ -10,6 +10,23 @@ from typing import Any
 
 import numpy as np
 import torch
+
+
+def derived_seed(*words: int) -> int:
+    """Return a seed of 32 bits that depends on all of these whole numbers ≥ 0, and on their order."""
+    return int(np.random.SeedSequence(words).generate_state(1)[0])
+
+
+def seed_global_generators(seed: int) -> None:
+    """Seed this process's own generators, from which environments, wrappers and dropout may draw.
+
+    Python's, NumPy's and torch's on the CPU; each with a seed of its own, and none with that of the
+    environments or the actions of a collector that has the same seed.
+    """
+    python, numpy, pytorch = (int(word) for word in np.random.SeedSequence(seed, spawn_key=(1,)).generate_state(3))
+    random.seed(python)
+    np.random.seed(numpy)
+    torch.default_generator.manual_seed(pytorch)
 
 
 def generator_state(generator: np.random.Generator) -> str:
@@ -44,10 +61,16 @@ def set_global_states(states: dict[str, Any]) -> None:
 
 
 @contextmanager
-def random_states_kept() -> Iterator[None]:
-    """Have training go on as if nothing had been drawn from this process's own generators."""
+def random_states_kept(seed: int | None = None) -> Iterator[None]:
+    """Have training go on as if nothing had been drawn from this process's own generators.
+
+    Args:
+        seed: with which they begin inside; None leaves them as they are.
+    """
     states = global_states()
     try:
+        if seed is not None:
+            seed_global_generators(seed)
         yield
     finally:
         set_global_states(states)

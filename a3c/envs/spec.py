@@ -8,7 +8,7 @@ import re
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from a3c.envs.wrappers import Wrappers, Wrapping
 SUPPORTED_API = (
     "reset(seed=…, options=…) → observation, info; step(action) → observation, reward, terminated, truncated, info"
 )
+MAX_EPISODE_STEPS = 10_000  # of an episode that is only looked at, where nothing else limits it
 SYNC, NATIVE = "sync", "vector_entry_point"  # Gymnasium's names of the kinds of vector environments
 
 
@@ -100,21 +101,22 @@ class EnvSpec:
             RuntimeError: the environment's reset or step raised; its own exception is the cause.
         """
         try:
-            with StepWatch(timeout, "its constructor"):
-                env = self.make(2 if num_envs > 1 and self._kinds(num_envs)[0] == NATIVE else 1)
-            with closing(env), StepWatch(timeout, "its first reset and step"), random_states_kept():
-                with self._said("reset"):
-                    env.reset(seed=0)
-                with self._said("step"):
-                    env.step(action_layout(env.single_action_space).some(env.num_envs))
-                return spaces_of(env)
+            with random_states_kept(0):
+                with StepWatch(timeout, "its constructor"):
+                    env = self.make(2 if num_envs > 1 and self._kinds(num_envs)[0] == NATIVE else 1)
+                with closing(env), StepWatch(timeout, "its first reset and step"):
+                    with self._said("reset"):
+                        env.reset(seed=0)
+                    with self._said("step"):
+                        env.step(action_layout(env.single_action_space).some(env.num_envs))
+                    return spaces_of(env)
         except HangError as error:
             raise EnvError(f"env: {self.id} cannot be made: {error}") from error
 
     def _kinds(self, num_envs: int) -> list[str]:
         """Return the kinds of vector environments that can be made, the one to be preferred first."""
         registered = self._registered()
-        if registered.vector_entry_point is None or self._wrappers().single:
+        if registered.vector_entry_point is None or registered.additional_wrappers or self._wrappers().single:
             return [SYNC]
         if registered.entry_point is None:
             return [NATIVE]
@@ -187,6 +189,18 @@ class EnvSpec:
     def time_limit(self) -> int | None:
         """Most steps of an episode, or None where nothing limits it."""
         return self.max_episode_steps or self._registered().max_episode_steps
+
+    def bounded(self, steps: int | None = None) -> EnvSpec:
+        """Return the same environment with a time limit, so that an episode of any policy ends.
+
+        Args:
+            steps: most steps of an episode, ≥ 1; None for the environment's own limit, and for
+                `MAX_EPISODE_STEPS` where it has none.
+        """
+        limit = self.time_limit
+        if limit is not None and (steps is None or steps >= limit):
+            return self
+        return replace(self, max_episode_steps=steps or MAX_EPISODE_STEPS)
 
     @property
     def reward_threshold(self) -> float | None:

@@ -14,6 +14,7 @@ import torch
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
+from a3c.envs.random_states import random_states_kept
 from a3c.envs.spec import EnvSpec
 from a3c.evaluation.evaluator import Evaluation, Evaluator
 from a3c.networks import ActorCritic
@@ -80,15 +81,23 @@ class Agent:
         action = Policy(self.network, greedy).act(array)
         return int(action) if array.shape == shape else action
 
-    def evaluate(self, episodes: int = 100, seed: int = 0, greedy: bool = True) -> Evaluation:
+    def evaluate(
+        self, episodes: int = 100, seed: int = 0, greedy: bool = True, max_episode_steps: int | None = None
+    ) -> Evaluation:
         """Play whole episodes on fresh environments.
 
         Args:
             episodes: how many, ≥ 1.
             seed: of the environments and, if sampled, of the actions.
             greedy: take the most probable action; False samples.
+            max_episode_steps: steps after which an episode is cut; None for the environment's own
+                time limit, and for 10,000 where it has none.
+
+        Raises:
+            EnvError: the environments cannot be made.
+            ValueError: fewer than one episode, or no steps.
         """
-        evaluator = Evaluator(self.env, episodes, greedy)
+        evaluator = Evaluator(self.env, episodes, greedy, max_episode_steps)
         try:
             evaluation = evaluator(self.network, seed)
             assert evaluation is not None, "nothing stops it"
@@ -127,7 +136,8 @@ class Agent:
         """
         from a3c.evaluation.beliefs import draw, observe
 
-        env = self.env.make(1, like=self.network.spaces)
+        with random_states_kept(seed):
+            env = self.env.bounded().make(1, like=self.network.spaces)
         try:
             beliefs = observe(env, self.network, self.discount, self.reward_scale, seed, greedy)
         finally:

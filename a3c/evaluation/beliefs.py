@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import closing
-from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,11 +13,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from a3c.evaluation.episode import begin, play_one
+from a3c.evaluation.episode import first_episode, playing
 from a3c.networks import ActorCritic, Categorical, Distribution
 from a3c.returns import discounted_sum
 
-MAX_STEPS = 10_000  # of an episode that nothing else ends
 CAME, BELIEVED = "#777777", "#aa3377"  # of the lines; actions have other colours
 COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#bbbbbb")  # the rest of Tol's bright scheme
 MOST_NAMED = 20  # actions in a legend
@@ -62,14 +59,14 @@ def observe(
 
     Args:
         env: one environment, with the rewards that a learner is given.
-        network: policy and critic, in evaluation mode.
+        network: policy and critic.
         discount: γ that the critic was trained with.
         reward_scale: factor on rewards that its values are in units of; None if there is no such.
         seed: of the environment and, if sampled, of the actions.
         greedy: take the most probable action; False samples.
     """
-    with closing(play_one(env, network, begin(env, seed), greedy, seed)) as episode:
-        steps = list(islice(episode, MAX_STEPS))
+    with playing(env, network, seed, greedy) as episodes:
+        steps = list(first_episode(episodes))
     terminated = bool(steps[-1].terminated[0])
     states = torch.from_numpy(np.concatenate([*(step.observations for step in steps), steps[-1].following]))
     with torch.inference_mode():

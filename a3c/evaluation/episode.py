@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,9 +12,10 @@ import torch
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
-from a3c.envs.spec import check_agreement
+from a3c.envs.random_states import random_states_kept
+from a3c.envs.spec import MAX_EPISODE_STEPS, check_agreement
 from a3c.envs.wrappers import OWN_REWARDS
-from a3c.networks.actor_critic import ActorCritic
+from a3c.networks.actor_critic import ActorCritic, evaluating
 from a3c.networks.policy import Policy
 
 
@@ -45,29 +48,33 @@ class Step(NamedTuple):
         return self.terminated | self.truncated
 
 
-def begin(env: VectorEnv, seed: int) -> NDArray[Any]:
-    """Begin episodes, and return their first observations, [B, *observation_shape]."""
-    observations, _ = env.reset(seed=seed % 2**31)
-    return np.array(observations)
+@contextmanager
+def playing(env: VectorEnv, network: ActorCritic, seed: int, greedy: bool = True) -> Iterator[Generator[Step]]:
+    """Begin episodes in environments, and yield their steps, one episode after the other, without an end.
 
-
-@torch.inference_mode()
-def play(
-    env: VectorEnv, network: ActorCritic, observations: NDArray[Any], greedy: bool = True, seed: int = 0
-) -> Generator[Step]:
-    """Play one episode after the other, as long as steps are asked for.
+    Meanwhile the network is in evaluation mode, and this process's own random generators, from which an
+    environment may draw, begin with the seed; both are put back afterwards.
 
     Args:
-        env: the environments, in which `begin` has begun episodes.
-        network: the policy, in evaluation mode.
-        observations: what `begin` gave.
+        env: the environments.
+        network: the policy.
+        seed: of the environments and, if sampled, of the actions.
         greedy: take the most probable actions; False samples.
-        seed: of sampled actions.
 
     Raises:
         EnvError: the policy was made for other spaces.
     """
     check_agreement(network.spaces, env)
+    with random_states_kept(seed), evaluating(network):
+        observations, _ = env.reset(seed=seed % 2**31)
+        with closing(_steps(env, network, np.array(observations), seed, greedy)) as steps:
+            yield steps
+
+
+@torch.inference_mode()
+def _steps(
+    env: VectorEnv, network: ActorCritic, observations: NDArray[Any], seed: int, greedy: bool
+) -> Generator[Step]:
     policy = Policy(network, greedy, torch.Generator().manual_seed(seed))
     policy.begin_episodes(env.num_envs)
     real = np.ones(env.num_envs, dtype=np.bool_)
@@ -82,11 +89,9 @@ def play(
         observations, real = np.array(following), ~step.ended
 
 
-def play_one(
-    env: VectorEnv, network: ActorCritic, observations: NDArray[Any], greedy: bool = True, seed: int = 0
-) -> Generator[Step]:
-    """Play the first episode of a single environment to its end; arguments as those of `play`."""
-    for step in play(env, network, observations, greedy, seed):
+def first_episode(steps: Iterable[Step], most: int = MAX_EPISODE_STEPS) -> Iterator[Step]:
+    """Yield the steps of a single environment up to its first episode's end, at most so many."""
+    for step in islice(steps, most):
         yield step
         if step.ended[0]:
             return

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Sequence
 from statistics import fmean, pstdev
 from typing import NamedTuple
 
@@ -12,9 +11,10 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 
 from a3c.batch import Episode
-from a3c.envs.spec import EnvSpec
-from a3c.evaluation.episode import begin, play
-from a3c.networks.actor_critic import ActorCritic, evaluating
+from a3c.envs.random_states import random_states_kept
+from a3c.envs.spec import EnvError, EnvSpec
+from a3c.evaluation.episode import playing
+from a3c.networks.actor_critic import ActorCritic
 
 MAX_ENVS = 128  # environments stepped side by side in an evaluation
 
@@ -23,10 +23,13 @@ class Evaluation(NamedTuple):
     """Episodes of one policy.
 
     Attributes:
-        episodes: the episodes, ordered by environment.
+        episodes: the episodes, ordered by environment; fewer than asked for where an environment that
+            was cut cannot begin anew.
+        cut: of each, whether the evaluation's own bound on its steps has cut it.
     """
 
     episodes: list[Episode]
+    cut: Sequence[bool] = ()
 
     @property
     def return_mean(self) -> float:
@@ -56,15 +59,23 @@ class Evaluator:
         env: which environment.
         episodes: episodes of one evaluation, ≥ 1.
         greedy: take the most probable action; False samples.
+        max_episode_steps: see `EnvSpec.bounded`.
+
+    Attributes:
+        bound: most steps of an episode; None where the environment's own limit rules.
 
     Raises:
-        ValueError: fewer than one episode.
+        ValueError: fewer than one episode, or no steps.
     """
 
-    def __init__(self, env: EnvSpec, episodes: int, greedy: bool = True) -> None:
+    def __init__(self, env: EnvSpec, episodes: int, greedy: bool = True, max_episode_steps: int | None = None) -> None:
         if episodes < 1:
             raise ValueError(f"episodes: got {episodes}, must be at least 1")
+        if max_episode_steps is not None and max_episode_steps < 1:
+            raise ValueError(f"max_episode_steps: got {max_episode_steps}, must be at least 1")
         self._spec = env
+        self._bounded = env.bounded(max_episode_steps)
+        self.bound = None if self._bounded is env else self._bounded.time_limit
         self._episodes = episodes
         self._greedy = greedy
         self._env: VectorEnv | None = None
@@ -90,24 +101,33 @@ class Evaluator:
         """
         count = min(self._episodes, MAX_ENVS)
         if self._env is None:
-            self._env = self._spec.make(count, like=network.spaces)
+            with random_states_kept(seed):
+                self._env = self._make(count, network)
+        bound = math.inf if self.bound is None else self.bound
         quota = np.full(count, self._episodes // count) + (np.arange(count) < self._episodes % count)
-        played: list[list[Episode]] = [[] for _ in range(count)]
+        played: list[list[tuple[Episode, bool]]] = [[] for _ in range(count)]
         returns, lengths = np.zeros(count), np.zeros(count, dtype=np.int64)
-        steps = play(self._env, network, begin(self._env, seed), self._greedy, seed)
-        with evaluating(network), closing(steps):
+        with playing(self._env, network, seed, self._greedy) as steps:
             while quota.any() and not should_stop():
                 step = next(steps)
-                ended = step.ended
                 returns += np.where(step.real, step.own_rewards, 0)
                 lengths += step.real
-                for column in np.flatnonzero(ended & (quota > 0)):
-                    played[column].append(Episode(float(returns[column]), int(lengths[column])))
-                    quota[column] -= 1
+                ended, too_long = step.ended, lengths >= bound
+                for column in np.flatnonzero((ended | too_long) & (quota > 0)):
+                    episode = Episode(float(returns[column]), int(lengths[column]))
+                    played[column].append((episode, bool(too_long[column] and not step.terminated[column])))
+                    quota[column] = quota[column] - 1 if ended[column] else 0  # one that took no limit goes on
                 returns[ended], lengths[ended] = 0, 0
         if quota.any():
             return None
-        return Evaluation([episode for column in played for episode in column])
+        episodes, cut = zip(*(each for column in played for each in column), strict=True)
+        return Evaluation(list(episodes), list(cut))
+
+    def _make(self, count: int, network: ActorCritic) -> VectorEnv:
+        try:
+            return self._bounded.make(count, like=network.spaces)
+        except EnvError:  # of some native ones, which take no time limit; of whatever else it is raised again
+            return self._spec.make(count, like=network.spaces)
 
     def close(self) -> None:
         """Close the environments. Idempotent."""

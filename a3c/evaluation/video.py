@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import sys
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, nullcontext
 from itertools import islice
@@ -21,9 +22,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from a3c.batch import Episode
+from a3c.envs.random_states import random_states_kept
 from a3c.envs.spec import EnvError, EnvSpec
-from a3c.evaluation.episode import begin, play_one
-from a3c.networks.actor_critic import ActorCritic, evaluating
+from a3c.evaluation.episode import first_episode, playing
+from a3c.networks.actor_critic import ActorCritic
 
 MAX_STEPS = 1000  # of an episode that a video shows
 GIF_WIDTH, GIF_FPS = 400, 25
@@ -94,7 +96,7 @@ class Recorder:
         try:
             options: dict[str, Any] = {"fps": self._fps, "macro_block_size": 2, "ffmpeg_log_level": "error"}
             writer: Any = imageio.get_writer(temporary, format="FFMPEG", **options)
-            with closing(writer), evaluating(network):  # its own `with` leaves ffmpeg running after an exception
+            with closing(writer):  # its own `with` leaves ffmpeg running after an exception
                 recording = self._play(network, seed, writer.append_data, should_stop)
             if recording is not None:
                 _check_whole(temporary, path, recording.episode.length + 1)
@@ -106,12 +108,11 @@ class Recorder:
     def _play(
         self, network: ActorCritic, seed: int, show: Callable[[Picture], None], should_stop: Callable[[], bool]
     ) -> Recording | None:
-        observation = begin(self._env, seed)
-        first = draw(self._env, self._id)
-        show(captioned(first, "step 0"))
         episode_return, length, ended = 0.0, 0, False
-        with closing(play_one(self._env, network, observation, self._greedy, seed)) as episode:
-            for step in islice(episode, MAX_STEPS):
+        with playing(self._env, network, seed, self._greedy) as episodes:
+            first = draw(self._env, self._id)
+            show(captioned(first, "step 0"))
+            for step in first_episode(episodes, MAX_STEPS):
                 if should_stop():
                     return None
                 episode_return, length = episode_return + float(step.own_rewards[0]), length + 1
@@ -150,17 +151,18 @@ def make_drawn(spec: EnvSpec, render_mode: str) -> VectorEnv:
     Raises:
         EnvError: it cannot be made or drawn, what it needs is not installed, or there is no display.
     """
-    plain = spec.make(1)
+    with random_states_kept(0):
+        plain = spec.make(1)
     modes = plain.metadata.get("render_modes") or []
     plain.close()
     if not {render_mode, "rgb_array"} & set(modes):  # of pictures Gymnasium can make a window
         raise EnvError(
             f"env: {spec.id} cannot be drawn: its render modes are {', '.join(modes) or 'none'}, must have rgb_array"
         )
-    with _without_window() if render_mode == "rgb_array" else nullcontext():
+    with random_states_kept(0), _without_window() if render_mode == "rgb_array" else nullcontext():
         env = spec.make(1, render_mode)
         try:
-            begin(env, 0)
+            env.reset(seed=0)
             if render_mode == "rgb_array":
                 draw(env, spec.id)
             else:
@@ -187,7 +189,7 @@ def show(network: ActorCritic, env: EnvSpec, seeds: Iterable[int], greedy: bool 
     """Play episodes in a window, at the environment's own speed.
 
     Args:
-        network: the policy, in evaluation mode.
+        network: the policy.
         env: which environment.
         seeds: one for each episode.
         greedy: take the most probable action; False samples.
@@ -198,8 +200,8 @@ def show(network: ActorCritic, env: EnvSpec, seeds: Iterable[int], greedy: bool 
     drawn = make_drawn(env, "human")
     try:
         for seed in seeds:
-            for _ in play_one(drawn, network, begin(drawn, seed), greedy, seed):
-                pass
+            with playing(drawn, network, seed, greedy) as episodes:
+                deque(first_episode(episodes), maxlen=0)
     finally:
         drawn.close()
 

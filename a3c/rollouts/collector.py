@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from a3c.batch import Episode, RolloutBatch
 from a3c.envs.checks import EnvCheck, EnvironmentFaultError
+from a3c.envs.random_states import derived_seed, seed_global_generators
 from a3c.envs.spaces import action_layout
 from a3c.envs.spec import EnvSpec
 from a3c.envs.state import get_env_state, set_env_state
@@ -315,20 +316,21 @@ class CollectorSpec:
     rules: CollectRules = field(default_factory=CollectRules)
 
     def build(self, life: Life, on_step: Callable[[int], None] = lambda written: None) -> Collector:
-        """Make the environments and the network of one worker.
+        """Make the environments and the network of one worker, and seed this process's own random generators.
 
         Args:
             life: whose they are.
             on_step: see `Collector`.
         """
         worker, restarts, episodes = life
-        words = (self.seed, worker, restarts) if restarts else (self.seed, worker)
+        seed = derived_seed(*((self.seed, worker, restarts) if restarts else (self.seed, worker)))
+        seed_global_generators(seed)  # first: a constructor may draw
         budget = self.rules.max_episodes
         return Collector(
             self.env.make(self.num_envs),
             pickle.loads(self.network),
             self.weights,
-            seed=int(np.random.SeedSequence(words).generate_state(1)[0]),
+            seed=seed,
             first_env_id=worker * self.num_envs + restarts * LIVES * LINEAGE,
             rules=replace(self.rules, max_episodes=None if budget is None else max(1, budget - episodes)),
             on_step=on_step,

@@ -50,6 +50,7 @@ class InlineSource:
         self._keeps_state = keeps_state
         self._watch = watch
         self._state: dict[str, Any] | None = None  # while there is no collector
+        self._before: dict[str, Any] | None = None  # random states of this process, to be put back at the end
         self._collecting = False
         self.collector: Collector | None = None
         self.exhausted = spec.rules.max_episodes == 0
@@ -63,6 +64,7 @@ class InlineSource:
         if self.collector is None:
             if self._watch is not None:
                 self._watch.__enter__()
+            self._before = global_states()
             self.collector = self._spec.build(self._life, self._on_step)
             if self._state is not None and "collector" in self._state:
                 self.collector.load_state_dict(self._state["collector"])
@@ -125,5 +127,8 @@ class InlineSource:
                 self._watch.beat()
             self.collector.close()
             self.collector, self._collecting = None, False
+        if self._before is not None:
+            set_global_states(self._before)
+            self._before = None
         if self._watch is not None:
             self._watch.__exit__()

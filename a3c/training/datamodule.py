@@ -155,7 +155,8 @@ class RolloutDataModule(LightningDataModule):
             trainer.should_stop = True
 
         dataset = self.mode.open(learner, Stopping(stop, lambda: trainer.should_stop))
-        return DataLoader(dataset, batch_size=None, collate_fn=_as_it_is)
+        # Its generator, of which nothing comes: else it draws from torch's own.
+        return DataLoader(dataset, batch_size=None, collate_fn=_as_it_is, generator=torch.Generator())
 
     def transfer_batch_to_device(self, batch: RolloutBatch, device: torch.device, dataloader_index: int) -> Any:
         if device.type == "cpu":  # already there; Lightning's walk over the fields takes longer than a look

@@ -6,9 +6,8 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import numpy as np
-
 from a3c.batch import BatchShape
+from a3c.envs.random_states import derived_seed
 from a3c.envs.spaces import Spaces, batch_shape
 from a3c.envs.spec import EnvSpec
 
@@ -40,7 +39,7 @@ class Collection:
         """Return the seed of environments and actions; a resumed run does not repeat its beginning."""
         if env_steps == 0:
             return self.seed
-        return int(np.random.SeedSequence((self.seed, env_steps)).generate_state(1)[0])
+        return derived_seed(self.seed, env_steps)
 
     def shape(self, length: int, columns: int) -> BatchShape:
         """Return what a batch of so many time steps and columns looks like in memory."""

@@ -1,7 +1,14 @@
 import itertools
+from contextlib import closing
+from typing import ClassVar
 
+import gymnasium
+import numpy as np
 import pytest
 import torch
+from gymnasium.envs.registration import EnvSpec as EnvironmentSpec
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
 from helpers import COUNTDOWN, fit, make_network
 
 from a3c import NStep
@@ -122,3 +129,81 @@ def test_the_best_checkpoint_is_that_of_the_best_evaluation(tmp_path, monkeypatc
     best, last = (torch.load(tmp_path / f"{name}.ckpt", weights_only=True) for name in ("best", "last"))
     assert 200 <= best["RolloutDataModule"]["progress"]["trained"] < 232
     assert 500 <= last["RolloutDataModule"]["progress"]["trained"] < 532
+
+
+class Endless(VectorEnv):
+    """B environments with a native version only, which takes no time limit and never ends an episode."""
+
+    metadata: ClassVar = {"autoreset_mode": AutoresetMode.NEXT_STEP}
+
+    def __init__(self, num_envs):
+        self.num_envs = num_envs
+        self.single_observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float32)
+        self.single_action_space = gymnasium.spaces.Discrete(3)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros((self.num_envs, 2), np.float32), {}
+
+    def step(self, actions):
+        ends = np.zeros(self.num_envs, np.bool_)
+        return np.zeros((self.num_envs, 2), np.float32), np.ones(self.num_envs), ends, ends, {}
+
+
+def evaluate(spec, episodes, **options):
+    with closing(Evaluator(spec, episodes, **options)) as evaluator:
+        return evaluator.bound, evaluator(make_network(), seed=1)
+
+
+def test_episodes_that_do_not_end_are_cut_and_counted_as_cut():
+    bound, result = evaluate(EnvSpec(COUNTDOWN, {"lengths": (4, 10**9)}), MAX_ENVS + 2, max_episode_steps=7)
+    assert bound == 7
+    assert [result.cut.count(flag) for flag in (True, False)] == [2, MAX_ENVS]
+    assert {episode.length for episode, cut in zip(result.episodes, result.cut, strict=True) if cut} == {7}
+
+
+def test_the_environments_own_limit_rules_where_it_is_the_shorter_one():
+    endless = {"lengths": (10**9,)}
+    for spec, asked, bound, length in (
+        (EnvSpec("scripted_envs:Limited-v0", endless), None, None, 50),
+        (EnvSpec("scripted_envs:Limited-v0", endless), 50, None, 50),
+        (EnvSpec("scripted_envs:Limited-v0", endless), 20, 20, 20),
+        (EnvSpec(COUNTDOWN, endless, max_episode_steps=9), None, None, 9),
+    ):
+        found, result = evaluate(spec, 2, max_episode_steps=asked)
+        assert found == bound
+        assert [episode.length for episode in result.episodes] == [length] * 2
+        assert result.cut == [bound is not None] * 2
+
+
+def test_without_any_limit_ten_thousand_steps_are_the_most():
+    assert EnvSpec(COUNTDOWN).bounded().time_limit == 10_000
+    assert EnvSpec("CartPole-v1").bounded() == EnvSpec("CartPole-v1")
+
+
+def test_a_native_environment_that_takes_no_limit_is_left_where_it_is_cut(monkeypatch):
+    monkeypatch.setitem(gymnasium.registry, "Endless-v0", EnvironmentSpec("Endless-v0", vector_entry_point=Endless))
+    bound, result = evaluate(EnvSpec("Endless-v0"), MAX_ENVS + 5, max_episode_steps=30)
+    assert bound == 30
+    assert result.episodes == [Episode(30.0, 30)] * MAX_ENVS  # those that were to come after them are not played
+    assert all(result.cut)
+
+
+def test_a_run_whose_evaluations_would_not_end_says_what_it_has_cut(caplog):
+    evaluation = GreedyEvaluation(every_env_steps=100, episodes=3, final_episodes=4, max_episode_steps=5)
+    fit(NStep(8), callbacks=[evaluation], env=COUNTDOWN, env_kwargs={"lengths": (10**9,)}, max_env_steps=200)
+    assert evaluation.final.cut == [True] * 4
+    (warning,) = (record.message for record in caplog.records if "cut" in record.message)
+    assert warning == (
+        f"{COUNTDOWN}: 3 of the 3 episodes of an evaluation were cut after 5 steps, and count with their returns "
+        "so far (evaluation.max_episode_steps)"
+    )
+
+
+@pytest.mark.parametrize("bad", [0, -3])
+def test_a_bound_below_one_step_is_refused(bad):
+    with pytest.raises(ValueError, match=f"max_episode_steps: got {bad}, must be at least 1"):
+        Evaluator(EnvSpec(COUNTDOWN), 1, max_episode_steps=bad)
+    with pytest.raises(ValueError, match=f"max_episode_steps: got {bad}, must be at least 1"):
+        GreedyEvaluation(max_episode_steps=bad)

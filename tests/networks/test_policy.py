@@ -11,7 +11,7 @@ from test_distributions import Sign
 
 from a3c import Agent, MLPActorCritic
 from a3c.envs.spec import EnvSpec
-from a3c.evaluation.episode import begin, play
+from a3c.evaluation.episode import playing
 from a3c.networks.distributions import DISTRIBUTIONS
 from a3c.networks.policy import Policy
 
@@ -73,7 +73,8 @@ def test_a_memory_is_carried_along_and_forgotten_where_an_episode_begins():
 
 def test_an_evaluation_carries_the_memory_and_forgets_it_with_each_episode():
     env = EnvSpec(COUNTDOWN, {"lengths": (5,)}).make(2)
-    steps = list(islice(play(env, remembering(), begin(env, 0)), 11))
+    with playing(env, remembering(), seed=0) as episodes:
+        steps = list(islice(episodes, 11))
     env.close()
     # The sixth is the reset step, whose action counts nowhere; the next one acts on a first state.
     assert [step.real[0] for step in steps].index(False) == 5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -10,6 +11,8 @@ from a3c.evaluation.evaluator import Evaluation, Evaluator
 from a3c.training.callbacks.every import EveryEnvSteps, seed_of, watched
 from a3c.training.options import check_counts
 from a3c.training.seams import data_of, module_of
+
+_log = logging.getLogger(__name__)
 
 
 class GreedyEvaluation(Callback):
@@ -23,6 +26,8 @@ class GreedyEvaluation(Callback):
         stop_when_solved: end the run when an evaluation reaches the environment's reward
             threshold and a second one, on other episodes, does so even less its standard error. The
             final figure comes from fresh episodes again, so it is not selected.
+        max_episode_steps: steps after which an episode is cut, and counts with its return so far; null
+            for the environment's own time limit, and for 10,000 where it has none.
 
     Raises:
         ValueError: a value outside its range.
@@ -34,13 +39,15 @@ class GreedyEvaluation(Callback):
         episodes: int = 64,
         final_episodes: int = 100,
         stop_when_solved: bool = True,
+        max_episode_steps: int | None = None,
     ) -> None:
-        check_counts(1, every_env_steps=every_env_steps, episodes=episodes)
+        check_counts(1, every_env_steps=every_env_steps, episodes=episodes, max_episode_steps=max_episode_steps)
         check_counts(0, final_episodes=final_episodes)
         self.every_env_steps = every_env_steps
         self.episodes = episodes
         self.final_episodes = final_episodes
         self.stop_when_solved = stop_when_solved
+        self.max_episode_steps = max_episode_steps
         self.solved_at_env_steps: int | None = None
         self.solved_at_seconds: float | None = None
         self.best: float | None = None
@@ -49,9 +56,10 @@ class GreedyEvaluation(Callback):
         self._schedule = EveryEnvSteps(every_env_steps)
         self._count = 0
         self._evaluator: Evaluator | None = None
+        self._said = False  # that episodes are cut
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._evaluator = Evaluator(data_of(trainer).env, self.episodes)
+        self._evaluator = self._make(trainer, self.episodes)
         self._schedule.begin(trainer)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
@@ -70,9 +78,10 @@ class GreedyEvaluation(Callback):
         self.is_best = self.best is None or result.return_mean >= self.best
         if self.is_best:
             self.best = result.return_mean
-        module_of(trainer).log_now(
-            {"eval/episode_return": result.return_mean, "eval/episode_length": result.length_mean}
-        )
+        figures = {"eval/episode_return": result.return_mean, "eval/episode_length": result.length_mean}
+        if any(result.cut):
+            figures["eval/episodes_cut"] = float(sum(result.cut))
+        module_of(trainer).log_now(figures)
         if self.solved_at_env_steps is None and self._is_solved(result, trainer):
             self.solved_at_env_steps = progress.env_steps
             self.solved_at_seconds = progress.clock.seconds
@@ -95,17 +104,30 @@ class GreedyEvaluation(Callback):
         module_of(trainer).finish()  # the cores are free for the last episodes
         self.close()
         if self.final_episodes and not trainer.interrupted:
-            evaluator = Evaluator(data_of(trainer).env, self.final_episodes)
+            evaluator = self._make(trainer, self.final_episodes)
             self.final = self._play(evaluator, trainer, "final", 0)
             evaluator.close()
 
-    @staticmethod
-    def _play(evaluator: Evaluator | None, trainer: Trainer, purpose: str, number: int) -> Evaluation | None:
+    def _make(self, trainer: Trainer, episodes: int) -> Evaluator:
+        return Evaluator(data_of(trainer).env, episodes, max_episode_steps=self.max_episode_steps)
+
+    def _play(self, evaluator: Evaluator | None, trainer: Trainer, purpose: str, number: int) -> Evaluation | None:
         """Play an evaluation's episodes, with seeds of their own; None if the run is interrupted."""
         assert evaluator is not None, "on_fit_start comes first"
         data = data_of(trainer)
         with watched(trainer, "an environment of an evaluation") as should_stop:
-            return evaluator(module_of(trainer).network, seed_of(data.seed, purpose, number), should_stop)
+            result = evaluator(module_of(trainer).network, seed_of(data.seed, purpose, number), should_stop)
+        if result is not None and any(result.cut) and not self._said:
+            self._said = True
+            _log.warning(
+                "%s: %d of the %d episodes of an evaluation were cut after %s steps, and count with their returns "
+                "so far (evaluation.max_episode_steps)",
+                data.env.id,
+                sum(result.cut),
+                len(result.cut),
+                f"{evaluator.bound:,}",
+            )
+        return result
 
     def close(self) -> None:
         """Close the environments. Idempotent."""

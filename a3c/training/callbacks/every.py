@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import numpy as np
 from lightning.pytorch import Trainer
 
+from a3c.envs.random_states import derived_seed
 from a3c.envs.watchdog import StepWatch
 from a3c.training.seams import data_of
 
@@ -53,5 +53,4 @@ def watched(trainer: Trainer, what: str) -> Iterator[Callable[[], bool]]:
 
 def seed_of(run_seed: int, purpose: str, number: int) -> int:
     """Return a seed that no worker, and no other evaluation of the run, uses."""
-    words = (run_seed, *purpose.encode(), number)
-    return int(np.random.SeedSequence(words).generate_state(1)[0])
+    return derived_seed(run_seed, *purpose.encode(), number)

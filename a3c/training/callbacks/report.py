@@ -81,6 +81,7 @@ class RunReport(Callback):
             "eval_return_mean": final.return_mean if final else None,
             "eval_return_std": final.return_std if final else None,
             "eval_episodes": len(final.episodes) if final else 0,
+            "eval_episodes_cut": sum(final.cut) if final else 0,
             "solved_at_env_steps": evaluation.solved_at_env_steps,
             "solved_at_seconds": evaluation.solved_at_seconds,
             "best_eval_return_mean": evaluation.best,

@@ -73,11 +73,21 @@ def check_same(described: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
             raise ValueError(f"was trained with {name} {theirs}, must be that of the run: {wanted}")
 
 
-def changes(described: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
-    """Name the settings that a run may change when it goes on, and do."""
-    before = described.get("settings", {})
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Say in words which settings differ from those of the run that is gone on with; of new ones nothing is said."""
     return [
         f"{name} was {before[name]} in the checkpoint, and is {value} from here on"
-        for name, value in settings.items()
+        for name, value in now.items()
         if name in before and before[name] != value
     ]
+
+
+def dotted(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the settings of a nested configuration by their dotted names; an empty mapping is a value."""
+    settings: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            settings |= dotted(value, f"{prefix}{key}.")
+        else:
+            settings[f"{prefix}{key}"] = value
+    return settings

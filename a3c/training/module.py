@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -25,9 +26,12 @@ from a3c.networks.actor_critic import ActorCritic
 from a3c.returns import ReturnEstimator
 from a3c.runs.checkpoints import FORMAT
 from a3c.runs.descriptions import describe
+from a3c.runs.resume import changes
 from a3c.training.modes import Mode
 from a3c.training.options import check_counts
 from a3c.training.seams import data_of, log_every
+
+log = logging.getLogger(__name__)
 
 
 class _Attempt(NamedTuple):
@@ -97,7 +101,8 @@ class A3C(LightningModule):
         check_counts(0, max_skipped_updates=max_skipped_updates)
         probe = _check_optimizer(optimizer, network)
         self.optimizer_name = type(probe).__name__
-        self._initial_rates = [group["lr"] for group in probe.param_groups]
+        # As configured, of each group of parameters: a checkpoint has them as they are by then.
+        self._optimizer_options = [_without_parameters(group) for group in probe.param_groups]
         try:
             describe(network), describe(returns)
         except TypeError as error:  # said now, not when the first checkpoint is saved
@@ -162,7 +167,9 @@ class A3C(LightningModule):
         try:
             name = "lr_schedule"
             if self.lr_schedule is not None:
-                rates = tuple(self.lr_schedule.curve(rate, max_env_steps) for rate in self._initial_rates)
+                rates = tuple(
+                    self.lr_schedule.curve(options["lr"], max_env_steps) for options in self._optimizer_options
+                )
             name = "entropy_schedule"
             if self.entropy_schedule is not None:
                 entropy = self.entropy_schedule.curve(self.objective.entropy_coefficient, max_env_steps)
@@ -314,7 +321,16 @@ class A3C(LightningModule):
     def settings(self) -> dict[str, Any]:
         """What a run may change when it goes on, and what then changes the meaning of its figures."""
         names = [field.name for field in fields(self.objective) if field.name != "returns"]
-        return {name: getattr(self.objective, name) for name in names} | {"max_grad_norm": self.learning.max_grad_norm}
+        of_optimizer = {
+            f"optimizer.{key}" if len(self._optimizer_options) == 1 else f"optimizer.{number}.{key}": value
+            for number, options in enumerate(self._optimizer_options)
+            for key, value in options.items()
+        }
+        return {
+            **{name: getattr(self.objective, name) for name in names},
+            "max_grad_norm": self.learning.max_grad_norm,
+            **of_optimizer,
+        }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         saved = checkpoint.setdefault("a3c", {})  # callbacks have their say first
@@ -328,6 +344,7 @@ class A3C(LightningModule):
             "optimizer": self.optimizer_name,
             "optimizers": len(self.trainer.optimizers),
             "settings": self.settings,
+            "optimizer_options": self._optimizer_options,
             "env_steps": self.mode.progress.env_steps,
             "updates": self.updates,
             "lags": self.lags.state_dict(),
@@ -340,6 +357,17 @@ class A3C(LightningModule):
         self.lags.load_state_dict(saved["lags"])
         self._guard.skipped = saved["skipped_updates"]
         self.returns.load_state_dict(saved["estimator_state"])
+        for change in changes(saved["settings"], self.settings):
+            log.warning("%s", change)
+        for state in checkpoint["optimizer_states"]:  # which Lightning loads after this
+            for group, before, ours in zip(
+                state["param_groups"], saved["optimizer_options"], self._optimizer_options, strict=True
+            ):
+                group.update({key: value for key, value in ours.items() if before.get(key, value) != value})
+
+
+def _without_parameters(group: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in group.items() if key != "params"}
 
 
 def _check_optimizer(make: OptimizerCallable, network: ActorCritic) -> Optimizer:

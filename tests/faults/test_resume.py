@@ -489,6 +489,83 @@ def test_row_24_counters_go_on_exactly_and_env_steps_never_rewind(mode, tmp_path
         assert set(again.lags.counts) == {3}  # the delay line was lost; its second warm-up is not counted as lag
 
 
+@pytest.mark.parametrize("mode", ["sync", "async", "hogwild"])
+def test_row_22_what_is_set_anew_of_the_optimizer_counts_from_the_resume_on(mode, tmp_path, caplog):
+    def going_on(ckpt_path=None, **options):
+        hyperparameters = []
+        noting = Noting(lambda trainer: hyperparameters.append([options_of(each) for each in trainer.optimizers]))
+        fit(
+            NStep(8),
+            callbacks=[Counters(stop_after=20 if ckpt_path is None else 40), noting, Saving(tmp_path / "run.ckpt")],
+            learning={"optimizer": lambda params: torch.optim.Adam(params, **options)},
+            mode=mode,
+            max_env_steps=10**6,
+            ckpt_path=ckpt_path,
+        )
+        return hyperparameters[-1]
+
+    going_on(lr=1e-3, eps=1e-7)
+    (resumed,) = going_on(tmp_path / "run.ckpt", lr=1e-5, weight_decay=0.5, betas=(0.8, 0.9))
+    assert (resumed["lr"], resumed["weight_decay"], resumed["betas"]) == (1e-5, 0.5, (0.8, 0.9))
+    assert resumed["eps"] == 1e-8  # it was typed before, and is not any more
+    told = {record.message for record in caplog.records if "from here on" in record.message}
+    assert told == {
+        f"optimizer.{name} was {before} in the checkpoint, and is {now} from here on"
+        for name, before, now in (
+            ("lr", 1e-3, 1e-5),
+            ("weight_decay", 0, 0.5),
+            ("betas", (0.9, 0.999), (0.8, 0.9)),
+            ("eps", 1e-7, 1e-8),
+        )
+    }
+
+
+def test_row_22_what_a_callback_has_set_of_the_optimizer_stays_where_nothing_else_is_typed(tmp_path):
+    found = []
+
+    def halve(trainer):
+        trainer.optimizers[0].param_groups[0]["lr"] = 5e-4
+
+    for ckpt_path, do in ((None, halve), (tmp_path / "run.ckpt", lambda trainer: found.append(lr_of(trainer)))):
+        fit(
+            NStep(8),
+            callbacks=[Counters(stop_after=20 if ckpt_path is None else 40), Noting(do), Saving(tmp_path / "run.ckpt")],
+            learning={"optimizer": lambda params: torch.optim.Adam(params, lr=1e-3)},
+            max_env_steps=10**6,
+            ckpt_path=ckpt_path,
+        )
+    assert set(found) == {5e-4}
+
+
+class Noting(Callback):
+    """Does something after each batch."""
+
+    def __init__(self, do):
+        self.do = do
+
+    def on_train_batch_end(self, trainer, *args):
+        self.do(trainer)
+
+
+class Saving(Callback):
+    """Saves a checkpoint at the end."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def on_train_end(self, trainer, pl_module):
+        trainer.save_checkpoint(self.path)
+
+
+def options_of(optimizer):
+    (group,) = optimizer.param_groups
+    return {key: value for key, value in group.items() if key != "params"}
+
+
+def lr_of(trainer):
+    return options_of(trainer.optimizers[0])["lr"]
+
+
 # ---------------------------------------------------------------- rows 41 and 42
 
 

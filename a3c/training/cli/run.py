@@ -26,7 +26,7 @@ from a3c.runs.checkpoints import BEST, DamagedCheckpointError, load, present, re
 from a3c.runs.descriptions import describe
 from a3c.runs.folder import CHECKPOINTS, METRICS, FolderInUseError, FolderLock, logging_to, rewind, save_config
 from a3c.runs.metrics_file import MetricsFile
-from a3c.runs.resume import Start, changes, check_same, find_start
+from a3c.runs.resume import Start, changes, check_same, dotted, find_start
 from a3c.runs.wandb_logger import RunTracker, make_wandb_logger
 from a3c.training.callbacks import (
     BudgetBar,
@@ -192,12 +192,13 @@ class TrainingRun:
         try:
             if self.start.folder is not None:
                 self._go_on_in_folder()
-            for change in changes(self._described, self.module.settings):
-                log.warning("%s", change)
-            checkpoint = self.start.checkpoint
+            config, checkpoint = self._save_config(), self.start.checkpoint
             if checkpoint is not None:
                 log.info("goes on from %s", checkpoint)
-            self._attach(self._save_config())
+                # Of the model's the module says what changes, wherever it is trained.
+                for change in changes(dotted(self._described.get("config", {})), dotted(config | {"ckpt_path": None})):
+                    log.info("%s", change)
+            self._attach(config)
             # Weights only in any case: without a path Lightning may find a checkpoint by itself, on SLURM.
             self.trainer.fit(self.module, self.data, ckpt_path=checkpoint, weights_only=True)
         except Interrupted:
@@ -262,7 +263,7 @@ class TrainingRun:
             run_id=self._described.get("wandb_run_id") if self.start.folder is not None else None,
             name=self.run_name,
         )
-        self.checkpoints.notes["wandb_run_id"] = self._tracker.run_id
+        self.checkpoints.notes |= {"wandb_run_id": self._tracker.run_id, "config": config}
         self.trainer.loggers = [MetricsFile(self.folder / METRICS), self._tracker]
         callbacks = callbacks_of(self.trainer)
         callbacks.insert(0, self.interruption)

@@ -32,6 +32,8 @@ class MetricsFile(Logger):
             process left unfinished is cut off.
     """
 
+    takes_counts = True  # by value, as JSON
+
     def __init__(self, path: Path) -> None:
         super().__init__()
         self._path = path
@@ -40,7 +42,7 @@ class MetricsFile(Logger):
 
     @property
     def name(self) -> str:
-        return "metrics"
+        return "lightning"  # so are called folders that callbacks of Lightning's make for their files
 
     @property
     def version(self) -> str:

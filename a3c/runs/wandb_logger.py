@@ -66,6 +66,8 @@ class RunTracker(WandbLogger):
         folder: the run folder.
     """
 
+    takes_counts = True  # by value, as histograms
+
     def __init__(self, run: wandb.Run, patience: Patience, folder: Path) -> None:
         super().__init__(experiment=run, project=PROJECT, save_dir=folder)
         self._run = run

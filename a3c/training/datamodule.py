@@ -17,6 +17,7 @@ from a3c.rollouts.workers.pool import RestartPolicy
 from a3c.training.modes import MODES, Mode, Stopping
 from a3c.training.options import Collection, check_choice, check_counts, check_finite
 from a3c.training.seams import module_of, trainer_of
+from a3c.training.trainer_rules import check_trainer
 
 
 class RolloutDataModule(LightningDataModule):
@@ -144,6 +145,10 @@ class RolloutDataModule(LightningDataModule):
         return self.mode.progress
 
     def setup(self, stage: str) -> None:
+        trainer = trainer_of(self)
+        check_trainer(trainer, self.mode)
+        # What monitors a metric looks at it after our evaluations (`on_validation_end`), not where an epoch ends.
+        trainer.check_val_every_n_epoch = None
         self.mode.begin()  # a checkpoint, if any, is loaded after this
 
     def train_dataloader(self) -> DataLoader[Any]:

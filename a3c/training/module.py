@@ -184,6 +184,10 @@ class A3C(LightningModule):
     def configure_optimizers(self) -> list[Optimizer]:
         return [self.make_optimizer(self.network.parameters()) for _ in range(self.optimizers_of(self.mode))]
 
+    def on_train_start(self) -> None:
+        # For progress bars of Lightning's, to which the dataset's length, which is there for another reason, is none.
+        self.trainer.fit_loop.max_batches = math.inf
+
     def training_step(self, batch: RolloutBatch | UpdateReport, batch_index: int) -> Tensor | None:
         """Learn from transitions, or take note of what workers report that learn by themselves."""
         if isinstance(batch, UpdateReport):
@@ -307,8 +311,11 @@ class A3C(LightningModule):
         row = {**metrics, "updates": float(self.updates), "guard/skipped_updates": float(self.skipped_updates)}
         row.update(self.mode.progress.metrics())
         self.latest.update(row)
+        numbers = {key: value for key, value in row.items() if not isinstance(value, Mapping)}
+        # What callbacks monitor.
+        self.trainer.callback_metrics.update({key: torch.tensor(float(value)) for key, value in numbers.items()})
         for logger in self.trainer.loggers:
-            logger.log_metrics(row, step=self.updates)
+            logger.log_metrics(row if getattr(logger, "takes_counts", False) is True else numbers, step=self.updates)
 
     def log_media(self, rows: Mapping[str, Any]) -> None:
         """Log images, videos, tables or histograms by key, to the loggers that take them."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from lightning.pytorch import Callback, LightningDataModule, Trainer
+from lightning.pytorch.profilers import PassThroughProfiler
 
 if TYPE_CHECKING:
     from a3c.training.datamodule import RolloutDataModule
@@ -38,3 +40,12 @@ def log_every(trainer: Trainer) -> int:
     """Return the number of updates between two lines of the log."""
     parts: Any = trainer
     return cast("int", parts.log_every_n_steps)
+
+
+def keep_files_in(folder: Path, trainer: Trainer) -> None:
+    """Have what Lightning and its profilers write by themselves lie in a folder."""
+    parts: Any = trainer
+    parts._default_root_dir = str(folder)  # it can be said to the constructor only, when there is no folder yet
+    profiler = parts.profiler
+    if profiler.filename is None and not isinstance(profiler, PassThroughProfiler):
+        profiler.dirpath, profiler.filename = folder, "profile"

@@ -6,11 +6,12 @@ import logging
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar
 
 from a3c.evaluation.evaluator import Evaluation, Evaluator
 from a3c.training.callbacks.every import EveryEnvSteps, seed_of, watched
 from a3c.training.options import check_counts
-from a3c.training.seams import data_of, module_of
+from a3c.training.seams import callbacks_of, data_of, module_of
 
 _log = logging.getLogger(__name__)
 
@@ -82,6 +83,9 @@ class GreedyEvaluation(Callback):
         if any(result.cut):
             figures["eval/episodes_cut"] = float(sum(result.cut))
         module_of(trainer).log_now(figures)
+        for callback in callbacks_of(trainer):
+            if not isinstance(callback, ProgressBar):  # to what monitors a metric this is the end of a validation
+                callback.on_validation_end(trainer, module_of(trainer))
         if self.solved_at_env_steps is None and self._is_solved(result, trainer):
             self.solved_at_env_steps = progress.env_steps
             self.solved_at_seconds = progress.clock.seconds

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, NoReturn
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from a3c.runs.wandb_logger import WandbOptions
@@ -133,6 +135,15 @@ class TrainCLI(LightningCLI):
             given = str(seed).lower()
             raise UsageError(f"seed_everything: got {given}, must be a whole number from 0 to {2**32 - 1}")
         super()._set_seed()
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        given = self.config_init["trainer"]["callbacks"] or []
+        wanted = given if isinstance(given, list) else [given]
+        return super().instantiate_trainer(  # it refuses these where they are switched off, as they are by default
+            enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in wanted),
+            enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in wanted),
+            **kwargs,
+        )
 
     def instantiate_classes(self) -> None:
         try:

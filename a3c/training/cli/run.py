@@ -43,7 +43,8 @@ from a3c.training.cli.optional import OptionalParts
 from a3c.training.cli.usage import UsageError
 from a3c.training.datamodule import RolloutDataModule
 from a3c.training.module import A3C
-from a3c.training.seams import callbacks_of
+from a3c.training.seams import callbacks_of, keep_files_in
+from a3c.training.trainer_rules import check_arguments, check_loggers, check_tasks, check_trainer
 
 FAILED = 1
 # Their message says it all.
@@ -80,6 +81,16 @@ class TrainingRun:
             self.checkpoints = Checkpoints(Path(CHECKPOINTS), self.evaluation, every_seconds)
         except ValueError as error:
             raise UsageError(f"checkpoint.{error}") from error
+        try:
+            check_tasks()
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+        try:
+            check_arguments(cli.config["trainer"])
+            check_trainer(self.trainer, self.data.mode)
+            check_loggers(self.trainer)
+        except ValueError as error:
+            raise UsageError(f"trainer.{error}") from error
         try:
             self.data.mode.check(self.module)
         except ValueError as error:
@@ -264,12 +275,17 @@ class TrainingRun:
             name=self.run_name,
         )
         self.checkpoints.notes |= {"wandb_run_id": self._tracker.run_id, "config": config}
-        self.trainer.loggers = [MetricsFile(self.folder / METRICS), self._tracker]
+        others = self.trainer.loggers
+        for logger in others:
+            logger.log_hyperparams(config)
+        self.trainer.loggers = [MetricsFile(self.folder / METRICS), self._tracker, *others]
+        keep_files_in(self.folder, self.trainer)
         callbacks = callbacks_of(self.trainer)
         callbacks.insert(0, self.interruption)
         callbacks += self._optional.callbacks(self.folder)
         callbacks += [DivergenceAlert(self._tracker.alert)]
-        callbacks += [self.checkpoints, self.report, BudgetBar()]
+        bars = [] if self.trainer.progress_bar_callback is not None else [BudgetBar()]
+        callbacks += [self.checkpoints, self.report, *bars]
 
 
 def _check_name(name: str | None, folder: str | None) -> None:

@@ -3,6 +3,7 @@
 import os
 import random
 import signal
+import time
 from typing import ClassVar
 
 import gymnasium
@@ -131,6 +132,24 @@ class DrawnWander(Wander):
         return np.random.randint(0, 255, (32, 64, 3), np.uint8)
 
 
+class Sluggish(Countdown):
+    """Takes its time in each constructor, reset and step."""
+
+    def __init__(self, seconds, lengths=(2,)):
+        self.seconds = seconds
+        time.sleep(seconds)
+        super().__init__(lengths)
+
+    def reset(self, **kwargs):
+        time.sleep(self.seconds)
+        return super().reset(**kwargs)
+
+    def step(self, action):
+        time.sleep(self.seconds)
+        return super().step(action)
+
+
+gymnasium.register("Sluggish-v0", Sluggish)
 gymnasium.register("Countdown-v0", Countdown)
 gymnasium.register("Wander-v0", Wander, max_episode_steps=13)
 gymnasium.register("Normalised-v0", lambda: NormalizeReward(NormalizeObservation(Wander())), max_episode_steps=13)

@@ -6,7 +6,7 @@ import difflib
 import math
 import re
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from importlib import import_module
@@ -18,7 +18,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 
 from a3c.envs.random_states import random_states_kept
 from a3c.envs.spaces import SUPPORTED, Spaces, action_layout, agree, are_supported
-from a3c.envs.watchdog import HangError, StepWatch
+from a3c.envs.watchdog import HangError, StepWatch, sign_of_life
 from a3c.envs.wrappers import Wrappers, Wrapping
 
 SUPPORTED_API = (
@@ -131,12 +131,18 @@ class EnvSpec:
         registered, wrappers = self._registered(), self._wrappers()
         try:
             env = gymnasium.make_vec(
-                registered, num_envs=num_envs, vectorization_mode=kind, wrappers=wrappers.single, **kwargs
+                registered,
+                num_envs=num_envs,
+                vectorization_mode=kind,
+                wrappers=[*wrappers.single, _telling] if kind == SYNC else None,
+                **kwargs,
             )
             if env.metadata.get("autoreset_mode") != AutoresetMode.NEXT_STEP:
                 # A native version that resets in the same step hides the final observation.
                 env.close()
-                env = gymnasium.make_vec(registered, num_envs=num_envs, vectorization_mode=SYNC, **kwargs)
+                env = gymnasium.make_vec(
+                    registered, num_envs=num_envs, vectorization_mode=SYNC, wrappers=[_telling], **kwargs
+                )
             for wrap in wrappers.vector:
                 env = wrap(env)
         except (gymnasium.error.Error, TypeError) as error:  # a TypeError is an argument it does not take
@@ -219,6 +225,22 @@ def check_agreement(policy: Spaces, env: VectorEnv) -> None:
         env.close()
         name = env.unwrapped.spec.id if env.unwrapped.spec else type(env.unwrapped).__name__
         raise EnvError(f"env: {name} has {found.words}, must have those that the policy was made for: {policy.words}")
+
+
+def _telling(env: Any) -> Any:
+    """Have one of several environments give a sign of life by itself: all of them together may take long."""
+
+    def told(method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            result = method(*args, **kwargs)
+            sign_of_life()
+            return result
+
+        return call
+
+    sign_of_life()
+    env.reset, env.step = told(env.reset), told(env.step)  # of the object: a wrapper more would cost as much again
+    return env
 
 
 def _is_of_old_api(error: Exception) -> bool:

@@ -1,4 +1,4 @@
-"""Ends what an environment in this process does not come back from.
+"""Signs of life of environments in this process, and an end to what one does not come back from.
 
 Workers are watched by their pool. But the environments of an evaluation, of `sync`, and the one that
 is made to look at its spaces live in the main process, which nobody else watches.
@@ -10,10 +10,23 @@ import math
 import signal
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType
 from typing import Any, Self
 
+_listeners: list[Callable[[], None]] = []  # to signs of life; the last one to come is told
 WAKE_UP = signal.SIGVTALRM  # not the alarm of the real time, which others use
+
+
+def listen(listener: Callable[[], None]) -> None:
+    """Have somebody told of every sign of life, instead of whoever was told before."""
+    _listeners.append(listener)
+
+
+def sign_of_life() -> None:
+    """Say that an environment of this process has come back from a call."""
+    if _listeners:
+        _listeners[-1]()
 
 
 class HangError(RuntimeError):
@@ -51,6 +64,7 @@ class StepWatch:
         self.beat()
         if threading.current_thread() is threading.main_thread():  # a signal reaches no other
             self._watching = True
+            listen(self.beat)
             self._previous = signal.signal(WAKE_UP, self._raise)
             self._left.clear()
             threading.Thread(target=self._watch, name="a3c-step-watch", daemon=True).start()
@@ -64,10 +78,11 @@ class StepWatch:
     def _raise(self, number: int, frame: FrameType | None) -> None:
         if not self._left.is_set() and time.monotonic() - self._beaten > self._timeout:
             self.beat()  # what handles the error has as long again
-            raise HangError(f"{self._what} gave no sign of life for {self._timeout:g} s")
+            raise HangError(f"{self._what} gave no sign of life for {self._timeout:g} s (worker_timeout)")
 
     def __exit__(self, *error: object) -> None:
         self._left.set()
         if self._watching:
+            _listeners.remove(self.beat)
             signal.signal(WAKE_UP, self._previous)
             self._watching = False

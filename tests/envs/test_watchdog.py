@@ -6,7 +6,7 @@ import pytest
 from helpers import fit
 from lightning.pytorch import Callback
 
-from a3c import GreedyEvaluation, RolloutDataModule
+from a3c import GreedyEvaluation, NStep, RolloutDataModule
 from a3c.envs.spec import EnvError
 from a3c.envs.watchdog import WAKE_UP, HangError, StepWatch
 
@@ -73,3 +73,23 @@ def test_a_learner_that_takes_its_time_in_sync_is_left_alone():
 
     model, *_ = fit(mode="sync", max_env_steps=64, worker_timeout=1.0, callbacks=[Slow()])
     assert model.updates >= 2
+
+
+@pytest.mark.parametrize("mode", ["sync", "async", "hogwild"])
+def test_many_slow_environments_are_not_taken_to_hang(mode):
+    # A call of all of them takes longer than a worker may be silent, of a single one it does not.
+    evaluation = GreedyEvaluation(every_env_steps=1, episodes=12, final_episodes=0)
+    _, data, _ = fit(
+        NStep(2),
+        env="scripted_envs:Sluggish-v0",
+        env_kwargs={"seconds": 0.1},
+        mode=mode,
+        workers=1,
+        envs_per_worker=12,
+        max_env_steps=24,
+        worker_timeout=1.0,
+        callbacks=[evaluation],
+    )
+    assert data.progress.worker_deaths == 0
+    assert data.progress.env_steps >= 24
+    assert evaluation.best == 3.0

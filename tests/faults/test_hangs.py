@@ -40,7 +40,7 @@ def test_row_10_a_hang_is_found_at_the_deadline_named_by_its_stack_and_replaced(
         assert not exists(first)
         assert run.steps(1, restarts=0) + run.lost["worker_death"] in ([13] if kind != "hang_reset" else range(13, 40))
         run.until_rollouts(3)
-    assert re.search(r"worker 1 gave no sign of life for 1 s and was killed", caplog.text)
+    assert re.search(r"worker 1 gave no sign of life for 1 s \(worker_timeout\) and was killed", caplog.text)
     assert re.search(rf"(?s)faulty\.py.*{place}", caplog.text)
     assert len(run.deaths) == 1
 

@@ -237,7 +237,7 @@ class WorkerPool:
 
     def _end_silent(self, worker: WorkerHandle, timeout: float) -> None:
         stack = worker.stack()
-        self._fail(worker, _Failure(f"gave no sign of life for {timeout:g} s and was killed: {stack}"))
+        self._fail(worker, _Failure(f"gave no sign of life for {timeout:g} s (worker_timeout) and was killed: {stack}"))
 
     def _fail(self, worker: WorkerHandle, failure: _Failure | None = None) -> None:
         """End a worker that failed, and put another one in its place or raise.

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from a3c.batch import BatchShape, RolloutBatch
+from a3c.envs.watchdog import listen
 from a3c.rollouts.collector import CollectorSpec, Fragment, Life
 from a3c.rollouts.workers.heartbeat import Heartbeat
 from a3c.rollouts.workers.lifetime import end_with_parent, lead_group
@@ -172,6 +173,7 @@ def run_worker(place: WorkerPlace, task: Task) -> None:
     faulthandler.register(STACK_SIGNAL, place.stacks.fileno())
     torch.set_num_threads(1)
     place.heartbeat.beat()
+    listen(place.heartbeat.beat)
     try:
         task(WorkerContext(place))
     except (BrokenPipeError, ConnectionResetError):

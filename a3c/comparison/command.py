@@ -39,7 +39,7 @@ class OneLineParser(ArgumentParser):
     """Raises one line that says what is wrong, instead of printing the usage."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        raise UsageError(str(explain(message, ex, self))) from ex
+        raise UsageError(": ".join(filter(None, explain(message, ex, self)))) from ex
 
 
 def make_parser() -> OneLineParser:

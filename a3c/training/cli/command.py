@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NoReturn
 
+from jsonargparse import ArgumentError
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
@@ -17,7 +18,7 @@ from a3c.runs.wandb_logger import WandbOptions
 from a3c.training.callbacks import Checkpoints, GreedyEvaluation
 from a3c.training.cli.run import TrainingRun
 from a3c.training.cli.screening import Screening
-from a3c.training.cli.usage import UsageError, explain, locate
+from a3c.training.cli.usage import BEGIN, DENIED, END, UsageError, explain, locate
 from a3c.training.datamodule import RolloutDataModule
 from a3c.training.modes import MODES
 from a3c.training.module import A3C
@@ -43,12 +44,12 @@ class OneLineParser(LightningArgumentParser):
     screening: ClassVar[Screening]
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        problem = explain(message, ex, self)
-        if not self.exit_on_error:
-            raise problem from ex
-        if problem.denied:
-            raise UsageError(self.screening.explain_denied(problem.key, problem.denied)) from ex
-        raise UsageError(str(problem)) from ex
+        key, text = explain(message, ex, self)
+        if not self.exit_on_error:  # for the arguments of a class
+            raise ArgumentError(None, f"{BEGIN}{key}: {text}{END}") from ex
+        if text.startswith(DENIED):
+            raise UsageError(self.screening.explain_denied(key, text.removeprefix(DENIED))) from ex
+        raise UsageError(f"{key}: {text}" if key else text) from ex
 
 
 class TrainCLI(LightningCLI):

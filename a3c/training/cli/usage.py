@@ -6,6 +6,7 @@ import difflib
 import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import is_dataclass
 from typing import Any, get_args, get_origin
 
@@ -28,6 +29,15 @@ BEGIN, END = "‹", "›"
 
 class UsageError(Exception):
     """A flag or value that cannot be used; nothing has been started."""
+
+
+@contextmanager
+def refusing(prefix: str, kind: type[Exception] = ValueError) -> Iterator[None]:
+    """Make a usage error of an error that says what is wrong with a value, with its key before it."""
+    try:
+        yield
+    except kind as error:
+        raise UsageError(f"{prefix}{error}") from error
 
 
 def explain(message: str, error: BaseException | None, parser: ArgumentParser) -> tuple[str, str]:

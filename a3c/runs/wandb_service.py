@@ -34,7 +34,7 @@ class Patience:
     def __init__(self, seconds: float = PATIENCE) -> None:
         self._left = seconds
 
-    def wait(self, what: Callable[[], _T], at_most: float = math.inf, spare: float = 0.0) -> _T:
+    def wait(self, what: Callable[[], _T], at_most: float = math.inf) -> _T:
         """Call a function of W&B's in a thread that can be left behind, and return its result.
 
         W&B waits without end in many places: for a service that was stopped, for an upload.
@@ -42,13 +42,12 @@ class Patience:
         Args:
             what: the function.
             at_most: bound on this wait, in seconds.
-            spare: seconds that are kept for later waits.
 
         Raises:
             TimeoutError: it has not come back; the thread is still at it.
             Exception: whatever the function raises.
         """
-        limit = max(LEAST, min(self._left - spare, at_most))
+        limit = max(LEAST, min(self._left, at_most))
         future: concurrent.futures.Future[_T] = concurrent.futures.Future()
 
         def call() -> None:

@@ -183,7 +183,7 @@ def axes_of(options: Namespace, passed: Sequence[str] = ()) -> dict[str, list[An
 
 def _screen(file: Path, values: Mapping[str, Any], passed: Sequence[str]) -> None:
     """Refuse what a file may not say: as flags of a run, its words would pass for the user's own."""
-    Screening(passed).check_values(file, values)
+    Screening(passed).check(values, file)
 
 
 def _configured(paths: Sequence[Path], passed: Sequence[str]) -> dict[str, Any]:

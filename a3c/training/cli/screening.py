@@ -61,7 +61,7 @@ class Screening:
             plain.add_argument(*short, f"--{key}", nargs="?", action="append", default=[])
         options, rest = plain.parse_known_args(self._args)
         with refusing(""):
-            self.allow = checked_prefixes(options.allow)
+            self.allow = checked_prefixes(filter(None, options.allow))
         if any(lies_under(prefix, ["jsonargparse"]) for prefix in self.allow):
             raise UsageError("allow: got 'jsonargparse', must be another: through it a file could lift its own limits")
         if "-" in options.config:
@@ -112,30 +112,24 @@ class Screening:
                     set_parsing_settings(import_path_allowlist=own_class(word, self._here))
         return content
 
-    def check(self, config: Namespace) -> None:
-        """Refuse what parsing came to if a file said it and only the user may.
+    def check(self, config: Namespace | Mapping[str, Any], file: Path | None = None) -> None:
+        """Refuse what a file says and only the user may.
+
+        Args:
+            config: what parsing came to, or values by key that are going to be used as if they had been typed.
+            file: where such values come from.
 
         Raises:
             UsageError: the file, the key, what was given, what is allowed.
         """
         for key, text in _walk(config):
+            if file is not None:
+                self._check(key, text, file.absolute(), parsed=False)
+                continue
             if key == "allow":
                 text = text.strip("[']")  # a list becomes the text of one, as an item of the list that flags make
             if text in self._read and not any(text in arg for arg in self._args):
                 self._check(key, text, self._read[text], parsed=True)
-
-    def check_values(self, file: Path, values: Mapping[str, Any]) -> None:
-        """Check what a file sets, where it is going to be used as if it had been typed.
-
-        Args:
-            file: where the values come from.
-            values: by key of train.py.
-
-        Raises:
-            UsageError: the file, the key, what was given, what is allowed.
-        """
-        for key, text in _walk(values):
-            self._check(key, text, file.absolute(), parsed=False)
 
     def explain_denied(self, key: str, path: str) -> str:
         """Return the line for an import that the parser has denied.

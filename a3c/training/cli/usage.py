@@ -110,21 +110,22 @@ def _explain_value(key: str, message: str, parser: ArgumentParser) -> str:
         return f"got {match[1]!r}: {match[2]}"
     typehint = next((vars(action).get("_typehint") for action in parser._actions if action.dest == key), None)
     classes = list(_classes(typehint))
+    bases = [cls for cls in classes if not is_dataclass(cls)]
+    match = re.search(r"(?:Import path (?!does)|path string: |Given value: |Got value: )(\S+)", message)
+    if match and bases and "does not correspond" in message:
+        return f"got {match[1]!r}, must be a class derived from {bases[0].__name__}"
+    without_class = match is not None and "NestedArg(" in match[1]  # an argument of a class that nobody names
+    if match and bases and (without_class or "path string: " in message or "Not a valid subclass" in message):
+        names = {cls.__name__: cls.__module__.partition(".")[0] for cls in _concrete(bases)}
+        ours = sorted(name for name, package in names.items() if bases[0].__module__.startswith(f"{package}."))
+        few = len(ours) < MOST_NAMES
+        allowed = f"one of {', '.join(ours)}" if few else f"a class derived from {bases[0].__name__}"
+        given = "no class" if without_class else repr(match[1])
+        return f"got {given}, must be {allowed}, or an import path{nearest(match[1], names)}"
     expected = re.findall(r"Expected a (?:<class '(?:\w+\.)*(\w+)'>|typing\.Literal\[(.*?)\])", message)
     words = [WORDS.get(name, name) if name else f"one of {names}" for name, names in expected]
-    if any(map(is_dataclass, classes)):
+    if len(bases) < len(classes):
         words.append("settings")
-    match = re.search(r"(?:Import path (?!does)|path string: |Given value: |Got value: )(\S+)", message)
-    if match and classes and {*words} <= {"null"}:
-        base, names = classes[0], {cls.__name__: cls.__module__.partition(".")[0] for cls in _concrete(classes)}
-        ours = sorted(name for name, package in names.items() if base.__module__.startswith(f"{package}."))
-        if "does not correspond" in message or len(ours) >= MOST_NAMES:
-            allowed = f"a class derived from {base.__name__}"
-        else:
-            allowed = f"one of {', '.join(ours)}"
-        if "does not correspond" in message:
-            return f"got {match[1]!r}, must be {allowed}"
-        return f"got {match[1]!r}, must be {allowed}, or an import path{nearest(match[1], names)}"
     for sign in ("Given value: ", "Got value: "):
         if words and sign in message:
             return f"got {message.rpartition(sign)[2]}, must be {' or '.join(words)}"
@@ -132,11 +133,11 @@ def _explain_value(key: str, message: str, parser: ArgumentParser) -> str:
 
 
 def _classes(typehint: Any) -> Iterator[type]:
-    """Return the classes within a type, of a callable those that it returns."""
+    """Return the classes within a type, of a callable those that it returns; but not tensors, which numbers may be."""
     parts = get_args(typehint)
     for part in parts[-1:] if get_origin(typehint) is Callable else parts:
         yield from _classes(part)
-    if isinstance(typehint, type) and typehint.__module__ not in ("builtins", "typing") and not parts:
+    if isinstance(typehint, type) and typehint.__module__ not in ("builtins", "typing", "torch") and not parts:
         yield typehint
 
 

@@ -179,10 +179,8 @@ class RunTracker(WandbLogger):
             raise
         finally:
             if self.run_id is not None:
-                failed = self._failed.is_set()
                 # A service that answers, even if only that its server does not, first writes down what it has.
-                kill = had_failed or (failed and self._thread.is_alive())
-                let_go(self._patience, self._run if failed else None, kill)
+                let_go(self._patience, had_failed or (self._failed.is_set() and self._thread.is_alive()))
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:

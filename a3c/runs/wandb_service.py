@@ -103,27 +103,19 @@ def choose_mode(patience: Patience) -> str:
     return "offline"
 
 
-def let_go(patience: Patience, run: wandb.Run | None = None, kill: bool = True) -> None:
+def let_go(patience: Patience, kill: bool = True) -> None:
     """Take W&B out of this process, so that neither its next start nor the interpreter's end waits for it.
 
     Args:
         patience: what the run still waits for W&B.
-        run: a run that could not be finished.
         kill: its service first, so that whatever waits for it fails at once, instead of when it
             has not ended in time. What it has written can still be synced.
     """
-
-    def forget() -> None:
-        if run is not None:
-            with suppress(Exception):
-                run.finish()  # takes it out of wandb.run
-        wandb.teardown()  # takes W&B's exit hook out, which would wait for the service or print a traceback
-
     services = _services()
     if kill:
         _kill(services)
-    with suppress(Exception, SystemExit):
-        patience.wait(forget, END)
+    with suppress(Exception, SystemExit):  # it takes W&B's exit hook out, which would wait or print a traceback
+        patience.wait(wandb.teardown, END)
     _kill(services)
 
 

@@ -190,7 +190,7 @@ class Screening:
 
 def _allow(path: str) -> str:
     """Return the flag that trusts the package of an import path, or of an environment's id."""
-    return f"--allow {re.split('[.:]', path)[0]}"
+    return f"--allow {path.replace(':', '.').partition('.')[0]}"
 
 
 def _import_paths(text: str) -> list[str]:

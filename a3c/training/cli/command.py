@@ -119,7 +119,7 @@ class TrainCLI(LightningCLI):
         parser.add_class_arguments(Checkpoints, "checkpoint", skip={"folder", "evaluation"}, instantiate=False)
         parser.add_class_arguments(WandbOptions, "wandb")
         parser.link_arguments("mode", "data.mode")
-        parser.link_arguments("seed_everything", "data.seed", compute_fn=_as_seed)
+        parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
         parser.link_arguments("stop_when_solved", "evaluation.stop_when_solved")
         for space in ("observation_space", "action_space"):
             parser.link_arguments(f"data.{space}", f"model.network.init_args.{space}", apply_on="instantiate")
@@ -143,10 +143,6 @@ class TrainCLI(LightningCLI):
             raise UsageError(locate(error, self.config.keys())) from error
         except MisconfigurationException as error:
             raise UsageError(f"trainer: {error}".replace("\n", " ")) from error
-
-
-def _as_seed(seed: bool | int) -> int:
-    return int(seed)
 
 
 def _quieten() -> None:

@@ -23,7 +23,6 @@ from a3c.learner.guard import TrainingDivergedError
 from a3c.returns.labels import label_of
 from a3c.rollouts.workers.pool import WorkerError
 from a3c.runs.checkpoints import BEST, DamagedCheckpointError, load, present, read_checkpoint, tidy
-from a3c.runs.descriptions import describe
 from a3c.runs.folder import CHECKPOINTS, METRICS, VIDEOS, FolderInUseError, FolderLock, logging_to, rewind, save_config
 from a3c.runs.metrics_file import MetricsFile
 from a3c.runs.resume import Start, changes, check_same, find_start
@@ -106,16 +105,9 @@ class TrainingRun:
             start = find_start(wanted, folder, shelf, self.data.seed)
             if start.checkpoint is not None:
                 self._described, _ = read_checkpoint(start.checkpoint)
-        ours = {
-            "env": describe(self.data.env),
-            "network": describe(self.module.network),
-            "returns": describe(self.module.returns),
-            "optimizer": self.module.optimizer_name,
-            "optimizers": self.module.optimizers_of(self.data.mode),
-        }
         if start.checkpoint is not None:
             with refusing(f"ckpt_path: {start.checkpoint} "):
-                check_same(self._described, ours)
+                check_same(self._described, self.module.identity(self.data.mode))
         elif wanted is not None:
             sys.stderr.write(f"ckpt_path: {wanted}: {folder} has no checkpoint, so the run begins anew\n")
         return start

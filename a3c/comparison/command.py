@@ -39,7 +39,7 @@ class OneLineParser(ArgumentParser):
     """Raises one line that says what is wrong, instead of printing the usage."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        raise UsageError(str(explain(message, ex, self))) from ex
+        raise UsageError(": ".join(filter(None, explain(message, ex, self)))) from ex
 
 
 def make_parser() -> OneLineParser:
@@ -183,7 +183,7 @@ def axes_of(options: Namespace, passed: Sequence[str] = ()) -> dict[str, list[An
 
 def _screen(file: Path, values: Mapping[str, Any], passed: Sequence[str]) -> None:
     """Refuse what a file may not say: as flags of a run, its words would pass for the user's own."""
-    Screening(passed).check_values(file, values)
+    Screening(passed).check(values, file)
 
 
 def _configured(paths: Sequence[Path], passed: Sequence[str]) -> dict[str, Any]:

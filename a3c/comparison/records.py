@@ -237,8 +237,6 @@ def _run(
             finished=finished,
             notes=tuple(notes),
         )
-    except UsageError:
-        raise
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UsageError(f"from: {path}: is no run of a3c ({type(error).__name__}: {error})") from error
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import difflib
 import inspect
 import math
-import re
 from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
@@ -36,9 +35,10 @@ def parse(label: str) -> ReturnEstimator:
     Raises:
         ValueError: what was given, and what is allowed or nearest.
     """
-    cls, arguments = _split(label)
+    name, _, rest = label.partition(":")
     try:
-        return cls(**{name: _value(cls, name, text) for name, text in arguments.items()})
+        cls = _class(name.strip())
+        return cls(**_arguments(cls, name.strip(), rest))
     except (TypeError, ValueError) as error:
         raise ValueError(f"{label!r}: {error}") from error
 
@@ -66,30 +66,36 @@ def text_of(value: Any) -> str:
         return str(value)
 
 
-def _split(label: str) -> tuple[type[ReturnEstimator], dict[str, str]]:
-    """Return a label's class, and its arguments as they were typed."""
-    name, _, rest = label.partition(":")
-    cls = _class(name.strip(), label)
+def _arguments(cls: type[ReturnEstimator], name: str, text: str) -> dict[str, Any]:
+    """Return the arguments of a class that stand in a label after its colon."""
     parameters = inspect.signature(cls).parameters
-    allowed = list(parameters)
-    arguments: dict[str, str] = {}
-    for part in _parts(rest):
-        key, equals, value = (word.strip() for word in part.partition("="))
-        if not equals or not value:
-            raise ValueError(f"{label!r}: got {part!r}, must be key=value")
-        if key not in allowed:
-            among = f"must be one of {', '.join(allowed)}" if allowed else f"{name} takes no arguments"
-            raise ValueError(f"{label!r}: got key {key!r}, {among}")
+    arguments: dict[str, Any] = {}
+    for part in _parts(text):
+        key, _, value = (word.strip() for word in part.partition("="))
+        if not value:
+            raise ValueError(f"got {part!r}, must be key=value")
+        if key not in parameters:
+            among = f"must be one of {', '.join(parameters)}" if parameters else f"{name} takes no arguments"
+            raise ValueError(f"got key {key!r}, {among}")
         if key in arguments:
-            raise ValueError(f"{label!r}: got key {key!r} twice")
-        arguments[key] = value
+            raise ValueError(f"got key {key!r} twice")
+        arguments[key] = _value(key, value, "ReturnEstimator" in str(parameters[key].annotation))
     for key, parameter in parameters.items():
         if parameter.default is parameter.empty and key not in arguments:
-            raise ValueError(f"{label!r}: got no {key}, must be {name}:{key}=VALUE")
-    return cls, arguments
+            raise ValueError(f"got no {key}, must be {name}:{key}=VALUE")
+    return arguments
 
 
-def _class(name: str, label: str) -> type[ReturnEstimator]:
+def _value(name: str, text: str, is_estimator: bool) -> Any:
+    if is_estimator:
+        return parse(text[1:-1] if text.startswith("(") and text.endswith(")") else text)
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{name}: got {text!r}, must be a plain value") from error
+
+
+def _class(name: str) -> type[ReturnEstimator]:
     if name in OWN:
         return OWN[name]
     module, dot, attribute = name.rpartition(".")
@@ -97,15 +103,14 @@ def _class(name: str, label: str) -> type[ReturnEstimator]:
         near = difflib.get_close_matches(name, OWN, n=1, cutoff=0.4)
         nearest = f"; nearest: {near[0]}" if near else ""
         raise ValueError(
-            f"{label!r}: got estimator {name!r}, must be one of {', '.join(OWN)}, or the import path of your own"
-            f"{nearest}"
+            f"got estimator {name!r}, must be one of {', '.join(OWN)}, or the import path of your own{nearest}"
         )
     try:
         cls = getattr(import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"{label!r}: {name} cannot be imported: {error}") from error
+        raise ValueError(f"{name} cannot be imported: {error}") from error
     if not (isinstance(cls, type) and issubclass(cls, ReturnEstimator)):
-        raise ValueError(f"{label!r}: {name} is not a class derived from ReturnEstimator")
+        raise ValueError(f"{name} is not a class derived from ReturnEstimator")
     return cls
 
 
@@ -121,21 +126,3 @@ def _parts(text: str) -> Iterator[str]:
             part += character
     if part.strip():
         yield part
-
-
-def _is_estimator(cls: type[ReturnEstimator], name: str) -> bool:
-    return "ReturnEstimator" in str(inspect.signature(cls).parameters[name].annotation)
-
-
-def _unwrapped(text: str) -> str:
-    match = re.fullmatch(r"\((.*)\)", text)
-    return match[1] if match else text
-
-
-def _value(cls: type[ReturnEstimator], name: str, text: str) -> Any:
-    if _is_estimator(cls, name):
-        return parse(_unwrapped(text))
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{name}: got {text!r}, must be a plain value") from error

@@ -94,7 +94,7 @@ def own_class(path: str, folder: Path | None = None) -> list[str]:
     module, _, name = path.rpartition(".")
     while module and (file := own_module(module, folder)) and f"{module}.{name}" not in paths:
         paths.append(f"{module}.{name}")
-        classes, imported = _names_in(file)
+        classes, imported = names_in(file)
         if name in classes:
             return paths
         if name not in imported:
@@ -105,12 +105,7 @@ def own_class(path: str, folder: Path | None = None) -> list[str]:
     return []
 
 
-def classes_of(file: Path) -> list[str]:
-    """Return the names of the classes that a module defines."""
-    return sorted(_names_in(file)[0])
-
-
-def _names_in(file: Path) -> tuple[set[str], dict[str, tuple[int, str, str]]]:
+def names_in(file: Path) -> tuple[set[str], dict[str, tuple[int, str, str]]]:
     """Return the classes that a module defines, and what it imports by name: dots, module and name there.
 
     Raises:

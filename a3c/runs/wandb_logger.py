@@ -10,8 +10,9 @@ import shutil
 import tempfile
 import threading
 from argparse import Namespace
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -172,7 +173,7 @@ class RunTracker(WandbLogger):
         self._jobs.put(None)
         try:
             if not had_failed:
-                self._patience.wait(self._thread.join, spare=END)
+                self._patience.wait(self._thread.join, PATIENCE - END)
         except TimeoutError as error:
             self._fail(error)
         except BaseException:  # a second Ctrl-C: the interpreter's end must not wait for W&B either
@@ -180,10 +181,8 @@ class RunTracker(WandbLogger):
             raise
         finally:
             if self.run_id is not None:
-                failed = self._failed.is_set()
                 # A service that answers, even if only that its server does not, first writes down what it has.
-                kill = had_failed or (failed and self._thread.is_alive())
-                let_go(self._patience, self._run if failed else None, kill)
+                let_go(self._patience, had_failed or (self._failed.is_set() and self._thread.is_alive()))
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
@@ -241,9 +240,9 @@ def make_wandb_logger(
     os.environ.setdefault("WANDB_SILENT", "true")
     # W&B's reports on itself: sent at the interpreter's end, which waits 10 s for a server that is silent.
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-    own_tags = _tags(os.environ.pop("WANDB_TAGS", "").split(","))
-    if own_tags:
-        os.environ["WANDB_TAGS"] = ",".join(own_tags)  # W&B reads it too, and raises at what it does not take
+    # Out of W&B's sight, which raises at tags that it does not take: none empty or too long, each once.
+    words = [env, estimator, mode, *os.environ.pop("WANDB_TAGS", "").split(",")]
+    tags = list(dict.fromkeys(word.strip()[:LONGEST_TAG] for word in words if word.strip()))
     patience = Patience()
 
     def start(wandb_mode: str) -> wandb.Run:
@@ -254,13 +253,12 @@ def make_wandb_logger(
             group=os.environ.get("WANDB_RUN_GROUP") or f"{env}/{estimator}",
             job_type=os.environ.get("WANDB_JOB_TYPE") or f"{estimator} · {mode}",
             name=name or f"{estimator}-{mode}-s{seed}",
-            tags=_tags([env, estimator, mode, *own_tags]),
+            tags=tags,
             config=dict(config),
             id=run_id,
             resume="allow" if run_id else None,
             settings=wandb.Settings(
                 console="off",
-                silent=True,
                 init_timeout=START - 0.5,  # before we stop waiting: its own end leaves less behind
                 finish_timeout=PATIENCE / 2,
                 finish_timeout_raises=True,
@@ -279,11 +277,6 @@ def make_wandb_logger(
     return RunTracker(run, patience, folder)
 
 
-def _tags(words: Sequence[str]) -> list[str]:
-    """Return tags as W&B takes them: each once, none empty or longer than it allows."""
-    return list(dict.fromkeys(word.strip()[:LONGEST_TAG] for word in words if word.strip()))
-
-
 def _start_somehow(start: Callable[[str], wandb.Run], folder: Path, patience: Patience) -> wandb.Run:
     """Start the run online, or offline, or disabled: the first of them that works."""
     mode = choose_mode(patience)
@@ -294,18 +287,15 @@ def _start_somehow(start: Callable[[str], wandb.Run], folder: Path, patience: Pa
         except OSError as error:
             _log.warning("W&B is left out of this run: its folder cannot be written to: %s", _plain(error))
             mode = "disabled"
-    if mode not in ("offline", "disabled"):
+    steps = {
+        mode: (patience, START, "W&B did not start online; the run is kept offline, for wandb sync: %s"),
+        "offline": (Patience(START_OFFLINE), START_OFFLINE, "W&B is left out of this run, it did not start: %s"),
+    }
+    for step, (waiting, most, warning) in steps.items() if mode != "disabled" else ():
         try:
-            return patience.wait(lambda: start(mode), START)
+            return waiting.wait(partial(start, step), most)
         except Exception as error:
-            _log.warning("W&B did not start online; the run is kept offline, for wandb sync: %s", _plain(error))
-            let_go(patience)
-            mode = "offline"
-    if mode == "offline":
-        try:
-            return Patience(START_OFFLINE).wait(lambda: start(mode))
-        except Exception as error:
-            _log.warning("W&B is left out of this run, it did not start: %s", _plain(error))
+            _log.warning(warning, _plain(error))
             let_go(patience)
     return start("disabled")  # local, and without a service
 

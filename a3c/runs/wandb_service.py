@@ -34,7 +34,7 @@ class Patience:
     def __init__(self, seconds: float = PATIENCE) -> None:
         self._left = seconds
 
-    def wait(self, what: Callable[[], _T], at_most: float = math.inf, spare: float = 0.0) -> _T:
+    def wait(self, what: Callable[[], _T], at_most: float = math.inf) -> _T:
         """Call a function of W&B's in a thread that can be left behind, and return its result.
 
         W&B waits without end in many places: for a service that was stopped, for an upload.
@@ -42,13 +42,12 @@ class Patience:
         Args:
             what: the function.
             at_most: bound on this wait, in seconds.
-            spare: seconds that are kept for later waits.
 
         Raises:
             TimeoutError: it has not come back; the thread is still at it.
             Exception: whatever the function raises.
         """
-        limit = max(LEAST, min(self._left - spare, at_most))
+        limit = max(LEAST, min(self._left, at_most))
         future: concurrent.futures.Future[_T] = concurrent.futures.Future()
 
         def call() -> None:
@@ -104,27 +103,19 @@ def choose_mode(patience: Patience) -> str:
     return "offline"
 
 
-def let_go(patience: Patience, run: wandb.Run | None = None, kill: bool = True) -> None:
+def let_go(patience: Patience, kill: bool = True) -> None:
     """Take W&B out of this process, so that neither its next start nor the interpreter's end waits for it.
 
     Args:
         patience: what the run still waits for W&B.
-        run: a run that could not be finished.
         kill: its service first, so that whatever waits for it fails at once, instead of when it
             has not ended in time. What it has written can still be synced.
     """
-
-    def forget() -> None:
-        if run is not None:
-            with suppress(Exception):
-                run.finish()  # takes it out of wandb.run
-        wandb.teardown()  # takes W&B's exit hook out, which would wait for the service or print a traceback
-
     services = _services()
     if kill:
         _kill(services)
-    with suppress(Exception, SystemExit):
-        patience.wait(forget, END)
+    with suppress(Exception, SystemExit):  # it takes W&B's exit hook out, which would wait or print a traceback
+        patience.wait(wandb.teardown, END)
     _kill(services)
 
 

@@ -181,6 +181,16 @@ class A3C(LightningModule):
         """Return how many optimizers a run has: one, or one for each worker that learns."""
         return 1 if self.learning.shared_optimizer else max(1, mode.learners)
 
+    def identity(self, mode: Mode) -> dict[str, Any]:
+        """Describe what a run must share with a checkpoint in order to go on from it."""
+        return {
+            "env": describe(mode.collection.env),
+            "network": describe(self.network),
+            "returns": describe(self.returns),
+            "optimizer": self.optimizer_name,
+            "optimizers": self.optimizers_of(mode),
+        }
+
     def configure_optimizers(self) -> list[Optimizer]:
         return [self.make_optimizer(self.network.parameters()) for _ in range(self.optimizers_of(self.mode))]
 
@@ -342,14 +352,10 @@ class A3C(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         saved = checkpoint.setdefault("a3c", {})  # callbacks have their say first
         saved |= {
+            **self.identity(self.mode),
             "format": FORMAT,
-            "network": describe(self.network),
-            "returns": describe(self.returns),
             "target_units": self.returns.target_units,
             "estimator_state": self.returns.state_dict(),
-            "env": describe(self.mode.collection.env),
-            "optimizer": self.optimizer_name,
-            "optimizers": len(self.trainer.optimizers),
             "settings": self.settings,
             "optimizer_options": self._optimizer_options,
             "env_steps": self.mode.progress.env_steps,

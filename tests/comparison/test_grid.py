@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -149,6 +150,7 @@ def test_a_config_places_no_module_into_the_grid(tmp_path, monkeypatch):
     with pytest.raises(UsageError):  # trusted, and imported; it registers no environment
         grid_of("--config", str(path), passed=["--allow", "evil"])
     assert (tmp_path / "ran").exists()
+    del sys.modules["evil"]
 
 
 def test_all_arguments_of_an_estimator_are_said_also_its_defaults():

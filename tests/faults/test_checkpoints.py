@@ -545,7 +545,7 @@ def test_a_second_process_is_kept_out_of_a_run_folder(run, capfd):
 
 def test_a_log_stays_in_the_run_folder_and_the_handlers_go(run):
     assert go_on("--ckpt_path", "last", "--model.discount", "0.5") == 0
-    assert "WARNING a3c.training.cli.run: discount was 0.99" in (run / "log.txt").read_text()
+    assert "WARNING a3c.training.module: discount was 0.99" in (run / "log.txt").read_text()
     assert logging.getLogger("a3c").handlers == []
     assert logging.getLogger("a3c").level == logging.NOTSET
 

@@ -247,7 +247,7 @@ def test_row_33_a_config_may_name_what_belongs_to_the_project_torch_and_the_trai
         "model: {returns: a3c.returns.GAE, optimizer: torch.optim.SGD, lr_schedule: {class_path: "
         "a3c.learner.schedules.TorchScheduler, init_args: {scheduler: {class_path: torch.optim.lr_scheduler.StepLR, "
         "init_args: {step_size: 3}}}}}\n"
-        "trainer: {callbacks: [{class_path: lightning.pytorch.callbacks.LambdaCallback}], default_root_dir: here}\n"
+        "trainer: {callbacks: [{class_path: lightning.pytorch.callbacks.LambdaCallback}], profiler: simple}\n"
         "run_dir: made.here/run\n"
     )
     assert main(CONFIG, ["--config", "some.yaml", *SMALL, "--model.optimizer.lr", "0.1"]) == 0

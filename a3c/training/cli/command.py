@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NoReturn
 
+from jsonargparse import ArgumentError
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
@@ -19,7 +20,7 @@ from a3c.runs.wandb_logger import WandbOptions
 from a3c.training.callbacks import Checkpoints, GreedyEvaluation
 from a3c.training.cli.run import TrainingRun
 from a3c.training.cli.screening import Screening
-from a3c.training.cli.usage import UsageError, explain, locate
+from a3c.training.cli.usage import BEGIN, DENIED, END, UsageError, explain, locate
 from a3c.training.datamodule import RolloutDataModule
 from a3c.training.modes import MODES
 from a3c.training.module import A3C
@@ -45,12 +46,12 @@ class OneLineParser(LightningArgumentParser):
     screening: ClassVar[Screening]
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        problem = explain(message, ex, self)
-        if not self.exit_on_error:
-            raise problem from ex
-        if problem.denied:
-            raise UsageError(self.screening.explain_denied(problem.key, problem.denied)) from ex
-        raise UsageError(str(problem)) from ex
+        key, text = explain(message, ex, self)
+        if not self.exit_on_error:  # for the arguments of a class
+            raise ArgumentError(None, f"{BEGIN}{key}: {text}{END}") from ex
+        if text.startswith(DENIED):
+            raise UsageError(self.screening.explain_denied(key, text.removeprefix(DENIED))) from ex
+        raise UsageError(f"{key}: {text}" if key else text) from ex
 
 
 class TrainCLI(LightningCLI):
@@ -120,7 +121,7 @@ class TrainCLI(LightningCLI):
         parser.add_class_arguments(Checkpoints, "checkpoint", skip={"folder", "evaluation"}, instantiate=False)
         parser.add_class_arguments(WandbOptions, "wandb")
         parser.link_arguments("mode", "data.mode")
-        parser.link_arguments("seed_everything", "data.seed", compute_fn=_as_seed)
+        parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
         parser.link_arguments("stop_when_solved", "evaluation.stop_when_solved")
         for space in ("observation_space", "action_space"):
             parser.link_arguments(f"data.{space}", f"model.network.init_args.{space}", apply_on="instantiate")
@@ -153,10 +154,6 @@ class TrainCLI(LightningCLI):
             raise UsageError(locate(error, self.config.keys())) from error
         except MisconfigurationException as error:
             raise UsageError(f"trainer: {error}".replace("\n", " ")) from error
-
-
-def _as_seed(seed: bool | int) -> int:
-    return int(seed)
 
 
 def _quieten() -> None:

@@ -23,11 +23,10 @@ from a3c.learner.guard import TrainingDivergedError
 from a3c.returns.labels import label_of
 from a3c.rollouts.workers.pool import WorkerError
 from a3c.runs.checkpoints import BEST, DamagedCheckpointError, load, present, read_checkpoint, tidy
-from a3c.runs.descriptions import describe
-from a3c.runs.folder import CHECKPOINTS, METRICS, FolderInUseError, FolderLock, logging_to, rewind, save_config
+from a3c.runs.folder import CHECKPOINTS, METRICS, VIDEOS, FolderInUseError, FolderLock, logging_to, rewind, save_config
 from a3c.runs.metrics_file import MetricsFile
 from a3c.runs.resume import Start, changes, check_same, dotted, find_start
-from a3c.runs.wandb_logger import RunTracker, make_wandb_logger
+from a3c.runs.wandb_logger import RunTracker, WandbOptions, make_wandb_logger
 from a3c.training.callbacks import (
     BudgetBar,
     Checkpoints,
@@ -39,8 +38,8 @@ from a3c.training.callbacks import (
 from a3c.training.callbacks.checkpoints import CheckpointSaveError
 from a3c.training.callbacks.interruption import Interrupted, requeue
 from a3c.training.cli.final_report import print_summary
-from a3c.training.cli.optional import OptionalParts
-from a3c.training.cli.usage import UsageError
+from a3c.training.cli.optional import log_checkpoints, make_histograms, make_probe, make_video
+from a3c.training.cli.usage import UsageError, refusing
 from a3c.training.datamodule import RolloutDataModule
 from a3c.training.module import A3C
 from a3c.training.seams import callbacks_of, keep_files_in
@@ -75,42 +74,32 @@ class TrainingRun:
         _check_name(cli.config["run_name"], cli.config["run_dir"])
         self.run_name: str | None = cli.config["run_name"]
         self.estimator = type(self.module.returns).__name__
-        try:
-            # Its folder follows, once there is one.
+        with refusing("checkpoint."):  # their folder follows, once there is one
             every_seconds = cli.config["checkpoint"]["every_seconds"]
             self.checkpoints = Checkpoints(Path(CHECKPOINTS), self.evaluation, every_seconds)
-        except ValueError as error:
-            raise UsageError(f"checkpoint.{error}") from error
-        try:
+        with refusing(""):
             check_tasks()
-        except ValueError as error:
-            raise UsageError(str(error)) from error
-        try:
+        with refusing("trainer."):
             check_arguments(cli.config["trainer"])
             check_trainer(self.trainer, self.data.mode)
             check_loggers(self.trainer)
-        except ValueError as error:
-            raise UsageError(f"trainer.{error}") from error
-        try:
+        with refusing("data."):
             self.data.mode.check(self.module)
-        except ValueError as error:
-            raise UsageError(f"data.{error}") from error
-        try:
+        with refusing("model."):
             self.module.check_run(self.data.mode)
-        except ValueError as error:
-            raise UsageError(f"model.{error}") from error
-        self._optional = OptionalParts(
-            cli.config_init["probe"], cli.config["video_every"], cli.config_init["wandb"], self.data
-        )
+        self._probe = make_probe(cli.config_init["probe"], self.data.mode)
+        self._video = make_video(cli.config["video_every"], self.data)
+        self._wandb: WandbOptions = cli.config_init["wandb"]
+        self._histograms = make_histograms(self._wandb.histograms_every, self.data.mode)
         self._described: dict[str, Any] = {}  # what the checkpoint says of its run
         self._tracker: RunTracker | None = None
         self.start = self._find_start()
         self.folder = self.start.folder or self._make_folder(cli.config["run_dir"])
-        try:
+        with refusing("run_dir: ", FolderInUseError):
             self._lock = FolderLock(self.folder)
-        except FolderInUseError as error:
-            raise UsageError(f"run_dir: {error}") from error
         self.checkpoints.folder = self.folder / CHECKPOINTS
+        if self._video is not None:
+            self._video.folder = self.folder / VIDEOS
         self.interruption = Interruption()
         self.report = RunReport(self.folder, self.evaluation, self.start.checkpoint)
 
@@ -119,24 +108,13 @@ class TrainingRun:
         wanted, run_dir, run_name = (self._config.get(key) for key in ("ckpt_path", "run_dir", "run_name"))
         shelf = Path() if run_dir is not None else self._shelf
         folder = Path(run_dir) if run_dir is not None else shelf / run_name if run_name is not None else None
-        try:
+        with refusing("ckpt_path: "):
             start = find_start(wanted, folder, shelf, self.data.seed)
             if start.checkpoint is not None:
                 self._described, _ = read_checkpoint(start.checkpoint)
-        except ValueError as error:
-            raise UsageError(f"ckpt_path: {error}") from error
-        ours = {
-            "env": describe(self.data.env),
-            "network": describe(self.module.network),
-            "returns": describe(self.module.returns),
-            "optimizer": self.module.optimizer_name,
-            "optimizers": self.module.optimizers_of(self.data.mode),
-        }
         if start.checkpoint is not None:
-            try:
-                check_same(self._described, ours)
-            except ValueError as error:
-                raise UsageError(f"ckpt_path: {start.checkpoint} {error}") from error
+            with refusing(f"ckpt_path: {start.checkpoint} "):
+                check_same(self._described, self.module.identity(self.data.mode))
         elif wanted is not None:
             sys.stderr.write(f"ckpt_path: {wanted}: {folder} has no checkpoint, so the run begins anew\n")
         return start
@@ -237,7 +215,8 @@ class TrainingRun:
         """Stop the workers, and W&B."""
         self.data.close()
         if self._tracker is not None:
-            self._optional.keep_checkpoints(self._tracker, self.checkpoints.folder, self.report.summary)
+            if self._wandb.artifacts:
+                log_checkpoints(self._tracker, self.checkpoints.folder, self.report.summary)
             self._tracker.finish(self._status(status), self.report.summary)
 
     def _go_on_in_folder(self) -> None:
@@ -282,7 +261,7 @@ class TrainingRun:
         keep_files_in(self.folder, self.trainer)
         callbacks = callbacks_of(self.trainer)
         callbacks.insert(0, self.interruption)
-        callbacks += self._optional.callbacks(self.folder)
+        callbacks += [each for each in (self._video, self._probe, self._histograms) if each is not None]
         callbacks += [DivergenceAlert(self._tracker.alert)]
         bars = [] if self.trainer.progress_bar_callback is not None else [BudgetBar()]
         callbacks += [self.checkpoints, self.report, *bars]

@@ -5,81 +5,74 @@ from __future__ import annotations
 import difflib
 import inspect
 import re
-from argparse import ArgumentError
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import is_dataclass
-from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, get_args, get_origin
 
 from jsonargparse import ArgumentParser
-from jsonargparse._typehints import get_class_types
-from torch import Tensor
 
-WORDS: dict[Any, str] = {
-    int: "a whole number",
-    float: "a finite number",
-    bool: "true or false",
-    str: "text",
-    type(None): "null",
-    Mapping: "a mapping",
+# What jsonargparse expects, in the words of a reader.
+WORDS = {
+    "int": "a whole number",
+    "float": "a finite number",
+    "bool": "true or false",
+    "str": "text",
+    "NoneType": "null",
+    "Mapping": "a mapping",
 }
-SETTINGS = "settings"
 MOST_NAMES = 12  # of classes in a message
+DENIED = "may not import "  # the whole of an explanation but for the path
+# Around what a parser within another one, for the arguments of a class, has explained.
+BEGIN, END = "‹", "›"
 
 
-class UsageError(ValueError):
+class UsageError(Exception):
     """A flag or value that cannot be used; nothing has been started."""
 
 
-class ProblemError(ArgumentError):
-    """What a parser refuses; one within another, for the arguments of a class, hands it on through jsonargparse.
-
-    Args:
-        key: of the parser, or "".
-        text: what was given, and what is allowed.
-        denied: the import path that is not allowed, if it is that.
-    """
-
-    def __init__(self, key: str, text: str, denied: str = "") -> None:
-        super().__init__(None, f"{key}: {text}" if key else text)
-        self.key = key
-        self.text = text
-        self.denied = denied
+@contextmanager
+def refusing(prefix: str, kind: type[Exception] = ValueError) -> Iterator[None]:
+    """Make a usage error of an error that says what is wrong with a value, with its key before it."""
+    try:
+        yield
+    except kind as error:
+        raise UsageError(f"{prefix}{error}") from error
 
 
-def explain(message: str, error: BaseException | None, parser: ArgumentParser) -> ProblemError:
-    """Find out what a parser could not use, and make one line of it, with the nearest name where one is unknown.
+def explain(message: str, error: BaseException | None, parser: ArgumentParser) -> tuple[str, str]:
+    """Find out what a parser could not use, and say it in one line, with the nearest name where one is unknown.
 
     Args:
         message: what jsonargparse says.
         error: what it raised, with its causes.
         parser: whose flags may have been meant.
+
+    Returns:
+        The key, or "", and what was given and what is allowed there; `DENIED` and the path for an import that is
+        not allowed.
     """
+    while error is not None and error.__cause__ is not None:
+        error = error.__cause__
+    if "Config file loop detected" in str(error) and error is not None and error.__context__ is not None:
+        message += f" {error.__context__}"  # it reads a file that cannot be used once more, within itself
     message = " ".join(message.split()).removeprefix("Problems parsing config: ")
-    within = parser.exit_on_error is False  # for the arguments of a class
+    flags = [flag for action in parser._actions for flag in action.option_strings]
     if message.startswith("unrecognized arguments: "):
         flag = message.split()[2].partition("=")[0]
-        if not within:
-            return ProblemError("", f"{flag}: no such flag{nearest(flag, [f'--{key}' for key in _keys(parser)])}")
-        return _unknown(flag.removeprefix("--"), parser)
-    if within and message.startswith("the following arguments are required: "):
-        return ProblemError("", f"its {message.removeprefix('the following ')}")
-    key, causes = "", list(_causes(error))
-    for cause in causes:
-        if isinstance(cause, UsageError):
-            return ProblemError("", str(cause))
-        if isinstance(cause, ProblemError):
-            return ProblemError(".".join(filter(None, [key, cause.key])), cause.text, cause.denied)
-        text = " ".join(str(cause).split())
-        if match := re.match(r'Parser key "([^"]+)"', text):
-            key = match[1]
-        elif isinstance(cause, KeyError) and "not accept" in text:  # a group's option, or one alone
-            return _unknown(".".join(re.findall(r"'([^']+)'", text)), parser)
-    texts = [message, *(" ".join(str(cause).split()) for cause in causes)]
-    for text in texts:
-        if match := re.search(r"Importing '([^']+)' is not allowed", text):
-            return ProblemError(key, text, denied=match[1])
-    return ProblemError(key, _explain_value(key, texts, parser) if key else message)
+        return "", f"{flag}: no such flag{nearest(flag, flags)}"
+    outer, _, inner = message.partition(BEGIN)
+    *_, key = "", *re.findall(r'Parser key "([^"]+)"', outer)
+    if inner:
+        within, _, text = inner.partition(END)[0].partition(": ")
+        return ".".join(filter(None, [key, within])), text
+    if denied := re.search(r"Importing '([^']+)' is not allowed", message):
+        return key, f"{DENIED}{denied[1]}"
+    if unknown := ".".join(re.findall(r"(?:Group|[Oo]ption) '([^']+)'", message)):  # of a group, or one alone
+        return unknown, f"no such key{nearest(unknown, [flag.removeprefix('--') for flag in flags])}"
+    if message.startswith("the following arguments are required: "):
+        return "", f"its {message.removeprefix('the following ')}"
+    return key, _explain_value(key, message, parser) if key else message
 
 
 def locate(error: BaseException, keys: Iterable[str]) -> str:
@@ -106,79 +99,51 @@ def nearest(given: str, names: Iterable[str]) -> str:
     return f"; nearest: {lowered[near[0]]}" if near else ""
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        # jsonargparse reads a file that cannot be used once more, within itself, and so hides why.
-        error = error.__context__ if "Config file loop detected" in str(error) else error.__cause__
-
-
-def _unknown(given: str, parser: ArgumentParser) -> ProblemError:
-    """Say that a parser has no such key."""
-    return ProblemError(given, f"no such key{nearest(given, _keys(parser))}")
-
-
-def _explain_value(key: str, causes: list[str], parser: ArgumentParser) -> str:
-    """Say what a key was given and what is allowed there, by its type and by what jsonargparse says, innermost last."""
-    details = causes[-1]
-    if "Give the full class path" in details:
-        given = details.partition("with name ")[2].partition(".")[0]
-        return f"got {given!r}, must be one of {details.partition('ambiguity: ')[2].rstrip('.')}"
-    if match := re.search(r"File does not exist: '([^']+)'", details):
+def _explain_value(key: str, message: str, parser: ArgumentParser) -> str:
+    """Say what a key was given and what is allowed there, by its type and by what jsonargparse says."""
+    if "Give the full class path" in message:
+        given = message.partition("with name ")[2].partition(".")[0]
+        return f"got {given!r}, must be one of {message.partition('ambiguity: ')[2].rstrip('.')}"
+    if match := re.search(r"File does not exist: '([^']+)'", message):
         return f"got {match[1]!r}, must be a file that exists"
+    if match := re.search(r"Problem with given class_path '([^']+)': (.*?)(?: - Expected|$)", message):
+        return f"got {match[1]!r}: {match[2]}"
     typehint = next((vars(action).get("_typehint") for action in parser._actions if action.dest == key), None)
-    bases = [cls for cls in _bases(typehint) if not is_dataclass(cls)]
-    for cause in reversed(causes):
-        if bases and (match := re.search(r"Import path (\S+) does not correspond", cause)):
-            return f"got {match[1]!r}, must be a class derived from {bases[0].__name__}"
-        if bases and (match := re.search(r"Problem with given class_path '([^']+)': (.*)", cause)):
-            return f"got {match[1]!r}: {match[2]}"
-        if bases and (match := re.search(r"(?:path string:|Got value:|Given value:) (\S+)", cause)):
-            names = {cls.__name__: cls.__module__.partition(".")[0] for cls in _classes(typehint)}
-            ours = sorted(name for name, package in names.items() if bases[0].__module__.startswith(f"{package}."))
-            allowed = (
-                f"one of {', '.join(ours)}" if len(ours) < MOST_NAMES else f"a class derived from {bases[0].__name__}"
-            )
-            return f"got {match[1]!r}, must be {allowed}, or an import path{nearest(match[1], names)}"
-    for cause in causes:
-        for sign in ("Given value: ", "Got value: "):
-            if typehint is not None and sign in cause:
-                return f"got {cause.rpartition(sign)[2]}, must be {_allowed(typehint)}"
-    return details
-
-
-def _allowed(typehint: Any) -> str:
-    """Return a type in the words of a reader."""
-    origin = get_origin(typehint)
-    if origin is Literal:
-        return f"one of {', '.join(map(repr, get_args(typehint)))}"
-    if origin in (Union, UnionType):
-        return " or ".join(sorted(map(_allowed, get_args(typehint)), key=lambda words: words == SETTINGS))
-    if is_dataclass(typehint):
-        return SETTINGS
-    kind = origin or typehint
-    return WORDS[kind] if kind in WORDS else str(getattr(kind, "__name__", kind))
-
-
-def _keys(parser: ArgumentParser) -> list[str]:
-    """Return the keys of a parser, and those of the classes that these take."""
-    keys = []
-    for action in parser._actions:
-        keys += [option.removeprefix("--") for option in action.option_strings]
-        for cls in _classes(vars(action).get("_typehint")):
-            keys += [f"{action.dest}.{name}" for name in inspect.signature(cls).parameters]
-    return keys
+    classes = list(_classes(typehint))
+    bases = [cls for cls in classes if not is_dataclass(cls)]
+    match = re.search(r"(?:Import path (?!does)|path string: |Given value: |Got value: )(\S+)", message)
+    if match and bases and "does not correspond" in message:
+        return f"got {match[1]!r}, must be a class derived from {bases[0].__name__}"
+    without_class = match is not None and "NestedArg(" in match[1]  # an argument of a class that nobody names
+    if match and bases and (without_class or "path string: " in message or "Not a valid subclass" in message):
+        names = {cls.__name__: cls.__module__.partition(".")[0] for cls in _concrete(bases)}
+        ours = sorted(name for name, package in names.items() if bases[0].__module__.startswith(f"{package}."))
+        few = len(ours) < MOST_NAMES
+        allowed = f"one of {', '.join(ours)}" if few else f"a class derived from {bases[0].__name__}"
+        given = "no class" if without_class else repr(match[1])
+        return f"got {given}, must be {allowed}, or an import path{nearest(match[1], names)}"
+    expected = re.findall(r"Expected a (?:<class '(?:\w+\.)*(\w+)'>|typing\.Literal\[(.*?)\])", message)
+    words = [WORDS.get(name, name) if name else f"one of {names}" for name, names in expected]
+    if len(bases) < len(classes):
+        words.append("settings")
+    for sign in ("Given value: ", "Got value: "):
+        if words and sign in message:
+            return f"got {message.rpartition(sign)[2]}, must be {' or '.join(words)}"
+    return message.rpartition(f'Parser key "{key}":')[2].strip()
 
 
 def _classes(typehint: Any) -> Iterator[type]:
-    """Return the classes that a key of a type takes by their names."""
-    found = _bases(typehint)
-    for cls in found:
-        found += cls.__subclasses__()
+    """Return the classes within a type, of a callable those that it returns; but not tensors, which numbers may be."""
+    parts = get_args(typehint)
+    for part in parts[-1:] if get_origin(typehint) is Callable else parts:
+        yield from _classes(part)
+    if isinstance(typehint, type) and typehint.__module__ not in ("builtins", "typing", "torch") and not parts:
+        yield typehint
+
+
+def _concrete(classes: Iterable[type]) -> Iterator[type]:
+    """Return the classes that can be named for one of these: they and all that are derived from them."""
+    for cls in classes:
         if not (inspect.isabstract(cls) or cls.__name__.startswith("_")):
             yield cls
-
-
-def _bases(typehint: Any) -> list[type]:
-    """Return the classes that a type speaks of; but not tensors, which an optimizer's numbers may be as well."""
-    return [cls for cls in get_class_types(typehint) if cls is not Tensor]
+        yield from _concrete(cls.__subclasses__())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -60,7 +59,7 @@ def joined(parts: Iterable[str]) -> list[str]:
     """
     labels: list[str] = []
     for part in parts:
-        if labels and re.match(r"\s*\w+\s*=", part):
+        if labels and "=" in part.partition(":")[0]:
             labels[-1] += f",{part.strip()}"
         else:
             labels.append(part.strip())

@@ -14,7 +14,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from a3c.comparison.analysis import Comparison, compare
+from a3c.comparison.analysis import Comparison, compare, missing_cells
 from a3c.comparison.grid import Grid, PlannedRun
 from a3c.comparison.records import Run, read_run
 from a3c.comparison.registry import RunRegistry, is_finished
@@ -126,24 +126,19 @@ class GridRun:
         troubles = [f"{outcome.name}: failed with status {outcome.status}: {outcome.reason}" for outcome in failed]
         for trouble in troubles:
             sys.stderr.write(f"{trouble}\n")
-        runs = [
-            read_run(self._folder / run.folder) for run in self._grid.runs if is_finished(self._folder / run.folder)
-        ]
-        named, incomplete = _complete(self._named(runs))
+        finished = [run for run in self._grid.runs if is_finished(self._folder / run.folder)]
+        # Called as the grid does: what varies there may be the same in those that are finished.
+        runs = [replace(read_run(self._folder / run.folder), variant=run.variant) for run in finished]
+        named, incomplete = _complete(runs)
         for trouble in incomplete:
             sys.stderr.write(f"{trouble}\n")
         if not named:
             sys.stderr.write("no run is finished, so there is nothing to report\n")
             return FAILED
-        conditions = self._registry.conditions(run for run in self._grid.runs if is_finished(self._folder / run.folder))
+        conditions = self._registry.conditions(finished)
         origin = f"Made by: {'; '.join([self._command, *conditions])}."
         report(compare(named), self._folder, self._console, [*troubles, *incomplete], origin)
         return FAILED if failed else 0
-
-    def _named(self, runs: Sequence[Run]) -> list[Run]:
-        """Call runs as the grid does: what varies there may be the same in those that are finished."""
-        variants = {self._folder / run.folder: run.variant for run in self._grid.runs}
-        return [replace(run, variant=variants[run.path]) for run in runs]
 
     def _task(self, run: PlannedRun) -> Task:
         folder = self._folder / run.folder
@@ -157,9 +152,7 @@ class GridRun:
 
 def _complete(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
     """Leave out variants that are missing in an environment where others are there; say which, a sentence each."""
-    there = {(run.env, run.variant) for run in runs}
-    envs, variants = dict.fromkeys(run.env for run in runs), dict.fromkeys(run.variant for run in runs)
-    missing = [(env, variant) for variant in variants for env in envs if (env, variant) not in there]
+    missing = missing_cells(runs)
     troubles = [f"{variant}: left out, has no finished run on {env}" for env, variant in missing]
     without = {variant for _, variant in missing}
     return [run for run in runs if run.variant not in without], troubles

@@ -150,6 +150,10 @@ class Comparison:
         """Return the runs of a cell, in the order of their seeds."""
         return sorted((run for run in self.runs if (run.env, run.variant) == (env, variant)), key=lambda run: run.seed)
 
+    def on(self, env: str) -> list[Run]:
+        """Return the runs in an environment."""
+        return [run for run in self.runs if run.env == env]
+
     @cached_property
     def fewest(self) -> int:
         """Number of runs of the smallest cell."""
@@ -157,16 +161,16 @@ class Comparison:
 
     def span(self, env: str) -> tuple[float, float]:
         """Return the env steps between which all runs were evaluated; the last ones are the common budget."""
-        ours = [run.evaluations.env_steps for run in self.runs if run.env == env]
+        ours = [run.evaluations.env_steps for run in self.on(env)]
         start = max(steps[0] for steps in ours)
         return start, max(start, min(min(steps[-1] for steps in ours), self._budget(env)))
 
     def ended_early(self, env: str) -> bool:
         """Return whether a run ended before its budget, as those do that stop when they are solved."""
-        return any(run.end < self._budget(env) for run in self.runs if run.env == env)
+        return any(run.end < self._budget(env) for run in self.on(env))
 
     def _budget(self, env: str) -> float:
-        return next(float(run.budget) for run in self.runs if run.env == env)
+        return next(float(run.budget) for run in self.on(env))
 
     @cached_property
     def final(self) -> Score:
@@ -238,7 +242,7 @@ class Comparison:
             return Score(name, meaning, values, normalised=False)
         scaled: dict[Variant, dict[str, Floats]] = {variant: {} for variant in values}
         for env in self.envs:
-            ours = np.concatenate([run.evaluations.returns for run in self.runs if run.env == env])
+            ours = np.concatenate([run.evaluations.returns for run in self.on(env)])
             finals = np.concatenate([values[variant][env] for variant in values])
             low, high = min(ours.min(), finals.min()), max(ours.max(), finals.max())
             for variant in values:
@@ -298,11 +302,15 @@ def _problems(runs: Sequence[Run]) -> Iterator[str]:
         if len(budgets) > 1:
             parts = [f"{budget:,} env steps in {_names(ours)}" for budget, ours in sorted(budgets.items())]
             yield f"runs of {env} have different budgets: {'; '.join(parts)}"
-    cells = {(run.env, run.variant) for run in runs}
-    envs, variants = dict.fromkeys(env for env, _ in cells), dict.fromkeys(variant for _, variant in cells)
-    missing = sorted(f"{variant} on {env}" for env in envs for variant in variants if (env, variant) not in cells)
-    if missing:
+    if missing := sorted(f"{variant} on {env}" for env, variant in missing_cells(runs)):
         yield f"several environments are compared only if each has all variants; missing: {'; '.join(missing)}"
+
+
+def missing_cells(runs: Sequence[Run]) -> list[tuple[str, Variant]]:
+    """Return the environments in which a variant of the runs has none, and that variant."""
+    there = {(run.env, run.variant) for run in runs}
+    envs, variants = dict.fromkeys(run.env for run in runs), dict.fromkeys(run.variant for run in runs)
+    return [(env, variant) for variant in variants for env in envs if (env, variant) not in there]
 
 
 def _names(runs: Sequence[Run]) -> str:

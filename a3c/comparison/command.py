@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -113,8 +113,14 @@ def main(args: Sequence[str], train: Path, default_config: Path, server: RunServ
                 ) from error
             report(comparison, options.output, console, origin=f"Made by: {command}.")
             return 0
+        axes = axes_of(options, passed)
+        grid = make_grid(axes, [*(f"--config={path}" for path in options.config), *passed])
+        output = options.output or Path("comparisons", "+".join(map(env_folder, axes[ENV])))
+        registry = RunRegistry(output, [default_config, *options.config])
+        jobs = options.jobs or default_jobs(grid, passed)
         server = None if options.isolated else server
-        return _run(options, passed, train, default_config, console, command, server)
+        runs = GridRun(grid, output, registry, train, jobs, console, command, server)
+        return runs.execute(options.restart_changed)
     except UsageError as error:
         sys.stderr.write(f"compare.py: error: {error}\n")
         return USAGE_ERROR
@@ -159,9 +165,10 @@ def axes_of(options: Namespace, passed: Sequence[str] = ()) -> dict[str, list[An
         UsageError: a flag and the sweep set the same, or a file cannot be read or says what a file may not.
     """
     axes: dict[str, list[Any]] = {}
+    # Files are screened: as flags of a run, their words would pass for the user's own.
     if options.sweep is not None:
         axes = read_sweep(options.sweep)
-        _screen(options.sweep, axes, passed)
+        Screening(passed).check(axes, options.sweep)
     flags = {FLAGS[name]: options[name] for name in FLAGS if options[name] is not None}
     if options.seeds is not None or options.seed_list is not None:
         flags[SEED] = options.seed_list or list(range(1, options.seeds + 1))
@@ -181,11 +188,6 @@ def axes_of(options: Namespace, passed: Sequence[str] = ()) -> dict[str, list[An
     return axes
 
 
-def _screen(file: Path, values: Mapping[str, Any], passed: Sequence[str]) -> None:
-    """Refuse what a file may not say: as flags of a run, its words would pass for the user's own."""
-    Screening(passed).check(values, file)
-
-
 def _configured(paths: Sequence[Path], passed: Sequence[str]) -> dict[str, Any]:
     """Return what configs set of that which is otherwise set by flags of a comparison; a later file goes before."""
     found = {}
@@ -201,24 +203,6 @@ def _configured(paths: Sequence[Path], passed: Sequence[str]) -> dict[str, Any]:
             if value is None and isinstance(config, dict):
                 value = config.get(key)
             if value is not None:
-                _screen(path, {key: value}, passed)
+                Screening(passed).check({key: value}, path)
                 found[key] = value
     return found
-
-
-def _run(
-    options: Namespace,
-    passed: Sequence[str],
-    train: Path,
-    default_config: Path,
-    console: Console,
-    command: str,
-    server: RunServer | None,
-) -> int:
-    configs = [f"--config={path}" for path in options.config]
-    axes = axes_of(options, passed)
-    grid = make_grid(axes, [*configs, *passed])
-    output = options.output or Path("comparisons", "+".join(map(env_folder, axes[ENV])))
-    registry = RunRegistry(output, [default_config, *options.config])
-    jobs = options.jobs or default_jobs(grid, passed)
-    return GridRun(grid, output, registry, train, jobs, console, command, server).execute(options.restart_changed)

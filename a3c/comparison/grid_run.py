@@ -8,13 +8,13 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from a3c.comparison.analysis import Comparison, compare
+from a3c.comparison.analysis import Comparison, compare, missing_cells
 from a3c.comparison.grid import Grid, PlannedRun
 from a3c.comparison.records import Run, read_run
 from a3c.comparison.registry import RunRegistry, is_finished
@@ -31,6 +31,7 @@ STOPPED = (128 + signal.SIGINT, -signal.SIGINT)  # of a run that saved at its en
 SHOWN = 12  # differences in the terminal; those that hold come first
 
 
+@dataclass(frozen=True)
 class GridRun:
     """Runs what a grid still lacks, and reports.
 
@@ -45,20 +46,14 @@ class GridRun:
         server: that forks the runs; None starts each as a fresh command.
     """
 
-    def __init__(
-        self,
-        grid: Grid,
-        folder: Path,
-        registry: RunRegistry,
-        train: Path,
-        jobs: int,
-        console: Console,
-        command: str,
-        server: RunServer | None = None,
-    ) -> None:
-        self._grid, self._folder, self._registry = grid, folder, registry
-        self._train, self._jobs, self._console, self._command = train, jobs, console, command
-        self._server = server
+    grid: Grid
+    folder: Path
+    registry: RunRegistry
+    train: Path
+    jobs: int
+    console: Console
+    command: str
+    server: RunServer | None
 
     def execute(self, restart_changed: bool = False) -> int:
         """Run and report.
@@ -72,52 +67,50 @@ class GridRun:
         Raises:
             UsageError: the folder cannot be used, holds runs with other settings, or all runs are refused.
         """
-        states = {run: self._registry.state_of(run) for run in self._grid.runs}
+        states = {run: self.registry.state_of(run) for run in self.grid.runs}
         changed = [run for run, state in states.items() if state == "changed"]
         if changed and not restart_changed:
             more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
             raise UsageError(
-                f"output: {self._folder}: {changed[0].name}{more} {self._registry.difference(changed[0])}; "
+                f"output: {self.folder}: {changed[0].name}{more} {self.registry.difference(changed[0])}; "
                 "must be another folder, or come with --restart_changed"
             )
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            lock = FolderLock(self._folder)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = FolderLock(self.folder)
         except FolderInUseError as error:
             raise UsageError(f"output: {error}") from error
         except OSError as error:
-            raise UsageError(
-                f"output: got {str(self._folder)!r}, must be a folder that can be made: {error}"
-            ) from error
+            raise UsageError(f"output: got {str(self.folder)!r}, must be a folder that can be made: {error}") from error
         try:
             for run in changed:
-                shutil.rmtree(self._folder / run.folder)
+                shutil.rmtree(self.folder / run.folder)
             waiting = [run for run, state in states.items() if state != "finished"]
-            at_a_time = "one run" if self._jobs == 1 else f"{self._jobs} runs"
-            self._registry.write(waiting, f"{at_a_time} at a time on {machine_in_words()}")
-            self._say_what_is_done(len(self._grid.runs) - len(waiting), waiting)
+            at_a_time = "one run" if self.jobs == 1 else f"{self.jobs} runs"
+            self.registry.write(waiting, f"{at_a_time} at a time on {machine_in_words()}")
+            self._say_what_is_done(len(self.grid.runs) - len(waiting), waiting)
             return self._run_and_report(waiting)
         finally:
             lock.release()
 
     def _say_what_is_done(self, finished: int, waiting: Sequence[PlannedRun]) -> None:
-        self._console.print(
-            f"{len(self._grid.runs)} runs of {self._grid.budget:,} env steps: "
-            f"{finished} finished, {len(waiting)} to do, {self._jobs} at a time",
+        self.console.print(
+            f"{len(self.grid.runs)} runs of {self.grid.budget:,} env steps: "
+            f"{finished} finished, {len(waiting)} to do, {self.jobs} at a time",
             highlight=False,
         )
         for run in waiting:
-            folder = self._folder / run.folder
+            folder = self.folder / run.folder
             if folder.is_dir() and any(folder.iterdir()):
                 how = "goes on from its checkpoint" if present(folder / CHECKPOINTS) else "begins anew"
-                self._console.print(f"  {run.name}: unfinished, {how}", highlight=False, soft_wrap=True)
+                self.console.print(f"  {run.name}: unfinished, {how}", highlight=False, soft_wrap=True)
 
     def _run_and_report(self, waiting: Sequence[PlannedRun]) -> int:
-        with _Bar(self._console, len(waiting)) as bar:
-            schedule = Schedule([self._task(run) for run in waiting], self._jobs, bar.update, self._server)
+        with _Bar(self.console, len(waiting)) as bar:
+            schedule = Schedule([self._task(run) for run in waiting], self.jobs, bar.update, self.server)
             outcomes = schedule.run()
         if schedule.signal is not None:
-            self._console.print(f"{schedule.signal.name}: stopped; the same command goes on", highlight=False)
+            self.console.print(f"{schedule.signal.name}: stopped; the same command goes on", highlight=False)
             return 128 + schedule.signal
         failed = [outcome for outcome in outcomes if outcome.status != 0]
         if len(outcomes) < len(waiting):  # refused for its command line, and so would the others be
@@ -126,40 +119,33 @@ class GridRun:
         troubles = [f"{outcome.name}: failed with status {outcome.status}: {outcome.reason}" for outcome in failed]
         for trouble in troubles:
             sys.stderr.write(f"{trouble}\n")
-        runs = [
-            read_run(self._folder / run.folder) for run in self._grid.runs if is_finished(self._folder / run.folder)
-        ]
-        named, incomplete = _complete(self._named(runs))
+        finished = [run for run in self.grid.runs if is_finished(self.folder / run.folder)]
+        # Called as the grid does: what varies there may be the same in those that are finished.
+        runs = [replace(read_run(self.folder / run.folder), variant=run.variant) for run in finished]
+        named, incomplete = _complete(runs)
         for trouble in incomplete:
             sys.stderr.write(f"{trouble}\n")
         if not named:
             sys.stderr.write("no run is finished, so there is nothing to report\n")
             return FAILED
-        conditions = self._registry.conditions(run for run in self._grid.runs if is_finished(self._folder / run.folder))
-        origin = f"Made by: {'; '.join([self._command, *conditions])}."
-        report(compare(named), self._folder, self._console, [*troubles, *incomplete], origin)
+        conditions = self.registry.conditions(finished)
+        origin = f"Made by: {'; '.join([self.command, *conditions])}."
+        report(compare(named), self.folder, self.console, [*troubles, *incomplete], origin)
         return FAILED if failed else 0
 
-    def _named(self, runs: Sequence[Run]) -> list[Run]:
-        """Call runs as the grid does: what varies there may be the same in those that are finished."""
-        variants = {self._folder / run.folder: run.variant for run in self._grid.runs}
-        return [replace(run, variant=variants[run.path]) for run in runs]
-
     def _task(self, run: PlannedRun) -> Task:
-        folder = self._folder / run.folder
+        folder = self.folder / run.folder
         place = [f"--run_dir={folder}", "--ckpt_path=auto"]
         tags = [os.environ.get("WANDB_TAGS", ""), "compare"]
-        ours = {"WANDB_RUN_GROUP": self._folder.resolve().name, "WANDB_JOB_TYPE": str(run.variant)}
+        ours = {"WANDB_RUN_GROUP": self.folder.resolve().name, "WANDB_JOB_TYPE": str(run.variant)}
         environment = {**ours, **os.environ, "WANDB_TAGS": ",".join(filter(None, tags))}
-        command = (sys.executable, str(self._train), *run.words, *place)
+        command = (sys.executable, str(self.train), *run.words, *place)
         return Task(run.name, command, folder.with_name(f"{folder.name}.log"), environment)
 
 
 def _complete(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
     """Leave out variants that are missing in an environment where others are there; say which, a sentence each."""
-    there = {(run.env, run.variant) for run in runs}
-    envs, variants = dict.fromkeys(run.env for run in runs), dict.fromkeys(run.variant for run in runs)
-    missing = [(env, variant) for variant in variants for env in envs if (env, variant) not in there]
+    missing = missing_cells(runs)
     troubles = [f"{variant}: left out, has no finished run on {env}" for env, variant in missing]
     without = {variant for _, variant in missing}
     return [run for run in runs if run.variant not in without], troubles
@@ -239,11 +225,7 @@ def report(
     from a3c.comparison.words import sentences
 
     page = write_report(comparison, folder, folder.resolve().name, troubles, origin)
-    for note in comparison.notes:
-        console.print(note, highlight=False, markup=False, soft_wrap=True)
     told = list(sentences(comparison, comparison.final))
-    for sentence in told[:SHOWN]:
-        console.print(sentence, highlight=False, markup=False, soft_wrap=True)
-    if len(told) > SHOWN:
-        console.print(f"{len(told) - SHOWN} more are in the report", highlight=False)
-    console.print(f"report: {page}", highlight=False, markup=False, soft_wrap=True)
+    more = [f"{len(told) - SHOWN} more are in the report"] if len(told) > SHOWN else []
+    for line in (*comparison.notes, *told[:SHOWN], *more, f"report: {page}"):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)

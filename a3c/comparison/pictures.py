@@ -19,6 +19,7 @@ from a3c.comparison.analysis import Comparison, Score, threshold_of
 from a3c.comparison.records import Series
 from a3c.comparison.statistics import LEAST_RUNS, Estimate
 from a3c.comparison.variants import Variant
+from a3c.comparison.words import chance
 
 # Okabe and Ito's palette, told apart with all common kinds of colour blindness; its yellow is too faint for lines.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000", "#7f7f7f")
@@ -107,7 +108,15 @@ def improvement_matrix(comparison: Comparison, score: Score) -> Figure:
             if row != column:
                 estimate = score.probabilities[first, second]
                 values[row, column] = estimate.value
-                panel.text(column, row, _in_cell(estimate), ha="center", va="center", fontsize=9, color="black")
+                panel.text(
+                    column,
+                    row,
+                    chance(estimate).replace(" [", "\n["),
+                    ha="center",
+                    va="center",
+                    fontsize=9,
+                    color="black",
+                )
     colours = LinearSegmentedColormap.from_list("improvement", ["#e8a06a", "#ffffff", "#7db4d8"])
     image = panel.imshow(values, vmin=0, vmax=1, cmap=colours, aspect="auto")
     ticks = [str(variant).replace(" · ", "\n") for variant in variants]
@@ -122,19 +131,13 @@ def improvement_matrix(comparison: Comparison, score: Score) -> Figure:
     return figure
 
 
-def _in_cell(estimate: Estimate) -> str:
-    if not estimate.has_interval:
-        return f"{estimate.value:.2f}"
-    return f"{estimate.value:.2f}\n[{estimate.low:.2f}, {estimate.high:.2f}]"
-
-
 def time_to_solve(comparison: Comparison, env: str) -> Figure:
     """Draw when each run first reached the threshold; those that never did stand as crosses beyond a line."""
     variants = comparison.variants
     figure, panels = _figure(1, 2, 6.4, 0.9 + 0.42 * len(variants))
     styles = styles_of(comparison.labels)
     for panel, axis in zip(panels, ("env_steps", "seconds"), strict=True):
-        spent = [float(getattr(run.evaluations, axis)[-1]) for run in comparison.runs if run.env == env]
+        spent = [float(getattr(run.evaluations, axis)[-1]) for run in comparison.on(env)]
         never = 1.08 * max(spent)
         panel.axvline(1.04 * max(spent), color=GREY, linewidth=1, linestyle=":")
         for place, variant in enumerate(variants):
@@ -183,7 +186,7 @@ def probe(comparison: Comparison, env: str, measure: str) -> Figure:
 
 def probed_labels(comparison: Comparison, env: str, measure: str) -> list[str]:
     """Return the estimators that were probed for a measure in an environment."""
-    runs = [run for run in comparison.runs if run.env == env]
+    runs = comparison.on(env)
     return list(dict.fromkeys(label for run in runs for label, name in run.probes if name == measure))
 
 
@@ -262,10 +265,15 @@ def _mode_changes(variants: list[Variant]) -> list[float]:
     return [place - 0.5 for place in range(1, len(variants)) if variants[place].mode != variants[place - 1].mode]
 
 
+def file_part(name: str) -> str:
+    """Return a name as a part of a picture's file name."""
+    return "".join(letter if letter.isalnum() else "-" for letter in name)
+
+
 def all_of(comparison: Comparison) -> Iterator[tuple[str, Figure]]:
     """Draw every picture of a comparison but those of probes; return each with its file's name, without ending."""
     for env in comparison.envs:
-        part = "".join(letter if letter.isalnum() else "-" for letter in env)
+        part = file_part(env)
         for axis in AXES:
             yield f"curves-{part}-{axis}", learning_curves(comparison, env, axis)
         if threshold_of(env) is not None:

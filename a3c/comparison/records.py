@@ -6,18 +6,19 @@ import csv
 import io
 import json
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import yaml
 from numpy.typing import NDArray
 
 from a3c.comparison.variants import Variant, label_with, short_names, word_of
-from a3c.comparison.wandb_records import read_record, records_in
+from a3c.comparison.wandb_records import Record, read_record, records_in
 from a3c.returns import ReturnEstimator
 from a3c.returns.labels import OWN, label_of
 from a3c.runs.folder import METRICS
@@ -112,9 +113,7 @@ def find_runs(places: Iterable[Path]) -> list[Run]:
         if not folders and not records:
             raise UsageError(f"from: got {str(place)!r}, which holds no run (neither config.yaml nor a W&B record)")
         runs += [read_run(folder) for folder in folders]
-        for parts in records:
-            record = read_record(parts)
-            runs.append(_run(parts[0], record.config, record.rows, record.summary, record.finished, record.notes))
+        runs += [_run(parts[0], read_record(parts)) for parts in records]
     unique = {run.path.resolve(): run for run in runs}
     return name_by_settings(list(unique.values()))
 
@@ -125,20 +124,21 @@ def read_run(folder: Path) -> Run:
     Raises:
         UsageError: its configuration cannot be read.
     """
-    configs = [folder / "config.yaml", *(folder / f"config-{number}.yaml" for number in range(2, 1000))]
-    newest = [path for path in configs if path.exists()]
+    later = sorted(folder.glob("config-[0-9]*.yaml"), key=lambda path: (len(path.name), path.name))
     try:
-        config = yaml.safe_load(newest[-1].read_text())
-    except (OSError, IndexError, UnicodeDecodeError, yaml.YAMLError) as error:
+        config = yaml.safe_load([folder / "config.yaml", *later][-1].read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UsageError(f"from: {folder}: its config.yaml cannot be read: {' '.join(str(error).split())}") from error
     rows, notes = _read_metrics(folder / METRICS)
     summary: Any = None
     with suppress(OSError, ValueError):
         summary = json.loads((folder / SUMMARY).read_text())
     if not isinstance(summary, dict):
-        return _run(folder, config, rows, {}, False, [*notes, f"has no {SUMMARY}, so it is taken as unfinished"])
-    finished = summary.get("interrupted") is False
-    return _run(folder, config, rows, summary, finished, notes if finished else [*notes, "was interrupted, or failed"])
+        summary = {}
+        notes.append(f"has no {SUMMARY}, so it is taken as unfinished")
+    elif summary.get("interrupted") is not False:
+        notes.append("was interrupted, or failed")
+    return _run(folder, Record(config, rows, summary, summary.get("interrupted") is False, notes))
 
 
 def name_by_settings(runs: Sequence[Run]) -> list[Run]:
@@ -166,21 +166,14 @@ def _setting(run: Run, key: str) -> str | None:
 
 
 def _run_folders(place: Path) -> Iterable[Path]:
-    try:
-        yield from _folders_below(place)
-    except OSError as error:
+    def refuse(error: OSError) -> NoReturn:
         raise UsageError(f"from: {place}: cannot be searched: {error}") from error
 
-
-def _folders_below(place: Path) -> Iterable[Path]:
-    if not place.is_dir():
-        return
-    if any((place / name).is_file() for name in ("config.yaml", METRICS, SUMMARY)):
-        yield place
-        return
-    for folder in sorted(place.iterdir()):
-        if folder.is_dir() and not folder.is_symlink():
-            yield from _folders_below(folder)
+    for folder, below, files in os.walk(place, onerror=refuse) if place.is_dir() else ():
+        below.sort()
+        if {"config.yaml", METRICS, SUMMARY} & set(files):
+            below.clear()
+            yield Path(folder)
 
 
 def _read_metrics(path: Path) -> tuple[list[dict[str, str]], list[str]]:
@@ -206,14 +199,8 @@ def _read_metrics(path: Path) -> tuple[list[dict[str, str]], list[str]]:
     return rows, [f"its {METRICS} is damaged, and was not read"]
 
 
-def _run(
-    path: Path,
-    config: Any,
-    rows: Sequence[Mapping[str, Any]],
-    summary: Mapping[str, Any],
-    finished: bool,
-    notes: Sequence[str],
-) -> Run:
+def _run(path: Path, record: Record) -> Run:
+    config, rows, summary, finished, notes = record
     try:
         settings = dict(_flat(config))
         returns = config["model"]["returns"]

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from a3c.comparison import pictures
 from a3c.comparison.analysis import Comparison, Score, threshold_of
 from a3c.comparison.document import bullets, heading, picture, plain, table, to_html
-from a3c.comparison.pictures import AXES, probed_labels
+from a3c.comparison.pictures import AXES, file_part, probed_labels
 from a3c.comparison.records import Run
 from a3c.comparison.words import METHOD, PAIR_COLUMNS, figure_of, number, pair_rows, sentences
 from a3c.runs.files import replacing
@@ -83,7 +83,7 @@ def _parts(comparison: Comparison, folder: Path, title: str, troubles: Sequence[
         caption = "Final return: probability that the row's runs score higher"
         yield picture(drawn["improvement"], caption)
     for env in comparison.envs:
-        part = "".join(letter if letter.isalnum() else "-" for letter in env)
+        part = file_part(env)
         yield heading(f"Learning curves on {env}")
         for axis, name in AXES.items():
             yield picture(drawn[f"curves-{part}-{axis}"], f"Greedy return against {name}")
@@ -102,7 +102,7 @@ def _parts(comparison: Comparison, folder: Path, title: str, troubles: Sequence[
 def _overview(comparison: Comparison) -> str:
     parts = []
     for env in comparison.envs:
-        runs = [run for run in comparison.runs if run.env == env]
+        runs = comparison.on(env)
         end = comparison.span(env)[1]
         parts.append(f"{env}: {len(runs)} runs, compared on {end:,.0f} env steps each")
     seeds = sorted({run.seed for run in comparison.runs})
@@ -160,14 +160,14 @@ def _solve_table(comparison: Comparison, env: str) -> str:
 
 
 def _probe_parts(comparison: Comparison, env: str, folder: Path) -> Iterator[str]:
-    runs = [run for run in comparison.runs if run.env == env]
+    runs = comparison.on(env)
     measures = list(dict.fromkeys(measure for run in runs for _, measure in run.probes))
     if not measures:
         return
     yield heading(f"Estimators probed on {env}")
     yield plain("The same batches under other estimators, as a probe logged them; means over all rows and runs.")
     for measure in measures:
-        name = f"probe-{''.join(letter if letter.isalnum() else '-' for letter in f'{env}-{measure}')}"
+        name = f"probe-{file_part(f'{env}-{measure}')}"
         caption = f"{measure.replace('_', ' ').capitalize()} against env steps"
         yield picture(_save(pictures.probe(comparison, env, measure), folder, name), caption)
     rows = []

@@ -123,7 +123,8 @@ class Schedule:
                 if any(one.status == USAGE_ERROR for one in ended) and all(one.status for one in self.outcomes):
                     self._waiting.clear()
                 self._watch([one.task.name for one in self._running], ended)
-                self._enforce()
+                if self._stop_at is not None and time.monotonic() > self._stop_at:
+                    self._end_all()  # what was told to stop and has not
                 time.sleep(INTERVAL)
         finally:
             self._end_all()
@@ -168,11 +169,6 @@ class Schedule:
             Outcome(one.task.name, status, time.monotonic() - one.started, _reason(status, one.task.output))
             for one, status in ended
         ]
-
-    def _enforce(self) -> None:
-        """Kill what was told to stop and have not."""
-        if self._stop_at is not None and time.monotonic() > self._stop_at:
-            self._end_all()
 
     def _end_all(self) -> None:
         for one in self._running:

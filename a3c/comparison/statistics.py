@@ -142,17 +142,7 @@ def band(curves: Floats) -> tuple[Floats, Floats, Floats]:
     Args:
         curves: [runs, points], at least 3 runs.
     """
-    result = stats.bootstrap(
-        (curves,),
-        iqm,
-        axis=0,
-        n_resamples=BAND_RESAMPLES,
-        confidence_level=LEVEL,
-        method="percentile",
-        random_state=np.random.default_rng(SEED),
-    )
-    interval = result.confidence_interval
-    return iqm(curves, axis=0), interval.low, interval.high
+    return iqm(curves, axis=0), *_interval([curves], iqm, BAND_RESAMPLES, axis=0)
 
 
 def _t_test(ours: Floats, theirs: Floats) -> float:
@@ -176,12 +166,19 @@ def _bootstrap(samples: Sequence[Floats], statistic: Callable[..., Any]) -> Esti
     value = float(statistic(*samples))
     if _too_few(samples):
         return Estimate(value, math.nan, math.nan)
-    result = stats.bootstrap(
+    low, high = _interval(samples, statistic, RESAMPLES)
+    return Estimate(value, float(low), float(high))
+
+
+def _interval(samples: Sequence[Floats], statistic: Callable[..., Any], resamples: int, axis: int = -1) -> Any:
+    """Return both ends of a statistic's percentile interval; the runs lie along `axis`."""
+    generator = np.random.default_rng(SEED)
+    return stats.bootstrap(
         tuple(samples),
         statistic,
-        n_resamples=RESAMPLES,
+        axis=axis,
+        n_resamples=resamples,
         confidence_level=LEVEL,
         method="percentile",
-        random_state=np.random.default_rng(SEED),
-    )
-    return Estimate(value, float(result.confidence_interval.low), float(result.confidence_interval.high))
+        random_state=generator,
+    ).confidence_interval

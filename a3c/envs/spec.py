@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import math
 import re
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from importlib import import_module
@@ -17,8 +18,9 @@ import gymnasium
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from a3c.envs.random_states import random_states_kept
+from a3c.envs.single import Attendant, EnvironmentFaultError
 from a3c.envs.spaces import SUPPORTED, Spaces, action_layout, agree, are_supported
-from a3c.envs.watchdog import HangError, StepWatch, sign_of_life
+from a3c.envs.watchdog import HangError, StepWatch
 from a3c.envs.wrappers import Wrappers, Wrapping
 
 SUPPORTED_API = (
@@ -26,6 +28,9 @@ SUPPORTED_API = (
 )
 MAX_EPISODE_STEPS = 10_000  # of an episode that is only looked at, where nothing else limits it
 SYNC, NATIVE = "sync", "vector_entry_point"  # Gymnasium's names of the kinds of vector environments
+
+
+log = logging.getLogger(__name__)
 
 
 class EnvError(ValueError):
@@ -64,7 +69,13 @@ class EnvSpec:
     def __post_init__(self) -> None:
         object.__setattr__(self, "wrappers", tuple(map(Wrapping.read, self.wrappers)))
 
-    def make(self, num_envs: int, render_mode: str | None = None, like: Spaces | None = None) -> VectorEnv:
+    def make(
+        self,
+        num_envs: int,
+        render_mode: str | None = None,
+        like: Spaces | None = None,
+        attendant: Attendant | None = None,
+    ) -> VectorEnv:
         """Make `num_envs` environments as one; several are native where there is a native version.
 
         Args:
@@ -72,17 +83,19 @@ class EnvSpec:
             render_mode: how they draw themselves, one of their own `render_modes`; None for not at all.
             like: the spaces of a policy that is going to act: where single and native environments
                 differ in theirs, those that it can act in are made.
+            attendant: what stands around each single one.
 
         Raises:
             EnvError: the id is unknown, or the environment is not supported, or not `like` that.
         """
         first, *others = self._kinds(num_envs)
-        env = self._make(num_envs, render_mode, first)
+        attendant = attendant or Attendant()
+        env = self._make(num_envs, render_mode, first, attendant)
         if like is None:
             return env
         for kind in others if not agree(like, spaces_of(env)) else ():
             env.close()
-            env = self._make(num_envs, render_mode, kind)
+            env = self._make(num_envs, render_mode, kind, attendant)
         check_agreement(like, env)
         return env
 
@@ -101,14 +114,18 @@ class EnvSpec:
             RuntimeError: the environment's reset or step raised; its own exception is the cause.
         """
         try:
+            attendant = Attendant()
             with random_states_kept(0):
                 with StepWatch(timeout, "its constructor"):
-                    env = self.make(2 if num_envs > 1 and self._kinds(num_envs)[0] == NATIVE else 1)
+                    few = 2 if num_envs > 1 and self._kinds(num_envs)[0] == NATIVE else 1
+                    env = self.make(few, attendant=attendant)
                 with closing(env), StepWatch(timeout, "its first reset and step"):
                     with self._said("reset"):
                         env.reset(seed=0)
                     with self._said("step"):
                         env.step(action_layout(env.single_action_space).some(env.num_envs))
+                    for cast in sorted(attendant.casts):
+                        log.warning("env: %s gives %s", self.id, cast)
                     return spaces_of(env)
         except HangError as error:
             raise EnvError(f"env: {self.id} cannot be made: {error}") from error
@@ -122,7 +139,7 @@ class EnvSpec:
             return [NATIVE]
         return [SYNC, NATIVE] if num_envs == 1 else [NATIVE, SYNC]  # of one, native arrays cost more than they save
 
-    def _make(self, num_envs: int, render_mode: str | None, kind: str) -> VectorEnv:
+    def _make(self, num_envs: int, render_mode: str | None, kind: str, attendant: Attendant) -> VectorEnv:
         kwargs = dict(self.kwargs)
         if self.max_episode_steps is not None:
             kwargs["max_episode_steps"] = self.max_episode_steps
@@ -134,14 +151,14 @@ class EnvSpec:
                 registered,
                 num_envs=num_envs,
                 vectorization_mode=kind,
-                wrappers=[*wrappers.single, _telling] if kind == SYNC else None,
+                wrappers=[*wrappers.single, attendant] if kind == SYNC else None,
                 **kwargs,
             )
             if env.metadata.get("autoreset_mode") != AutoresetMode.NEXT_STEP:
                 # A native version that resets in the same step hides the final observation.
                 env.close()
                 env = gymnasium.make_vec(
-                    registered, num_envs=num_envs, vectorization_mode=SYNC, wrappers=[_telling], **kwargs
+                    registered, num_envs=num_envs, vectorization_mode=SYNC, wrappers=[attendant], **kwargs
                 )
             for wrap in wrappers.vector:
                 env = wrap(env)
@@ -166,6 +183,8 @@ class EnvSpec:
             yield
         except HangError:
             raise
+        except EnvironmentFaultError as error:
+            raise EnvError(f"env: {self.id} gave in its first {method}: {error}") from error
         except Exception as error:
             if _is_of_old_api(error):
                 raise EnvError(
@@ -225,22 +244,6 @@ def check_agreement(policy: Spaces, env: VectorEnv) -> None:
         env.close()
         name = env.unwrapped.spec.id if env.unwrapped.spec else type(env.unwrapped).__name__
         raise EnvError(f"env: {name} has {found.words}, must have those that the policy was made for: {policy.words}")
-
-
-def _telling(env: Any) -> Any:
-    """Have one of several environments give a sign of life by itself: all of them together may take long."""
-
-    def told(method: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            result = method(*args, **kwargs)
-            sign_of_life()
-            return result
-
-        return call
-
-    sign_of_life()
-    env.reset, env.step = told(env.reset), told(env.step)  # of the object: a wrapper more would cost as much again
-    return env
 
 
 def _is_of_old_api(error: Exception) -> bool:

@@ -23,7 +23,7 @@ class OwnReward(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         observation, reward, terminated, truncated, info = super().step(action)
-        return observation, reward, terminated, truncated, {OWN_REWARDS: float(reward), **info}
+        return observation, reward, terminated, truncated, {OWN_REWARDS: np.asarray(reward, float).item(), **info}
 
 
 class OwnRewards(VectorWrapper):

@@ -13,6 +13,7 @@ from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
 from a3c.envs.random_states import random_states_kept
+from a3c.envs.spaces import observation_layout
 from a3c.envs.spec import MAX_EPISODE_STEPS, check_agreement
 from a3c.envs.wrappers import OWN_REWARDS
 from a3c.networks.actor_critic import ActorCritic, evaluating
@@ -67,7 +68,7 @@ def playing(env: VectorEnv, network: ActorCritic, seed: int, greedy: bool = True
     check_agreement(network.spaces, env)
     with random_states_kept(seed), evaluating(network):
         observations, _ = env.reset(seed=seed % 2**31)
-        with closing(_steps(env, network, np.array(observations), seed, greedy)) as steps:
+        with closing(_steps(env, network, observations, seed, greedy)) as steps:
             yield steps
 
 
@@ -78,6 +79,8 @@ def _steps(
     policy = Policy(network, greedy, torch.Generator().manual_seed(seed))
     policy.begin_episodes(env.num_envs)
     real = np.ones(env.num_envs, dtype=np.bool_)
+    dtype = observation_layout(network.observation_space).dtype  # which a native environment may not keep to
+    observations = np.array(observations, dtype)
     while True:
         actions = policy.act(observations)
         following, rewards, terminated, truncated, info = env.step(actions)
@@ -86,7 +89,7 @@ def _steps(
             observations, actions, rewards, info.get(OWN_REWARDS, rewards), terminated, truncated, real, following
         )
         yield step
-        observations, real = np.array(following), ~step.ended
+        observations, real = np.array(following, dtype), ~step.ended
 
 
 def first_episode(steps: Iterable[Step], most: int = MAX_EPISODE_STEPS) -> Iterator[Step]:

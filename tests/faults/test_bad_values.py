@@ -10,7 +10,7 @@ from helpers import fit, make_spec
 
 import a3c
 from a3c.batch import BatchShape, Lost, Rollout, empty_batch
-from a3c.envs.checks import EnvironmentFaultError
+from a3c.envs.single import EnvironmentFaultError
 from a3c.rollouts.collector import LINEAGE, Life
 from a3c.rollouts.workers.pool import RestartPolicy, WorkerError, WorkerPool
 from a3c.rollouts.workers.process import CollectTask

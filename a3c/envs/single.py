@@ -1,0 +1,94 @@
+"""What stands around each single environment of several: signs of life, and results as its spaces say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from a3c.envs.spaces import OBSERVATIONS, observation_layout
+from a3c.envs.watchdog import sign_of_life
+
+
+class EnvironmentFaultError(ValueError):
+    """An environment gave what it must not give; to start it anew would not help."""
+
+    fatal = True  # a worker that ends with it is not replaced
+
+
+def check_cast(field: str, given: NDArray[Any], shape: tuple[int, ...], dtype: np.dtype[Any]) -> str | None:
+    """Refuse what would be broadcast, or lose its meaning, on its way into memory.
+
+    Returns:
+        What is cast, in words; None if nothing is.
+
+    Raises:
+        EnvironmentFaultError: another shape, or a dtype of another kind.
+    """
+    if given.shape == shape and given.dtype == dtype:
+        return None
+    if given.shape != shape or not np.can_cast(given.dtype, dtype, "same_kind"):
+        raise EnvironmentFaultError(f"{field}: got {given.dtype} {given.shape}, must be {dtype} {shape}")
+    return f"{field}: {given.dtype} {given.shape}, cast to {dtype}"
+
+
+class Attendant:
+    """Takes care of the environments of one vector, one after another as they are made.
+
+    Each constructor, reset and step is a sign of life by itself: those of all may take long. A reward
+    of shape (1,), and an observation of another dtype that loses no meaning, are cast. It works on the
+    object: a wrapper more would cost a quick environment as much again.
+
+    Attributes:
+        casts: what has been cast, in words.
+    """
+
+    def __init__(self) -> None:
+        self.casts: set[str] = set()
+        self._made = 0
+
+    def __call__(self, env: Any) -> Any:
+        """Put itself around a new environment, and return it."""
+        sign_of_life()
+        number, self._made = self._made, self._made + 1
+        supported = any(layout.supports(env.observation_space) for layout in OBSERVATIONS)
+        if not supported:  # which is said once all are made
+            return env
+        layout = observation_layout(env.observation_space)
+        shape, dtype, reset, step = layout.shape, layout.dtype, env.reset, env.step
+
+        def cast(observation: Any) -> Any:
+            if type(observation) is np.ndarray and observation.dtype == dtype and observation.shape == shape:
+                return observation
+            return self._cast(f"observations of environment {number}", observation, shape, dtype)
+
+        def attended_reset(**kwargs: Any) -> Any:
+            result = reset(**kwargs)
+            sign_of_life()
+            if type(result) is not tuple or len(result) != 2:  # Gym's old API, of which the vector has the say
+                return result
+            observation, info = result
+            return cast(observation), info
+
+        def attended_step(action: Any) -> Any:
+            result = step(action)
+            sign_of_life()
+            if len(result) != 5:
+                return result
+            observation, *others, info = result
+            for place, value in enumerate(others):
+                if getattr(value, "ndim", 0):
+                    name = ("rewards", "terminated", "truncated")[place]
+                    kind = np.dtype(np.bool_ if place else np.float64)
+                    others[place] = self._cast(f"{name} of environment {number}", np.ravel(value), (1,), kind)[0]
+            return cast(observation), *others, info
+
+        env.reset, env.step = attended_reset, attended_step
+        return env
+
+    def _cast(self, field: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+        array = np.asarray(value)
+        if (words := check_cast(field, array, shape, dtype)) is not None:
+            self.casts.add(words)
+        return array.astype(dtype)

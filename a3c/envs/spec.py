@@ -27,6 +27,7 @@ SUPPORTED_API = (
     "reset(seed=…, options=…) → observation, info; step(action) → observation, reward, terminated, truncated, info"
 )
 MAX_EPISODE_STEPS = 10_000  # of an episode that is only looked at, where nothing else limits it
+GYMNASIUM = Path(gymnasium.__file__).parent
 SYNC, NATIVE = "sync", "vector_entry_point"  # Gymnasium's names of the kinds of vector environments
 
 
@@ -120,9 +121,9 @@ class EnvSpec:
                     few = 2 if num_envs > 1 and self._kinds(num_envs)[0] == NATIVE else 1
                     env = self.make(few, attendant=attendant)
                 with closing(env), StepWatch(timeout, "its first reset and step"):
-                    with self._said("reset"):
+                    with self._said("first reset"):
                         env.reset(seed=0)
-                    with self._said("step"):
+                    with self._said("first step"):
                         env.step(action_layout(env.single_action_space).some(env.num_envs))
                     for cast in sorted(attendant.casts):
                         log.warning("env: %s gives %s", self.id, cast)
@@ -146,7 +147,7 @@ class EnvSpec:
         if render_mode is not None:
             kwargs["render_mode"] = render_mode
         registered, wrappers = self._registered(), self._wrappers()
-        try:
+        with self._said("constructor"):
             env = gymnasium.make_vec(
                 registered,
                 num_envs=num_envs,
@@ -162,8 +163,6 @@ class EnvSpec:
                 )
             for wrap in wrappers.vector:
                 env = wrap(env)
-        except (gymnasium.error.Error, TypeError) as error:  # a TypeError is an argument it does not take
-            raise EnvError(f"env: {self.id} cannot be made: {error}") from error
         given = spaces_of(env)
         if not are_supported(given):
             env.close()
@@ -177,20 +176,35 @@ class EnvSpec:
             raise EnvError(str(error)) from error
 
     @contextmanager
-    def _said(self, method: str) -> Iterator[None]:
-        """Say of an exception in the first call of a method whose it is."""
+    def _said(self, call: str) -> Iterator[None]:
+        """Say of an exception in a call whose it is; the environment's own becomes the cause of a RuntimeError.
+
+        As such it is shown with its traceback, whatever its type: a ValueError of ours is said in one line.
+        """
         try:
             yield
         except HangError:
             raise
         except EnvironmentFaultError as error:
-            raise EnvError(f"env: {self.id} gave in its first {method}: {error}") from error
+            raise EnvError(f"env: {self.id} gave in its {call}: {error}") from error
         except Exception as error:
             if _is_of_old_api(error):
                 raise EnvError(
-                    f"env: {self.id} has the old API of Gym ({method}: {error}); supported: {SUPPORTED_API}"
+                    f"env: {self.id} has the old API of Gym ({call}: {error}); supported: {SUPPORTED_API}"
                 ) from error
-            raise RuntimeError(f"env: {self.id} raised in its first {method}: {error}") from error
+            own = error.__context__ if "was raised from the environment creator" in str(error) else None
+            own = own or error  # Gymnasium says a TypeError anew
+            if isinstance(own, gymnasium.error.Error) or (call == "constructor" and self._is_of_arguments(own)):
+                raise EnvError(f"env: {self.id} cannot be made: {own}") from error
+            raise RuntimeError(f"env: {self.id} raised in its {call}: {own}") from own
+
+    def _is_of_arguments(self, error: BaseException) -> bool:
+        """Return whether a constructor, or a wrapper's, did not take the arguments that it was given."""
+        if not isinstance(error, TypeError):
+            return False
+        unexpected = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        handed_on = unexpected is not None and unexpected[1] in self.kwargs  # by a constructor to that of its base
+        return handed_on or _raised_in(error, GYMNASIUM, Path(__file__).parent)
 
     @property
     def module(self) -> str:
@@ -199,11 +213,18 @@ class EnvSpec:
 
     def _registered(self) -> gymnasium.envs.registration.EnvSpec:
         module, _, name = self.id.rpartition(":")
-        try:
-            if module:
+        if module:
+            try:
                 import_module(module)
+            except ModuleNotFoundError as error:
+                if not f"{module}.".startswith(f"{error.name}."):  # it was found, and lacks another
+                    raise RuntimeError(f"env: {self.id}: its module raised: {error}") from error
+                raise EnvError(f"env: got {self.id!r}, must be of a module that can be imported: {error}") from error
+            except Exception as error:
+                raise RuntimeError(f"env: {self.id}: its module raised: {error}") from error
+        try:
             return gymnasium.spec(name)
-        except (gymnasium.error.Error, ImportError) as error:
+        except gymnasium.error.Error as error:
             near = difflib.get_close_matches(self.id, gymnasium.registry, n=1, cutoff=0.3)
             nearest = f"; nearest: {near[0]}" if near else ""
             raise EnvError(
@@ -250,6 +271,11 @@ def _is_of_old_api(error: Exception) -> bool:
     """Return whether Gymnasium, and not the environment, failed over what a method takes or returns."""
     if not isinstance(error, ValueError | TypeError | AttributeError):
         return False
-    raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
     pattern = r"values to unpack|unexpected keyword argument '(seed|options)'|has no attribute 'items'"
-    return raised_in.is_relative_to(Path(gymnasium.__file__).parent) and bool(re.search(pattern, str(error)))
+    return _raised_in(error, GYMNASIUM) and bool(re.search(pattern, str(error)))
+
+
+def _raised_in(error: BaseException, *folders: Path) -> bool:
+    """Return whether it was raised by a file of one of the folders, and not by what that has called."""
+    raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
+    return any(map(raised_in.is_relative_to, folders))

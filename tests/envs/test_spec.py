@@ -51,7 +51,7 @@ def test_an_environment_in_a_module_of_its_own_is_found():
     env = EnvSpec("scripted_envs:Countdown-v0").make(2)
     assert env.num_envs == 2
     env.close()
-    with pytest.raises(EnvError, match="must be an id that Gymnasium knows"):
+    with pytest.raises(EnvError, match="must be of a module that can be imported"):
         EnvSpec("no_such_module:Countdown-v0").make(1)
 
 

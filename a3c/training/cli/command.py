@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from a3c.runs.wandb_logger import WandbOptions
 from a3c.training.callbacks import Checkpoints, GreedyEvaluation
-from a3c.training.cli.run import TrainingRun
+from a3c.training.cli.run import FAILED, TrainingRun
 from a3c.training.cli.screening import Screening
 from a3c.training.cli.usage import BEGIN, DENIED, END, UsageError, explain, locate
 from a3c.training.datamodule import RolloutDataModule
@@ -27,6 +28,7 @@ from a3c.training.module import A3C
 from a3c.training.probe.plan import ProbePlan
 
 USAGE_ERROR = 2
+PACKAGES = ("a3c", "gymnasium", "jsonargparse", "lightning", "numpy", "torch", "yaml")  # whose refusals speak of flags
 
 TRAINER_DEFAULTS: dict[str, Any] = {
     "accelerator": "cpu",
@@ -150,10 +152,26 @@ class TrainCLI(LightningCLI):
         try:
             super().instantiate_classes()
         except ValueError as error:
+            if own_traceback(error) is not None:
+                raise  # not as a wrong flag
             # A constructor's message begins with its argument's name.
             raise UsageError(locate(error, self.config.keys())) from error
         except MisconfigurationException as error:
             raise UsageError(f"trainer: {error}".replace("\n", " ")) from error
+
+
+def own_traceback(error: BaseException) -> str | None:
+    """Return an exception from the first line of the user's own code on; None if it is not from there.
+
+    It may be the cause of a RuntimeError that says where it was raised.
+    """
+    trace = error.__traceback__
+    while trace is not None:
+        package = str(trace.tb_frame.f_globals.get("__name__")).partition(".")[0]
+        if package not in (*PACKAGES, *sys.stdlib_module_names):
+            return "".join(traceback.format_exception(type(error), error, trace, chain=False))
+        trace = trace.tb_next
+    return own_traceback(error.__cause__) if isinstance(error, RuntimeError) and error.__cause__ else None
 
 
 def _quieten() -> None:
@@ -219,4 +237,9 @@ def main(config: Path, args: Sequence[str] | None = None) -> int:
     except (UsageError, UnicodeDecodeError) as error:  # the second from a config that is no text
         sys.stderr.write(f"{Path(sys.argv[0]).name}: error: {error}\n")
         return USAGE_ERROR
+    except Exception as error:
+        if (own := own_traceback(error)) is None:
+            raise
+        sys.stderr.write(f"{own}{Path(sys.argv[0]).name}: error: {str(error).partition(chr(10))[0]}\n")
+        return FAILED
     return run.execute()

@@ -29,7 +29,7 @@ def assemble() -> None:
     shutil.rmtree(SOURCES, ignore_errors=True)
     for path in (*sorted(ROOT.glob("docs/**/*.md")), *(ROOT / name for name in PAGES)):
         document = path.relative_to(ROOT).as_posix()
-        text, linked = turn_links(path.read_text(), document)
+        text, linked = turn_links(path.read_text(encoding="utf-8"), document)
         write(in_site(document), text)
         for target in linked:
             if not (ROOT / target).is_file():
@@ -96,7 +96,7 @@ def block(path: Path, level: int) -> str:
 def write(page: str, text: str) -> None:
     """Write a page of the site."""
     (SOURCES / page).parent.mkdir(parents=True, exist_ok=True)
-    (SOURCES / page).write_text(text)
+    (SOURCES / page).write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

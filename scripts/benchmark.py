@@ -46,7 +46,7 @@ def emit(record: Record, output: Path | None) -> Record:
     line = json.dumps(record)
     print(line, flush=True)
     if output is not None:
-        with output.open("a") as file:
+        with output.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
     return record
 
@@ -58,7 +58,7 @@ def train(*flags: str) -> Record:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise SystemExit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr}")
-        summary: Record = json.loads(Path(folder, "run", "summary.json").read_text())
+        summary: Record = json.loads(Path(folder, "run", "summary.json").read_text(encoding="utf-8"))
         return summary
 
 
@@ -165,9 +165,13 @@ def memory(workers: int) -> Iterator[Record]:
         while not metrics.exists() and process.poll() is None:
             time.sleep(0.05)
         time.sleep(1.0)
-        servers = [pid for pid in children(process.pid) if "forkserver" in Path(f"/proc/{pid}/cmdline").read_text()]
+        servers = [
+            pid
+            for pid in children(process.pid)
+            if "forkserver" in Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8")
+        ]
         for pid in (worker for server in servers for worker in children(server)):
-            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+            lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8").splitlines()
             kilobytes = next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
             yield {"part": "memory", "who": "worker", "megabytes": kilobytes / 1024}
 
@@ -177,7 +181,7 @@ def children(parent: int) -> list[int]:
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
-            fields = path.read_text().rpartition(")")[2].split()
+            fields = path.read_text(encoding="utf-8").rpartition(")")[2].split()
         except OSError:
             continue
         if int(fields[1]) == parent:

@@ -1,16 +1,16 @@
 """Compares return estimators on equal budgets: ``python scripts/compare.py --help`` lists the flags."""
 
-import os
 import sys
 from pathlib import Path
+
+from a3c.training.cli.entry import prepare_process
 
 HERE = Path(__file__).resolve().parent
 
 
 def main() -> int:
-    """Keeps this process to one core: the runs need the others."""
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ.setdefault(name, "1")
+    """Compares; gives the exit status."""
+    prepare_process()  # among other things, this process is kept to one core: the runs need the others
     from a3c.comparison.run_server import RunServer
 
     runs_nothing = any(word.partition("=")[0] in ("--from", "--isolated", "--help", "-h") for word in sys.argv[1:])

@@ -41,6 +41,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from a3c.training.cli.entry import expanded, prepare_process
+
 if TYPE_CHECKING:  # torch and the rest only once the command line is found right
     from a3c import Agent
 
@@ -237,14 +239,13 @@ def refuse(error: Exception) -> int:
 
 def main(args: Sequence[str] | None = None) -> int:
     """Evaluates; gives the exit status: 0, 2 for what cannot be used, 130 after Ctrl-C."""
-    options = make_parser().parse_args(args)
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ.setdefault(name, "1")  # small networks gain nothing by more
+    options = make_parser().parse_args(expanded(sys.argv[1:] if args is None else args))
     os.environ.setdefault("SDL_NO_SIGNAL_HANDLERS", "1")  # a window's would swallow SIGTERM
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))  # where modules of your own are found
     from a3c import load
     from a3c.envs.spec import EnvError
+    from a3c.runs.allowlist import add_current_folder
+
+    add_current_folder()  # where modules of your own are found
 
     try:
         agent = load(options.path, options.which, options.allow)
@@ -263,11 +264,12 @@ def main(args: Sequence[str] | None = None) -> int:
         print_table(result)
     if options.output is not None:
         try:
-            options.output.write_text(text + "\n")
+            options.output.write_text(text + "\n", encoding="utf-8")
         except OSError as error:  # nothing is lost: it stands above
             return refuse(error)
     return 0
 
 
 if __name__ == "__main__":
+    prepare_process()
     sys.exit(main())

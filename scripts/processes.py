@@ -59,7 +59,7 @@ def processes_of(mark: str) -> list[Process]:
         try:
             if wanted not in b"\0" + (folder / "environ").read_bytes() + b"\0":
                 continue
-            state, parent, *_ = (folder / "stat").read_text().rpartition(")")[2].split()
+            state, parent, *_ = (folder / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()
             command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
         except OSError:  # it is another user's, or has just ended
             continue
@@ -86,7 +86,7 @@ def usage_of(mark: str) -> Usage:
 
 def _memory(pid: int) -> int:
     try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8").splitlines()
     except OSError:
         return 0
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Anonymous:")), 0)
@@ -103,7 +103,7 @@ def _shared_files(pid: int) -> dict[int, int]:
     """Gives the bytes of each file in /dev/shm that a process has open or mapped, by inode."""
     sizes: dict[int, int] = {}
     try:
-        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+        for line in Path(f"/proc/{pid}/maps").read_text(encoding="utf-8").splitlines():
             if f" {SHARED_MEMORY}/" in line:
                 addresses, _, offset, _, inode = line.split()[:5]
                 first, last = (int(address, 16) for address in addresses.split("-"))

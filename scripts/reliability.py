@@ -126,7 +126,7 @@ def start(folder: Path, mark: str, *flags: str) -> subprocess.Popen[bytes]:
     """Starts a run that would not end by itself."""
     command = [sys.executable, str(TRAIN), "--run_dir", str(folder / "run"), "--data.max_env_steps", str(10**15)]
     command += ["--stop_when_solved", "false", "--evaluation.every_env_steps", "1000000", *flags]
-    with (folder / "output").open("w") as output:
+    with (folder / "output").open("w", encoding="utf-8") as output:
         return subprocess.Popen(
             command, env=marked_environment(mark), stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
         )
@@ -149,7 +149,7 @@ def end(measured: Measured, what: str, number: signal.Signals, *flags: str) -> N
             if number == signal.SIGKILL:
                 seconds = seconds_until_gone(mark, 10)
             elif status != 128 + number or not (folder / "run" / "checkpoints" / "last.ckpt").exists():
-                raise SystemExit(f"{what}: status {status}\n{(folder / 'output').read_text()[-2000:]}")
+                raise SystemExit(f"{what}: status {status}\n{(folder / 'output').read_text(encoding='utf-8')[-2000:]}")
             measured.add(what, seconds)
             seconds_until_gone(mark, 10)
             wait_until(lambda: not shared_names() - names, 10, "an empty /dev/shm")

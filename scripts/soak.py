@@ -101,7 +101,7 @@ def train(options: argparse.Namespace, folder: Path) -> tuple[list[float], list[
     flags += ["--stop_when_solved", "false", "--evaluation.every_env_steps", "1000000", *options.flags]
     if options.fault_every is not None:
         flags += ["--data.worker_timeout", "1", "--data.max_restarts", "1000000"]
-    with (folder / "output").open("w") as output:
+    with (folder / "output").open("w", encoding="utf-8") as output:
         process = subprocess.Popen(
             [sys.executable, str(TRAIN), *flags],
             env=marked_environment(mark, WANDB_MODE=options.wandb_mode),
@@ -126,7 +126,7 @@ def train(options: argparse.Namespace, folder: Path) -> tuple[list[float], list[
         process.send_signal(signal.SIGINT)
         status = process.wait(STOP_SECONDS)
         if status != 128 + signal.SIGINT:
-            raise SystemExit(f"the run ended with {status}:\n{(folder / 'output').read_text()[-4000:]}")
+            raise SystemExit(f"the run ended with {status}:\n{(folder / 'output').read_text(encoding='utf-8')[-4000:]}")
         wait_until(lambda: not processes_of(mark), 2, "the end of all processes")
     finally:
         for left in processes_of(mark):
@@ -174,7 +174,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         minutes, samples, troubles = train(options, Path(folder))
     if options.output is not None:
-        with options.output.open("w", newline="") as file:
+        with options.output.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(("minutes", *Usage._fields))
             writer.writerows((minute, *sample) for minute, sample in zip(minutes, samples, strict=True))

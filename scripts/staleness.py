@@ -68,7 +68,7 @@ def run(point: tuple[str, int, int], env_steps: int) -> Result:
 
 def write(results: list[Result], path: Path) -> None:
     """Writes a line a run."""
-    with path.open("w", newline="") as file:
+    with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(Result._fields)
         writer.writerows(results)
@@ -76,7 +76,7 @@ def write(results: list[Result], path: Path) -> None:
 
 def read(path: Path) -> list[Result]:
     """Reads what `write` wrote."""
-    with path.open(newline="") as file:
+    with path.open(encoding="utf-8", newline="") as file:
         return [
             Result(row["estimator"], int(row["inject_lag"]), int(row["seed"]), *map(float, list(row.values())[3:]))
             for row in csv.DictReader(file)

@@ -5,6 +5,8 @@ import signal
 import sys
 from pathlib import Path
 
+from a3c.training.cli.entry import prepare_process
+
 DEFAULT_CONFIG = Path(__file__).resolve().parent.parent / "configs" / "cartpole.yaml"
 
 
@@ -14,8 +16,7 @@ def main() -> int:
     # runs yet is the fork server, which ends with this process. The run sets handlers of its own.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, lambda number, _: os._exit(128 + number))
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ.setdefault(name, "1")  # learner and workers each keep to one core
+    prepare_process()
     from a3c.rollouts.workers.fork_server import start_fork_server
 
     start_fork_server()

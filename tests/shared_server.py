@@ -51,7 +51,7 @@ class ForkedScript:
             return self._output.read_text(), self._errors.read_text()
 
 
-def run_script(command, cwd, env, timeout=100):
+def run_script(command, cwd, env, timeout=300):
     """Runs a script to its end, as ``subprocess.run(..., capture_output=True, text=True)`` does."""
     process = ForkedScript(command, cwd, env)
     try:

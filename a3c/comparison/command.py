@@ -19,6 +19,8 @@ from a3c.comparison.registry import RunRegistry
 from a3c.comparison.run_server import RunServer
 from a3c.comparison.schedule import USAGE_ERROR
 from a3c.comparison.sweep import GROUPS, read_sweep, read_yaml
+from a3c.runs.allowlist import add_current_folder
+from a3c.training.cli.entry import expanded
 from a3c.training.cli.screening import Screening
 from a3c.training.cli.usage import UsageError, explain
 
@@ -92,9 +94,8 @@ def main(args: Sequence[str], train: Path, default_config: Path, server: RunServ
     Returns:
         The exit status: 0; 1 if a run failed; 2 for what cannot be done; 128 + n after signal n.
     """
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))  # a user's own estimator lies where the command is typed
-    words = list(args)
+    add_current_folder()  # a user's own estimator lies where the command is typed
+    words = expanded(args)
     cut = words.index("--") if "--" in words else len(words)
     console = Console()
     command = shlex.join(["python", "scripts/compare.py", *words])

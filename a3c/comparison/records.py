@@ -126,13 +126,13 @@ def read_run(folder: Path) -> Run:
     """
     later = sorted(folder.glob("config-[0-9]*.yaml"), key=lambda path: (len(path.name), path.name))
     try:
-        config = yaml.safe_load([folder / "config.yaml", *later][-1].read_text())
+        config = yaml.safe_load([folder / "config.yaml", *later][-1].read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UsageError(f"from: {folder}: its config.yaml cannot be read: {' '.join(str(error).split())}") from error
     rows, notes = _read_metrics(folder / METRICS)
     summary: Any = None
     with suppress(OSError, ValueError):
-        summary = json.loads((folder / SUMMARY).read_text())
+        summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
     if not isinstance(summary, dict):
         summary = {}
         notes.append(f"has no {SUMMARY}, so it is taken as unfinished")

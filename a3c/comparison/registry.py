@@ -36,7 +36,7 @@ class RunRegistry:
         self._entries: dict[str, Entry] = {}
         if self._path.exists():
             try:
-                self._entries = json.loads(self._path.read_text())["runs"]
+                self._entries = json.loads(self._path.read_text(encoding="utf-8"))["runs"]
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise UsageError(
                     f"output: got {str(folder)!r}, whose {REGISTRY} cannot be read ({error}); must be a comparison's "
@@ -76,7 +76,7 @@ class RunRegistry:
         """
         self._entries.update({str(run.folder): {**self._entry(run), "conditions": conditions} for run in runs})
         with replacing(self._path) as temporary:
-            temporary.write_text(json.dumps({"runs": self._entries}, indent=1) + "\n")
+            temporary.write_text(json.dumps({"runs": self._entries}, indent=1) + "\n", encoding="utf-8")
 
     def conditions(self, runs: Iterable[PlannedRun]) -> list[str]:
         """Return what runs were last started on, each once."""
@@ -90,7 +90,7 @@ class RunRegistry:
 def is_finished(folder: Path) -> bool:
     """Return whether a run came to its end: a run that failed or was stopped calls itself interrupted."""
     try:
-        summary = json.loads((folder / "summary.json").read_text())
+        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     return isinstance(summary, dict) and summary.get("interrupted") is False

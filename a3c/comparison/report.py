@@ -48,9 +48,9 @@ def write_report(
             old.unlink()
     text = "\n\n".join(_parts(comparison, folder, title, troubles, origin)) + "\n"
     _write_results(comparison, folder)
-    (folder / "report.md").write_text(text)
+    (folder / "report.md").write_text(text, encoding="utf-8")
     wide = [Path(PICTURES, "improvement.png")] if len(comparison.variants) > FITTING else []
-    (folder / "report.html").write_text(to_html(text, f"Comparison {title}", folder, wide))
+    (folder / "report.html").write_text(to_html(text, f"Comparison {title}", folder, wide), encoding="utf-8")
     return folder / "report.html"
 
 
@@ -194,7 +194,7 @@ def _save(figure: Figure, folder: Path, name: str) -> Path:
 
 
 def _write_results(comparison: Comparison, folder: Path) -> None:
-    with replacing(folder / "results.csv") as temporary, temporary.open("w", newline="") as file:
+    with replacing(folder / "results.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         writer.writerows(_result(comparison, run, folder) for run in comparison.runs)

@@ -198,7 +198,7 @@ def _serve(channel: Connection) -> Program | None:
         if isinstance(request, int):
             channel.send(os.waitstatus_to_exitcode(os.waitpid(request, 0)[1]))
         elif len(threads := list(Path("/proc/self/task").iterdir())) > 1:
-            names = ", ".join((thread / "comm").read_text().strip() for thread in threads)
+            names = ", ".join((thread / "comm").read_text(encoding="utf-8").strip() for thread in threads)
             channel.send(f"the process that runs are forked from has {len(threads)} threads: {names}")
         elif os.fork() == 0:
             return request

@@ -181,7 +181,7 @@ class Schedule:
 
 def last_error(output: Path) -> str:
     """Return the last line that a program printed; the one before it where the last only says how far it came."""
-    lines = [line.strip() for line in output.read_text(errors="replace").splitlines() if line.strip()]
+    lines = [line.strip() for line in output.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     telling = [line for line in lines if not line.startswith("error: failed after ")]
     return (telling or lines or ["it printed nothing"])[-1]
 

@@ -76,7 +76,7 @@ def read_yaml(path: Path, field: str) -> Any:
         UsageError: it cannot be read, or is no YAML.
     """
     try:
-        return yaml.safe_load(path.read_text())
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{field}: got {str(path)!r}, must be a file that can be read: {error}") from error
     except yaml.YAMLError as error:

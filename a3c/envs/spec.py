@@ -6,6 +6,7 @@ import difflib
 import logging
 import math
 import re
+import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -227,6 +228,8 @@ class EnvSpec:
         except gymnasium.error.Error as error:
             near = difflib.get_close_matches(self.id, gymnasium.registry, n=1, cutoff=0.3)
             nearest = f"; nearest: {near[0]}" if near else ""
+            if module.partition(".")[0] in sys.stdlib_module_names:
+                nearest = f"; {module} is a module of the standard library, so one of your own must be called otherwise"
             raise EnvError(
                 f"env: got {self.id!r}, must be an id that Gymnasium knows (module:Name-v0 imports the module){nearest}"
             ) from error

@@ -155,7 +155,7 @@ class Agent:
         Raises:
             FileNotFoundError: there is no run folder, or the run has not ended.
         """
-        summary: dict[str, Any] = json.loads((self._run_folder() / "summary.json").read_text())
+        summary: dict[str, Any] = json.loads((self._run_folder() / "summary.json").read_text(encoding="utf-8"))
         return summary
 
     def plot(self) -> Figure:

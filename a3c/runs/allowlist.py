@@ -14,6 +14,14 @@ from importlib.machinery import SOURCE_SUFFIXES, FileFinder, PathFinder, SourceF
 from pathlib import Path
 
 
+def add_current_folder() -> None:
+    """Have modules below the current folder found, before installed ones, but never instead of the standard library."""
+    folder = str(Path.cwd())
+    if folder not in sys.path:
+        installed = [place for place, path in enumerate(sys.path) if Path(path).name.endswith("-packages")]
+        sys.path.insert(min(installed, default=len(sys.path)), folder)
+
+
 def is_import_path(text: str) -> bool:
     """Return whether text has the form of an import path: names with dots between them."""
     return all(part.isidentifier() for part in text.split("."))

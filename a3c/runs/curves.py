@@ -23,7 +23,7 @@ def read_metric(path: Path, key: str, axis: str = "env_steps") -> tuple[list[flo
         key: the metric; both lists are empty where it never was logged.
         axis: the metric that says where.
     """
-    with path.open(newline="") as file:
+    with path.open(encoding="utf-8", newline="") as file:
         rows = [(row.get(axis), row.get(key)) for row in csv.DictReader(file)]
     points = [(float(place), float(value)) for place, value in rows if place and value]
     return [place for place, _ in points], [value for _, value in points]

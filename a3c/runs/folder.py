@@ -39,7 +39,7 @@ class FolderLock:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._file = (folder / LOG).open("a")
+        self._file = (folder / LOG).open("a", encoding="utf-8")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -57,7 +57,7 @@ class FolderLock:
 def logging_to(folder: Path) -> Iterator[None]:
     """Write what the project logs to the folder's log.txt; warnings go to stderr as well."""
     logger = logging.getLogger("a3c")
-    file = logging.FileHandler(folder / LOG)
+    file = logging.FileHandler(folder / LOG, encoding="utf-8")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     handlers: list[logging.Handler] = [file]
     if not logging.getLogger().handlers:  # with a handler of ours, logging's last resort is none any more
@@ -99,7 +99,7 @@ def save_config(folder: Path, text: str) -> None:
     while path.exists():
         number += 1
         path = folder / f"config-{number}.yaml"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
 
 
 def rewind(folder: Path, env_steps: float) -> None:
@@ -118,13 +118,13 @@ def rewind(folder: Path, env_steps: float) -> None:
     path = folder / METRICS
     if not path.exists():
         return
-    lines, _, unfinished = path.read_text(errors="replace").replace("\0", "").rpartition("\n")
+    lines, _, unfinished = path.read_text(errors="replace", encoding="utf-8").replace("\0", "").rpartition("\n")
     header, *rows = [*csv.reader(io.StringIO(lines, newline=""))] or [[]]
     whole = [row for row in rows if len(row) == len(header)]
     kept = [row for row in whole if 0 <= _env_steps(row, header) <= env_steps]
     torn, beyond = len(rows) - len(whole) + bool(unfinished), len(whole) - len(kept)
     if kept:
-        with replacing(path) as temporary, temporary.open("w", newline="") as file:
+        with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([header, *kept])
     else:
         path.unlink()

@@ -15,7 +15,7 @@ PACKAGES = ("torch", "gymnasium", "numpy")
 def cpu_model() -> str:
     """Return the processor's name, or its architecture where the system does not tell."""
     info = Path("/proc/cpuinfo")
-    for line in info.read_text().splitlines() if info.exists() else ():
+    for line in info.read_text(encoding="utf-8").splitlines() if info.exists() else ():
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()

@@ -85,7 +85,7 @@ class MetricsFile(Logger):
     def _widen(self, new: list[str]) -> None:
         rows: list[dict[str, Any]] = []
         if self._keys:
-            with self._path.open(newline="") as file:
+            with self._path.open(newline="", encoding="utf-8") as file:
                 rows = list(csv.DictReader(file))
         keys = self._keys + new
         with replacing(self._path) as temporary:

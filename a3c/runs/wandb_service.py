@@ -128,7 +128,7 @@ def _services() -> list[int]:
 def _read(file: Path) -> str:
     """Read what /proc says of a thread or process; nothing of one that has just ended."""
     try:
-        return file.read_text()
+        return file.read_text(encoding="utf-8")
     except (FileNotFoundError, ProcessLookupError):
         return ""
 

@@ -203,7 +203,7 @@ def test_a_signal_stops_the_runs_in_order_and_leaves_none(tmp_path, log, number,
     try:
         wait_for(lambda: len(list(output.glob("runs/**/*.ready"))) == 2)
         process.send_signal(number)
-        said, _ = process.communicate(timeout=30)
+        said, _ = process.communicate(timeout=120)
     finally:
         process.kill()
         process.wait()
@@ -242,7 +242,7 @@ def test_a_hang_up_that_nohup_ignores_stays_ignored():
 
 def test_never_more_than_the_jobs_run_at_a_time(tmp_path):
     most = []
-    command = (sys.executable, "-c", "import time; time.sleep(0.1)")
+    command = (sys.executable, "-c", "import time; time.sleep(1)")
     tasks = [Task(str(number), command, tmp_path / "logs" / str(number), dict(os.environ)) for number in range(5)]
     schedule = Schedule(tasks, 2, lambda names, outcomes: most.append(len(names)))
     outcomes = schedule.run()

@@ -56,7 +56,7 @@ class Program:
         variables: further environment variables.
     """
 
-    def __init__(self, folder, *arguments, script=TRAIN, timeout=60.0, fresh=False, **variables):
+    def __init__(self, folder, *arguments, script=TRAIN, timeout=180.0, fresh=False, **variables):
         self.folder, self.mark = folder, uuid.uuid4().hex
         self._names = shared_names()
         command = [sys.executable, str(script), *map(str, arguments)]
@@ -134,7 +134,7 @@ class Program:
         except TimeoutError as error:
             raise AssertionError(f"{error}\n{self.output}\n{self.errors}\n{self.log()}") from None
 
-    def wait_for_updates(self, count, seconds=40.0):
+    def wait_for_updates(self, count, seconds=120.0):
         return self.wait_until(lambda: self.updates() >= count, seconds, f"{count} updates")
 
     def wait(self, seconds=None):

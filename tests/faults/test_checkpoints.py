@@ -239,7 +239,7 @@ def test_row_18_a_real_short_write_keeps_the_old_file_and_leaves_no_other(tmp_pa
         ]
     )
     command = [sys.executable, "-c", script, str(tmp_path / LAST)]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert [path.name for path in tmp_path.iterdir()] == [LAST]
     assert checkpoints.load(tmp_path / LAST) == {"number": 1}

@@ -228,7 +228,7 @@ def test_row_37_the_program_ends_with_status_2_one_line_and_no_folder(tmp_path):
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=300,
         check=False,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40)),
     )

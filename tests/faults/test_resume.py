@@ -603,7 +603,7 @@ def test_rows_23_and_41_two_processes_come_to_the_same_hash_interrupted_or_not(t
     environment |= {"WANDB_MODE": "offline", "PYTHONPATH": os.pathsep.join(paths), "PYTHONHASHSEED": "7"}
     program = f"import conftest, test_resume; print(test_resume.hashes({str(tmp_path / 'theirs.ckpt')!r}))"
     finished = subprocess.run(
-        [sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE, text=True, check=True, timeout=100
+        [sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE, text=True, check=True, timeout=300
     )
     theirs = finished.stdout.splitlines()[-1]
     assert hashes(tmp_path / "ours.ckpt") == theirs

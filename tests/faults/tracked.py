@@ -18,10 +18,15 @@ def say_when_all_hooks_are_done():
 from a3c.runs import wandb_logger
 from a3c.runs.metrics_file import MetricsFile
 
-wandb_logger.START = float(os.environ.get("TEST_START", wandb_logger.START))
+if "TEST_START" in os.environ:  # seconds in which it may start, where that is not what is tested
+    wandb_logger.START = float(os.environ["TEST_START"])
+    wait = wandb_logger.Patience.wait
+    wandb_logger.Patience.wait = lambda _, *args: wait(wandb_logger.Patience(wandb_logger.START), *args)
 before = time.monotonic()
 arguments = {"env": "Env-v0", "estimator": "GAE", "mode": "sync", "seed": 1, "config": {"budget": 1}}
 tracker = wandb_logger.make_wandb_logger(Path(sys.argv[1]), **arguments)
+if "TEST_START" in os.environ:
+    wandb_logger.Patience.wait = wait
 metrics = MetricsFile(Path(sys.argv[1], "metrics.csv"))
 print(json.dumps({"start": time.monotonic() - before, "id": tracker.run_id}), flush=True)
 rows, slowest = 0, 0.0

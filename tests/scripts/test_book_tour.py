@@ -30,7 +30,7 @@ def learned(tour):
 
 
 def run_tour(*programs):
-    return subprocess.run([sys.executable, SCRIPT, *programs], capture_output=True, text=True, timeout=100)
+    return subprocess.run([sys.executable, SCRIPT, *programs], capture_output=True, text=True, timeout=300)
 
 
 def test_5_1_the_squares_come_in_the_order_of_the_numbers(tour):

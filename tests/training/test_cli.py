@@ -517,7 +517,7 @@ def test_a_command_line_that_cannot_be_used_is_refused_in_one_line(here, capsys,
 
 def test_the_script_itself_ends_with_status_2(tmp_path):
     done = subprocess.run(
-        [*TRAIN, "--data.env", "CartPol-v1"], cwd=tmp_path, capture_output=True, text=True, timeout=60
+        [*TRAIN, "--data.env", "CartPol-v1"], cwd=tmp_path, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1

@@ -8,11 +8,13 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing import forkserver, util
 from typing import Any
 
 from a3c.rollouts.workers.process_title import show_command
-from a3c.rollouts.workers.server_lifetime import PARENT_VARIABLE, guard
+from a3c.rollouts.workers.server_lifetime import PARENT_VARIABLE, SAFE_PATH, guard
 
 # The last one takes a second, and every optimizer imports it in its first step: too late in a worker that learns.
 PRELOADED = [
@@ -23,6 +25,7 @@ PRELOADED = [
     "torch._dynamo",
 ]
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+LONGEST_FOLDER = 80  # characters, of a socket's address that may have 107
 
 
 def start_fork_server() -> None:
@@ -35,7 +38,8 @@ def start_fork_server() -> None:
     """
     multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOADED)
     # One thread a worker, and the variables must stand before torch is imported there.
-    missing = [name for name in THREAD_VARIABLES if name not in os.environ]
+    # Nor may it look for its modules in the current folder first, where a user's own may be called like one.
+    missing = [name for name in (*THREAD_VARIABLES, SAFE_PATH) if name not in os.environ]
     os.environ.update(dict.fromkeys(missing, "1"))
     main_thread = threading.current_thread() is threading.main_thread()
     if main_thread:  # the kernel ends the server with the *thread* that started it
@@ -43,12 +47,31 @@ def start_fork_server() -> None:
     # Ignored signals stay ignored in a child: Ctrl-C, which reaches the whole group, leaves the server alone.
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN) if main_thread else None
     try:
-        forkserver.ensure_running()
+        with _short_addresses():
+            forkserver.ensure_running()
     finally:
         if main_thread:
             signal.signal(signal.SIGINT, handler)
         for name in (*missing, PARENT_VARIABLE):
             os.environ.pop(name, None)
+
+
+@contextmanager
+def _short_addresses() -> Iterator[None]:
+    """Reach this process's own temporary folder by a number, where its path is too long for a socket's address.
+
+    The number stays open as long as this process asks for workers. Only here: children inherit the path.
+    """
+    folder = util.get_temp_dir()
+    if len(folder) < LONGEST_FOLDER:
+        yield
+        return
+    config: Any = multiprocessing.current_process()
+    config._config["tempdir"] = f"/proc/self/fd/{os.open(folder, os.O_RDONLY | os.O_DIRECTORY)}"
+    try:
+        yield
+    finally:
+        config._config["tempdir"] = folder
 
 
 def fork_fork_server() -> None:
@@ -58,12 +81,10 @@ def fork_fork_server() -> None:
     should it end before, the next call of `start_fork_server` starts a fresh one.
     """
     server: Any = forkserver._forkserver
-    # A socket's address must be short, and a temporary folder may not be: this one is reached by its number, which
-    # stays open as long as this process asks for workers.
-    folder = os.open(util.get_temp_dir(), os.O_RDONLY | os.O_DIRECTORY)  # this process's own
-    address = f"/proc/self/fd/{folder}/listener"
     listener = socket.socket(socket.AF_UNIX)
-    listener.bind(address)
+    with _short_addresses():
+        address = f"{util.get_temp_dir()}/listener"
+        listener.bind(address)
     listener.listen()
     alive, held = os.pipe()  # the server ends when nobody holds the second end any more
     parent = os.getpid()

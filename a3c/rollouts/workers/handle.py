@@ -150,7 +150,7 @@ class WorkerHandle:
 
     def _is_stopped(self) -> bool:
         try:
-            with open(f"/proc/{self.pid}/stat") as file:
+            with open(f"/proc/{self.pid}/stat", encoding="utf-8") as file:
                 return file.read().rpartition(")")[2].split()[0] in ("T", "t")
         except OSError:
             return False

@@ -17,7 +17,9 @@ def show_command(command: Sequence[str], environment: Mapping[str, str] | None =
         command: its words.
         environment: its variables; None leaves what is seen of them.
     """
-    places = [int(field) for field in Path("/proc/self/stat").read_text().rpartition(")")[2].split()[45:49]]
+    places = [
+        int(field) for field in Path("/proc/self/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[45:49]
+    ]
     _write(places[0], places[1], command)
     if environment is not None:
         _write(places[2], places[3], [f"{name}={value}" for name, value in environment.items()])

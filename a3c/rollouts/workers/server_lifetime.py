@@ -11,6 +11,7 @@ import os
 import signal
 
 PARENT_VARIABLE = "A3C_FORK_SERVER_OF"  # set for the server alone: process id of its parent
+SAFE_PATH = "PYTHONSAFEPATH"  # set for the server, and not for what workers start
 PR_SET_PDEATHSIG = 1
 
 
@@ -34,4 +35,5 @@ def guard(parent: int) -> None:
 
 
 if PARENT_VARIABLE in os.environ:
+    os.environ.pop(SAFE_PATH, None)
     guard(int(os.environ.pop(PARENT_VARIABLE)))

@@ -43,7 +43,7 @@ class RunReport(Callback):
 
     def _write_summary(self, trainer: Trainer) -> None:
         self.summary = self._summarise(trainer)
-        (self.folder / "summary.json").write_text(json.dumps(self.summary, indent=2) + "\n")
+        (self.folder / "summary.json").write_text(json.dumps(self.summary, indent=2) + "\n", encoding="utf-8")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         for logger in trainer.loggers:

@@ -17,8 +17,10 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
+from a3c.runs.allowlist import add_current_folder
 from a3c.runs.wandb_logger import WandbOptions
 from a3c.training.callbacks import Checkpoints, GreedyEvaluation
+from a3c.training.cli.entry import expanded
 from a3c.training.cli.run import FAILED, TrainingRun
 from a3c.training.cli.screening import Screening
 from a3c.training.cli.usage import BEGIN, DENIED, END, UsageError, explain, locate
@@ -211,9 +213,10 @@ def main(config: Path, args: Sequence[str] | None = None) -> int:
     """
     _quieten()
     _leave_slurm_to_us()
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))  # a user's own estimator lies where the command is typed
-    arguments = sys.argv[1:] if args is None else list(args)
+    add_current_folder()  # a user's own estimator lies where the command is typed
+    arguments = expanded(sys.argv[1:] if args is None else args)
+    if args is None:
+        sys.argv[1:] = arguments
     # Set to true it would have the parser take any flag, and further configs, from the environment.
     os.environ.pop("JSONARGPARSE_DEFAULT_ENV", None)
     try:

@@ -118,7 +118,7 @@ SPOILS: dict[str, Callable[[Step], Any]] = {
     "nan_observation": _observation(lambda observation: observation * np.nan),
     "inf_observation": _observation(lambda observation: np.full_like(observation, np.inf)),
     "wrong_shape": _observation(lambda observation: np.append(observation, observation)),
-    "wrong_dtype": _observation(lambda observation: observation.astype(np.float64)),
+    "wrong_dtype": _observation(lambda observation: observation.astype(np.complex64)),
     "out_of_space": _observation(lambda observation: observation + 5),
     "nan_reward": lambda step: (step[0], math.nan, *step[2:]),
     "old_api": lambda step: (step[0], step[1], step[2] or step[3], step[4]),
@@ -139,7 +139,7 @@ class FaultyEnv(gymnasium.Env[NDArray[np.float32], int]):
             (with status 7); "hang", "hang_holding_gil" (in C, so that no thread of the process
             runs), "hang_reset", "hang_constructor", "hang_close", "ignore_sigterm" (and hang),
             "stop" (by SIGSTOP); "nan_observation", "inf_observation", "nan_reward", "wrong_shape",
-            "wrong_dtype" (float64 from then on), "out_of_space", "old_api" (four values from `step`);
+            "wrong_dtype" (complex numbers from then on), "out_of_space", "old_api" (four values from `step`);
             "slow" (every step from then on); "children" (two processes that sleep for ever); "none".
         at_step: steps that this environment makes before it goes wrong, ≥ 0; in `reset` it goes
             wrong in the first one after so many steps.

@@ -13,7 +13,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium
 from gymnasium.vector import AutoresetMode, VectorEnv
@@ -21,8 +21,9 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from a3c.envs.random_states import random_states_kept
 from a3c.envs.single import Attendant, EnvironmentFaultError
 from a3c.envs.spaces import SUPPORTED, Spaces, action_layout, agree, are_supported
+from a3c.envs.statistics import RunStatistics, unshared
 from a3c.envs.watchdog import HangError, StepWatch
-from a3c.envs.wrappers import Wrappers, Wrapping
+from a3c.envs.wrappers import Wrappers, Wrapping, keep_own_rewards
 
 SUPPORTED_API = (
     "reset(seed=…, options=…) → observation, info; step(action) → observation, reward, terminated, truncated, info"
@@ -39,6 +40,18 @@ class EnvError(ValueError):
     """An environment that does not exist, cannot be made, or is of a kind not supported."""
 
     fatal = True  # a worker that ends with it is not replaced
+
+
+class Look(NamedTuple):
+    """What is seen of environments before any is stepped in earnest.
+
+    Attributes:
+        spaces: of one of them.
+        statistics: those that all of them are to share; None if their wrappers keep none.
+    """
+
+    spaces: Spaces
+    statistics: RunStatistics | None
 
 
 def spaces_of(env: VectorEnv) -> Spaces:
@@ -58,6 +71,7 @@ class EnvSpec:
             arguments as {class_path: module.Class, init_args: {...}}. One derived from Gymnasium's
             `Wrapper` goes around each environment, which then is not native; one derived from its
             `VectorWrapper` goes around all of them together.
+        statistics: those of wrappers, that all environments made from this share; see `sharing`.
 
     Raises:
         ValueError: a wrapper is given in another form.
@@ -67,6 +81,7 @@ class EnvSpec:
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     max_episode_steps: int | None = None
     wrappers: Sequence[Any] = ()
+    statistics: RunStatistics | None = field(default=None, init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "wrappers", tuple(map(Wrapping.read, self.wrappers)))
@@ -77,6 +92,7 @@ class EnvSpec:
         render_mode: str | None = None,
         like: Spaces | None = None,
         attendant: Attendant | None = None,
+        learns: bool = False,
     ) -> VectorEnv:
         """Make `num_envs` environments as one; several are native where there is a native version.
 
@@ -86,6 +102,7 @@ class EnvSpec:
             like: the spaces of a policy that is going to act: where single and native environments
                 differ in theirs, those that it can act in are made.
             attendant: what stands around each single one.
+            learns: what they see changes the statistics that wrappers share; else these stay as they are.
 
         Raises:
             EnvError: the id is unknown, or the environment is not supported, or not `like` that.
@@ -93,16 +110,23 @@ class EnvSpec:
         first, *others = self._kinds(num_envs)
         attendant = attendant or Attendant()
         env = self._make(num_envs, render_mode, first, attendant)
-        if like is None:
-            return env
-        for kind in others if not agree(like, spaces_of(env)) else ():
+        for kind in others if like is not None and not agree(like, spaces_of(env)) else ():
             env.close()
             env = self._make(num_envs, render_mode, kind, attendant)
-        check_agreement(like, env)
+        if like is not None:
+            check_agreement(like, env)
+        if self.statistics is not None:
+            self.statistics.attach(env, learns)
         return env
 
-    def spaces(self, num_envs: int, timeout: float = math.inf) -> Spaces:
-        """Return the spaces of what is stepped where `num_envs` are stepped together.
+    def sharing(self, statistics: RunStatistics | None) -> EnvSpec:
+        """Return the same, of which all environments share the statistics that their wrappers keep."""
+        spec = replace(self)
+        object.__setattr__(spec, "statistics", statistics)
+        return spec
+
+    def look(self, num_envs: int, timeout: float = math.inf) -> Look:
+        """Return what must be known of the environments where `num_envs` are stepped together.
 
         Few environments of that kind are made, reset and stepped once, so that what does not work at
         all is said before anything is started. This process's random generators stay as they are.
@@ -128,7 +152,14 @@ class EnvSpec:
                         env.step(action_layout(env.single_action_space).some(env.num_envs))
                     for cast in sorted(attendant.casts):
                         log.warning("env: %s gives %s", self.id, cast)
-                    return spaces_of(env)
+                    for name in unshared(env):
+                        log.warning(
+                            "env: %s keeps statistics in %s that no other environment has: workers and evaluations "
+                            "act on other numbers; take gymnasium.wrappers.NormalizeObservation, whose are shared",
+                            self.id,
+                            name,
+                        )
+                    return Look(spaces_of(env), RunStatistics.of(env))
         except HangError as error:
             raise EnvError(f"env: {self.id} cannot be made: {error}") from error
 
@@ -164,6 +195,7 @@ class EnvSpec:
                 )
             for wrap in wrappers.vector:
                 env = wrap(env)
+            keep_own_rewards(env)
         given = spaces_of(env)
         if not are_supported(given):
             env.close()
@@ -249,7 +281,7 @@ class EnvSpec:
         limit = self.time_limit
         if limit is not None and (steps is None or steps >= limit):
             return self
-        return replace(self, max_episode_steps=steps or MAX_EPISODE_STEPS)
+        return replace(self, max_episode_steps=steps or MAX_EPISODE_STEPS).sharing(self.statistics)
 
     @property
     def reward_threshold(self) -> float | None:

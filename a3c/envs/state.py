@@ -19,13 +19,13 @@ from functools import reduce
 from operator import attrgetter
 from typing import Any, Protocol, TypeGuard
 
-import gymnasium
 import numpy as np
 import torch
-from gymnasium.vector import SyncVectorEnv, VectorEnv, VectorWrapper
+from gymnasium.vector import SyncVectorEnv, VectorEnv
 from torch import Tensor
 
 from a3c.envs.random_states import generator_state, set_generator_state
+from a3c.envs.wrappers import layers_of
 
 # What objects of Gymnasium's own classes hold that their constructor does not say. By name, since
 # importing them all would cost a worker time; and of exactly these classes, since a child may hold more.
@@ -91,9 +91,9 @@ def get_env_state(env: VectorEnv) -> dict[str, Any]:
     Raises:
         EnvStateError: one of them cannot say it.
     """
-    layers = _layers(env)
+    layers = layers_of(env)
     inner = layers[-1].envs if isinstance(layers[-1], SyncVectorEnv) else []
-    return {"layers": _get(layers), "envs": [_get(_layers(env)) for env in inner]}
+    return {"layers": _get(layers), "envs": [_get(layers_of(env)) for env in inner]}
 
 
 def set_env_state(env: VectorEnv, state: dict[str, Any]) -> None:
@@ -102,21 +102,13 @@ def set_env_state(env: VectorEnv, state: dict[str, Any]) -> None:
     Raises:
         EnvStateError: the state is that of other environments or wrappers.
     """
-    layers = _layers(env)
+    layers = layers_of(env)
     inner = layers[-1].envs if isinstance(layers[-1], SyncVectorEnv) else []
     if len(inner) != len(state["envs"]):
         raise EnvStateError(f"the state is that of {len(state['envs'])} environments, not of {len(inner)}")
     for one, own in zip(inner, state["envs"], strict=True):
-        _set(_layers(one), own)
+        _set(layers_of(one), own)
     _set(layers, state["layers"])
-
-
-def _layers(env: Any) -> list[Any]:
-    """Return an environment's wrappers from the outermost on, and the environment itself at the end."""
-    layers = [env]
-    while isinstance(layers[-1], gymnasium.Wrapper | VectorWrapper):
-        layers.append(layers[-1].env)
-    return layers
 
 
 def _get(layers: Sequence[Any]) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """Wrappers around environments: those of this project, and how others are named and put on.
 
 A reward wrapper changes what a learner is given. What is logged stays the environment's own: beneath
-all wrappers its rewards are kept in ``info["own_rewards"]``.
+all wrappers, those with which it is registered included, its rewards are kept in ``info["own_rewards"]``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,14 @@ from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
-from gymnasium.vector import VectorEnv, VectorWrapper
+from gymnasium.vector import (
+    SyncVectorEnv,
+    VectorActionWrapper,
+    VectorEnv,
+    VectorObservationWrapper,
+    VectorWrapper,
+)
+from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 
 OWN_REWARDS = "own_rewards"  # where, in `info`, the environments' own rewards stand
 
@@ -113,7 +120,7 @@ class Wrappers(NamedTuple):
 
     @classmethod
     def load(cls, wrappings: Iterable[Wrapping]) -> Wrappers:
-        """Import wrappers, and put beneath them what keeps the environments' own rewards.
+        """Import wrappers.
 
         Raises:
             ValueError: one cannot be imported, or is no wrapper.
@@ -124,8 +131,52 @@ class Wrappers(NamedTuple):
             wrapper = wrapping.load()
             kind = vector if issubclass(wrapper, VectorWrapper) else single
             kind.append(partial(wrapper, **wrapping.init_args))
-        if single:
-            single.insert(0, OwnReward)
-        elif vector:
-            vector.insert(0, OwnRewards)
         return cls(single, vector)
+
+
+def layers_of(env: Any) -> list[Any]:
+    """Return an environment's wrappers from the outermost on, and the environment itself at the end."""
+    layers = [env]
+    while isinstance(layers[-1], gymnasium.Wrapper | VectorWrapper):
+        layers.append(layers[-1].env)
+    return layers
+
+
+def keep_own_rewards(env: VectorEnv) -> VectorEnv:
+    """Put what keeps the environments' own rewards beneath all wrappers, where one of them may change rewards.
+
+    Returns:
+        The environments.
+    """
+    layers = layers_of(env)
+    kept = False
+    if isinstance(layers[-1], SyncVectorEnv):
+        for single in layers[-1].envs:
+            inner = layers_of(single)
+            if len(inner) > 1 and (any(map(_may_change_rewards, inner[:-1])) or len(layers) > 1):
+                inner[-2].env = OwnReward(inner[-1])
+                kept = True
+    if len(layers) > 1 and not kept and any(map(_may_change_rewards, layers[:-1])):
+        layers[-2].env = OwnRewards(layers[-1])
+    return env
+
+
+def _may_change_rewards(wrapper: Any) -> bool:
+    step = getattr(type(wrapper), "step", None)
+    return step not in STEPS_THAT_LEAVE_REWARDS
+
+
+STEPS_THAT_LEAVE_REWARDS = {
+    cls.step
+    for cls in (
+        gymnasium.Wrapper,
+        gymnasium.ActionWrapper,
+        gymnasium.ObservationWrapper,
+        VectorWrapper,
+        VectorActionWrapper,
+        VectorObservationWrapper,
+        OrderEnforcing,
+        PassiveEnvChecker,
+        TimeLimit,
+    )
+}

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from a3c.envs.random_states import random_states_kept
 from a3c.envs.spec import EnvSpec
+from a3c.envs.statistics import RunStatistics
 from a3c.evaluation.evaluator import Evaluation, Evaluator
 from a3c.networks import ActorCritic
 from a3c.networks.policy import Policy
@@ -205,6 +206,8 @@ def load(path: str | PathLike[str], which: Literal["last", "best"] = "last", all
         network.load_state_dict(weights)
         env = build(described["env"], EnvSpec)
         _check_env_module(env, allow)
+        if described["env_statistics"] is not None:
+            env = env.sharing(RunStatistics.from_state(described["env_statistics"]))
         discount, reward_scale = described["settings"]["discount"], _units(described)
     except (KeyError, TypeError, ValueError, AttributeError, ImportError, RuntimeError) as error:
         raise CheckpointError(f"{file}: cannot be rebuilt here: {error}") from error

@@ -328,7 +328,7 @@ class CollectorSpec:
         seed_global_generators(seed)  # first: a constructor may draw
         budget = self.rules.max_episodes
         return Collector(
-            self.env.make(self.num_envs),
+            self.env.make(self.num_envs, learns=True),
             pickle.loads(self.network),
             self.weights,
             seed=seed,

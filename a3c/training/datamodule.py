@@ -119,7 +119,8 @@ class RolloutDataModule(LightningDataModule):
         check_finite(terminal_reward=terminal_reward)
         terminal = [] if terminal_reward is None else [Wrapping("a3c.TerminalReward", {"reward": terminal_reward})]
         self.env = EnvSpec(env, dict(env_kwargs or {}), max_episode_steps, [*(wrappers or ()), *terminal])
-        spaces = self.env.spaces(envs_per_worker, worker_timeout)
+        spaces, statistics = self.env.look(envs_per_worker, worker_timeout)
+        self.env = self.env.sharing(statistics)
         self.observation_space, self.action_space = spaces
         collection = Collection(
             self.env,

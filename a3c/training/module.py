@@ -351,11 +351,13 @@ class A3C(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         saved = checkpoint.setdefault("a3c", {})  # callbacks have their say first
+        statistics = self.mode.collection.env.statistics
         saved |= {
             **self.identity(self.mode),
             "format": FORMAT,
             "target_units": self.returns.target_units,
             "estimator_state": self.returns.state_dict(),
+            "env_statistics": None if statistics is None else statistics.state_dict(),
             "settings": self.settings,
             "optimizer_options": self._optimizer_options,
             "env_steps": self.mode.progress.env_steps,
@@ -370,6 +372,8 @@ class A3C(LightningModule):
         self.lags.load_state_dict(saved["lags"])
         self._guard.skipped = saved["skipped_updates"]
         self.returns.load_state_dict(saved["estimator_state"])
+        if (statistics := self.mode.collection.env.statistics) is not None:
+            statistics.load_state_dict(saved["env_statistics"])
         for change in changes(saved["settings"], self.settings):
             log.warning("%s", change)
         for state in checkpoint["optimizer_states"]:  # which Lightning loads after this

@@ -82,8 +82,8 @@ gymnasium.register("Pixels-v0", CartPoleEnv, vector_entry_point=Pixels, max_epis
 
 def test_spaces_are_those_of_the_kind_that_is_stepped_and_few_are_made_for_them():
     made.clear()
-    assert EnvSpec("Pixels-v0").spaces(1).observation.shape == (4,)
-    assert EnvSpec("Pixels-v0").spaces(256).observation.shape == (3, 2)
+    assert EnvSpec("Pixels-v0").look(1).spaces.observation.shape == (4,)
+    assert EnvSpec("Pixels-v0").look(256).spaces.observation.shape == (3, 2)
     assert made == [2]
 
 
@@ -149,5 +149,5 @@ def test_what_the_first_reset_raises_is_shown_as_the_environments_own():
 
 def test_the_first_look_leaves_the_processs_generators_as_they_were():
     before = np.random.get_state()[1].tolist()
-    EnvSpec("Moody-v0", {"mood": "draw"}).spaces(1)
+    EnvSpec("Moody-v0", {"mood": "draw"}).look(1)
     assert np.random.get_state()[1].tolist() == before

@@ -172,7 +172,7 @@ def test_a_wrapper_of_each_environment_goes_without_the_native_version():
     native, single = EnvSpec("CartPole-v1"), wrapped("gymnasium.wrappers.TimeAwareObservation", env="CartPole-v1")
     assert type(native.make(2).unwrapped).__name__ == "CartPoleVectorEnv"
     assert type(single.make(2).unwrapped).__name__ == "SyncVectorEnv"
-    assert single.spaces(2).observation.shape == (5,)
+    assert single.look(2).spaces.observation.shape == (5,)
 
 
 class Square(VectorObservationWrapper):
@@ -187,7 +187,7 @@ class Square(VectorObservationWrapper):
 
 
 def test_spaces_are_those_above_a_vector_wrapper():
-    assert wrapped(f"{__name__}.Square", env="CartPole-v1").spaces(3).observation.shape == (2, 2)
+    assert wrapped(f"{__name__}.Square", env="CartPole-v1").look(3).spaces.observation.shape == (2, 2)
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_spaces_are_those_above_a_vector_wrapper():
 )
 def test_what_is_no_wrapper_is_refused_by_name(wrapper, message):
     with pytest.raises(EnvError, match=message):
-        wrapped(wrapper).spaces(2)
+        wrapped(wrapper).look(2)
 
 
 @pytest.mark.parametrize("given", [7, {"init_args": {}}, {"class_path": "a.B", "arguments": {}}, ["a.B"]])

@@ -33,7 +33,7 @@ def fit_faulty(kind, mode, once=None, **kwargs):
         ("inf_observation", r"observations: environment \d gave inf "),
         ("nan_reward", r"rewards: environment \d gave nan in step \d+"),
         ("out_of_space", r"observations: environment \d gave .* must be at most 1"),
-        ("wrong_dtype", r"observations: environment \d gave float64, must be float32"),
+        ("wrong_dtype", r"observations of environment \d: got complex64 \(2,\), must be float32"),
     ],
 )
 def test_rows_26_and_28_a_bad_value_ends_the_run_by_default(mode, kind, words):

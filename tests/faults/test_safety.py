@@ -578,13 +578,13 @@ def old_envs(here, monkeypatch):
 @pytest.mark.parametrize(("name", "method"), [("Step", "step"), ("Reset", "reset"), ("Unseeded", "reset")])
 def test_row_29_an_environment_of_the_old_api_is_refused_with_what_is_supported(old_envs, name, method, num_envs):
     with pytest.raises(EnvError, match=rf"env: old_envs:{name}-v0 has the old API .*\({method}: .*{SUPPORTED}"):
-        EnvSpec(f"old_envs:{name}-v0").spaces(num_envs)
+        EnvSpec(f"old_envs:{name}-v0").look(num_envs)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
 def test_row_29_an_environments_own_mistake_is_not_taken_for_an_old_api(old_envs):
     with pytest.raises(RuntimeError, match="old_envs:Buggy-v0 raised in its first step: too many values") as caught:
-        EnvSpec("old_envs:Buggy-v0").spaces(2)
+        EnvSpec("old_envs:Buggy-v0").look(2)
     assert "one, two = (1, 2, 3)" in "".join(traceback.format_exception(caught.value))
 
 

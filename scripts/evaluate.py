@@ -41,7 +41,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from a3c.training.cli.entry import expanded, prepare_process
+from a3c.training.cli.entry import prepare_process
 
 if TYPE_CHECKING:  # torch and the rest only once the command line is found right
     from a3c import Agent
@@ -239,7 +239,8 @@ def refuse(error: Exception) -> int:
 
 def main(args: Sequence[str] | None = None) -> int:
     """Evaluates; gives the exit status: 0, 2 for what cannot be used, 130 after Ctrl-C."""
-    options = make_parser().parse_args(expanded(sys.argv[1:] if args is None else args))
+    words = [os.path.expanduser(word) for word in (sys.argv[1:] if args is None else args)]
+    options = make_parser().parse_args(words)
     os.environ.setdefault("SDL_NO_SIGNAL_HANDLERS", "1")  # a window's would swallow SIGTERM
     from a3c import load
     from a3c.envs.spec import EnvError

@@ -199,3 +199,21 @@ gymnasium.register("Limited-v0", Countdown, max_episode_steps=50)
 gymnasium.register("Broken-v0", Broken)
 gymnasium.register("Drawn-v0", Drawn)
 gymnasium.register("DrawnWander-v0", DrawnWander, max_episode_steps=13)
+
+
+class Lonely(Countdown):
+    """Of which only one may be open at a time, in one process."""
+
+    is_open = False
+
+    def __init__(self, lengths=(3,)):
+        if Lonely.is_open:
+            raise RuntimeError("the simulator is open already")
+        Lonely.is_open = True
+        super().__init__(lengths)
+
+    def close(self):
+        Lonely.is_open = False
+
+
+gymnasium.register("Lonely-v0", Lonely)

@@ -21,7 +21,7 @@ from a3c.comparison.variants import Variant, label_with, short_names, word_of
 from a3c.comparison.wandb_records import Record, read_record, records_in
 from a3c.returns import ReturnEstimator
 from a3c.returns.labels import OWN, label_of
-from a3c.runs.folder import METRICS
+from a3c.runs.folder import METRICS, came_to_its_end, newest_config
 from a3c.training.cli.usage import UsageError
 
 SUMMARY = "summary.json"
@@ -124,9 +124,8 @@ def read_run(folder: Path) -> Run:
     Raises:
         UsageError: its configuration cannot be read.
     """
-    later = sorted(folder.glob("config-[0-9]*.yaml"), key=lambda path: (len(path.name), path.name))
     try:
-        config = yaml.safe_load([folder / "config.yaml", *later][-1].read_text(encoding="utf-8"))
+        config = yaml.safe_load(newest_config(folder).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UsageError(f"from: {folder}: its config.yaml cannot be read: {' '.join(str(error).split())}") from error
     rows, notes = _read_metrics(folder / METRICS)
@@ -136,9 +135,9 @@ def read_run(folder: Path) -> Run:
     if not isinstance(summary, dict):
         summary = {}
         notes.append(f"has no {SUMMARY}, so it is taken as unfinished")
-    elif summary.get("interrupted") is not False:
-        notes.append("was interrupted, or failed")
-    return _run(folder, Record(config, rows, summary, summary.get("interrupted") is False, notes))
+    elif not came_to_its_end(summary):
+        notes.append("failed" if summary.get("failed") else "was interrupted")
+    return _run(folder, Record(config, rows, summary, came_to_its_end(summary), notes))
 
 
 def name_by_settings(runs: Sequence[Run]) -> list[Run]:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from a3c.comparison.grid import PlannedRun
 from a3c.runs.files import replacing
+from a3c.runs.folder import came_to_its_end
 from a3c.training.cli.usage import UsageError
 
 REGISTRY = "comparison.json"
@@ -88,12 +89,12 @@ class RunRegistry:
 
 
 def is_finished(folder: Path) -> bool:
-    """Return whether a run came to its end: a run that failed or was stopped calls itself interrupted."""
+    """Return whether a run came to its end: it neither failed nor was stopped."""
     try:
         summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return isinstance(summary, dict) and summary.get("interrupted") is False
+    return isinstance(summary, dict) and came_to_its_end(summary)
 
 
 def _digest(path: Path) -> str:

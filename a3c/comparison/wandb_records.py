@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from a3c.runs.folder import came_to_its_end
 from a3c.training.cli.usage import UsageError
 
 ENDING = ".wandb"
@@ -81,7 +82,7 @@ def read_record(files: Sequence[Path]) -> Record:
                 status = int(content.get("exit_code", 0))
     if not config:
         raise UsageError(f"from: {files[0]}: holds no configuration, so it is no run of a3c")
-    finished = status == 0 and summary.get("interrupted") is False
+    finished = status == 0 and came_to_its_end(summary)
     if not finished:
         notes.append("has no end in its W&B record, or a failure, so it is taken as unfinished")
     return Record(config, rows, summary, finished, notes)

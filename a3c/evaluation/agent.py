@@ -72,13 +72,15 @@ class Agent:
             The action as an int, or as an array, [...].
 
         Raises:
-            ValueError: the observation's last axes are not the observation space's.
+            ValueError: the observation's last axes are not the observation space's, or a number is not finite.
         """
         space = self.network.observation_space
         array = np.asarray(observation, dtype=space.dtype)
         shape = space.shape or ()
         if array.shape[array.ndim - len(shape) :] != shape:
             raise ValueError(f"observation: got shape {array.shape}, must end in {shape}")
+        if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+            raise ValueError(f"observation: got {array[~np.isfinite(array)][0]}, must be finite")
         action = Policy(self.network, greedy).act(array)
         return int(action) if array.shape == shape else action
 

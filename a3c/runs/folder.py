@@ -7,9 +7,10 @@ import fcntl
 import io
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from a3c.runs.checkpoints import present
 from a3c.runs.files import UNFINISHED, replacing
@@ -100,6 +101,17 @@ def save_config(folder: Path, text: str) -> None:
         number += 1
         path = folder / f"config-{number}.yaml"
     path.write_text(text, encoding="utf-8")
+
+
+def came_to_its_end(summary: Mapping[str, Any]) -> bool:
+    """Return whether a run's summary is that of one that was neither interrupted nor failed."""
+    return summary.get("interrupted") is False and not summary.get("failed")
+
+
+def newest_config(folder: Path) -> Path:
+    """Return where the configuration of a run's last part lies, if the folder is a run's."""
+    later = sorted(folder.glob("config-[0-9]*.yaml"), key=lambda path: (len(path.name), path.name))
+    return [folder / "config.yaml", *later][-1]
 
 
 def rewind(folder: Path, env_steps: float) -> None:

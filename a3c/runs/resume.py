@@ -66,11 +66,14 @@ def check_same(described: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
         ours: what must be the same, by name.
 
     Raises:
-        ValueError: the name of what differs, with both values.
+        ValueError: the first name of what differs, with both values.
     """
-    for name, wanted in ours.items():
-        if (theirs := described.get(name)) != wanted:
-            raise ValueError(f"was trained with {name} {theirs}, must be that of the run: {wanted}")
+    theirs, wanted = dotted({name: described.get(name) for name in ours}), dotted(ours)
+    for name in {**wanted, **theirs}:
+        before, now = theirs.get(name), wanted.get(name)
+        if before != now:
+            short = name.replace(".init_args", "").removesuffix(".class_path")
+            raise ValueError(f"was trained with {short} {before}, must be that of the run: {now}")
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -233,7 +233,7 @@ def make_wandb_logger(
         mode: update mode.
         seed: the run's seed.
         config: the whole configuration.
-        name: the run's name, instead of ESTIMATOR-MODE-sSEED.
+        name: the run's name, instead of WANDB_NAME or ESTIMATOR-MODE-sSEED.
         run_id: W&B run to go on with: what is logged is appended to it, online at once, offline
             by `wandb sync` of both folders.
     """
@@ -252,7 +252,7 @@ def make_wandb_logger(
             mode=wandb_mode,  # type: ignore[arg-type]
             group=os.environ.get("WANDB_RUN_GROUP") or f"{env}/{estimator}",
             job_type=os.environ.get("WANDB_JOB_TYPE") or f"{estimator} · {mode}",
-            name=name or f"{estimator}-{mode}-s{seed}",
+            name=name or os.environ.get("WANDB_NAME") or f"{estimator}-{mode}-s{seed}",
             tags=tags,
             config=dict(config),
             id=run_id,

@@ -22,6 +22,7 @@ import wandb
 PATIENCE = 8.5
 LOOK = 2.5
 END = 1.5
+MODES = ("online", "offline", "disabled", "shared")  # that WANDB_MODE may say
 LEAST = 0.5  # granted to every wait, also when patience is used up; 10 s remain the bound
 
 _log = logging.getLogger(__name__)
@@ -76,6 +77,9 @@ def choose_mode(patience: Patience) -> str:
     chosen = {"dryrun": "offline", "run": "online"}.get(wanted := os.environ.get("WANDB_MODE", ""), wanted)
     if chosen in ("offline", "disabled"):
         return chosen
+    if chosen not in ("", *MODES):
+        _log.warning("WANDB_MODE: got %r, must be one of %s; the run is kept offline", chosen, ", ".join(MODES))
+        return "offline"
     host: str | None = "its server"
 
     def logged_in() -> bool:

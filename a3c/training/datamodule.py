@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -139,6 +140,7 @@ class RolloutDataModule(LightningDataModule):
         supervision = RestartPolicy(worker_timeout, on_worker_failure == "restart", max_restarts, restart_window)
         self.mode: Mode = MODES[mode](collection, workers, supervision)
         self.seed = seed
+        self._threads: int | None = None  # of torch, to be put back at the end
 
     @property
     def progress(self) -> Progress:
@@ -150,6 +152,10 @@ class RolloutDataModule(LightningDataModule):
         check_trainer(trainer, self.mode)
         # What monitors a metric looks at it after our evaluations (`on_validation_end`), not where an epoch ends.
         trainer.check_val_every_n_epoch = None
+        # Small networks gain nothing by more; where the environment says how many threads, it has its say.
+        if "OMP_NUM_THREADS" not in os.environ:
+            self._threads = torch.get_num_threads()
+            torch.set_num_threads(1)
         self.mode.begin()  # a checkpoint, if any, is loaded after this
 
     def train_dataloader(self) -> DataLoader[Any]:
@@ -175,6 +181,9 @@ class RolloutDataModule(LightningDataModule):
 
     def teardown(self, stage: str) -> None:
         self.close()
+        if self._threads is not None:
+            torch.set_num_threads(self._threads)
+            self._threads = None
 
     def on_exception(self, exception: BaseException) -> None:
         self.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import math
 from collections import Counter
@@ -13,7 +14,7 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
-from torch.optim import Adam, Optimizer
+from torch.optim import Adam, Optimizer, SparseAdam
 
 from a3c.batch import RolloutBatch
 from a3c.learner.guard import TrainingDivergedError
@@ -393,6 +394,12 @@ def _check_optimizer(make: OptimizerCallable, network: ActorCritic) -> Optimizer
         optimizer = make(network.parameters())
     except (ValueError, TypeError) as error:
         raise ValueError(f"optimizer: {error}") from error
+    closure = inspect.signature(optimizer.step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        name = type(optimizer).__name__
+        raise ValueError(f"optimizer: got {name}, which asks for the loss many times a step; must ask for it once")
+    if isinstance(optimizer, SparseAdam):
+        raise ValueError("optimizer: got SparseAdam, must be one for gradients that are not sparse, such as Adam")
     rates = [group["lr"] for group in optimizer.param_groups]
     if not all(math.isfinite(rate) for rate in rates):
         raise ValueError(f"optimizer: got lr {rates[0]}, must be finite")

@@ -119,13 +119,6 @@ def test_every_long_training_that_is_shown_is_built(here, built, words):
     assert built
 
 
-@pytest.mark.parametrize("words", of("python scripts/train.py", is_long=False))
-def test_every_training_that_is_not_long_trains(here, monkeypatch, words):
-    monkeypatch.setenv("WANDB_MODE", "disabled")
-    needs_workers = {"--mode", "--data.worker_timeout"} & set(words)
-    assert cli.main(CONFIG, [*words, *SHORT, *([] if needs_workers else ["--mode", "sync"])]) == 0
-
-
 @pytest.mark.parametrize("words", of("python scripts/compare.py"))
 def test_every_comparison_that_is_shown_is_a_grid(here, words):
     options = comparison.make_parser().parse_args(words)
@@ -140,6 +133,14 @@ def first_run(tmp_path_factory):
         patch.setenv("WANDB_MODE", "disabled")
         assert cli.main(CONFIG, [*SHORT, "--mode", "sync", "--run_dir", str(folder)]) == 0
     return folder
+
+
+@pytest.mark.parametrize("words", of("python scripts/train.py", is_long=False))
+def test_every_training_that_is_not_long_trains(here, first_run, monkeypatch, words):
+    shutil.copytree(first_run, "runs/first")  # which one of them goes on with
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    needs_workers = {"--mode", "--data.worker_timeout"} & set(words)
+    assert cli.main(CONFIG, [*words, *SHORT, *([] if needs_workers else ["--mode", "sync"])]) == 0
 
 
 @pytest.mark.parametrize("words", of("python scripts/evaluate.py", is_long=False))

@@ -254,10 +254,10 @@ def test_a_resumed_run_goes_on_where_the_first_one_ended(here, capsys):
 @pytest.mark.parametrize(
     ("flags", "what"),
     [
-        (["--model.network.hidden_sizes", "[7]"], "network"),
+        (["--model.network.hidden_sizes", "[7]"], "network.hidden_sizes"),
         (["--model.returns", "GAE"], "returns"),
         (["--model.optimizer", "SGD", "--model.optimizer.lr", "0.1"], "optimizer"),
-        (["--data.env", "Acrobot-v1"], "env"),
+        (["--data.env", "Acrobot-v1"], "env.id"),
     ],
 )
 def test_a_checkpoint_of_another_kind_of_run_is_refused_by_what_differs(here, capsys, flags, what):

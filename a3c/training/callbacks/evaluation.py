@@ -20,7 +20,7 @@ class GreedyEvaluation(Callback):
     """Plays greedy episodes every so many env steps; training's clock stands still meanwhile.
 
     Args:
-        every_env_steps: env steps between evaluations, ≥ 1.
+        every_env_steps: env steps between evaluations, ≥ 1; null for none while the run trains.
         episodes: episodes of each, ≥ 1.
         final_episodes: fresh episodes, with other seeds, that give the run's final figure; 0 for
             none.
@@ -36,7 +36,7 @@ class GreedyEvaluation(Callback):
 
     def __init__(
         self,
-        every_env_steps: int = 10_000,
+        every_env_steps: int | None = 10_000,
         episodes: int = 64,
         final_episodes: int = 100,
         stop_when_solved: bool = True,

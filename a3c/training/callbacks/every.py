@@ -17,18 +17,22 @@ class EveryEnvSteps:
     """Counts env steps from one time to the next; an interrupted run ends without another one.
 
     Args:
-        env_steps: from one time to the next, ≥ 1.
+        env_steps: from one time to the next, ≥ 1; None for never.
     """
 
-    def __init__(self, env_steps: int) -> None:
-        self._every = self._next = env_steps
+    def __init__(self, env_steps: int | None) -> None:
+        self._every = env_steps
+        self._next = 0
 
     def begin(self, trainer: Trainer) -> None:
         """Begin with the env steps that a resumed run has used."""
-        self._next = (data_of(trainer).progress.env_steps // self._every + 1) * self._every
+        if self._every is not None:
+            self._next = (data_of(trainer).progress.env_steps // self._every + 1) * self._every
 
     def is_due(self, trainer: Trainer) -> bool:
         """Return whether it is time after the update at hand; then the next time is set."""
+        if self._every is None:
+            return False
         if data_of(trainer).progress.env_steps < self._next and not trainer.should_stop:
             return False
         self.begin(trainer)

@@ -13,6 +13,7 @@ from a3c.returns.labels import label_of
 from a3c.runs.curves import episode_length_curve, learning_curve
 from a3c.runs.descriptions import describe
 from a3c.training.callbacks.evaluation import GreedyEvaluation
+from a3c.training.callbacks.interruption import Interrupted
 from a3c.training.seams import data_of, module_of
 
 
@@ -31,14 +32,15 @@ class RunReport(Callback):
         self.folder = folder
         self._evaluation = evaluation
         self._resumed_from = resumed_from
-        self._began = False
+        self._began = self._failed = False
         self.summary: dict[str, Any] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._began = True
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        if self._began and not self.summary:
+        self._failed = not isinstance(exception, (Interrupted, KeyboardInterrupt))
+        if self._began and (self._failed or not self.summary):
             self._write_summary(trainer)
 
     def _write_summary(self, trainer: Trainer) -> None:
@@ -69,7 +71,8 @@ class RunReport(Callback):
             "estimator_arguments": describe(module.returns)["init_args"],
             "mode": data.mode.name,
             "seed": data.seed,
-            "interrupted": trainer.interrupted,
+            "interrupted": trainer.interrupted and not self._failed,
+            "failed": self._failed,
             "env_steps": progress.env_steps,
             "updates": module.updates,
             "skipped_updates": module.skipped_updates,

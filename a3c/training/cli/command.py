@@ -20,10 +20,10 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from a3c.runs.allowlist import add_current_folder
 from a3c.runs.wandb_logger import WandbOptions
 from a3c.training.callbacks import Checkpoints, GreedyEvaluation
-from a3c.training.cli.entry import expanded
 from a3c.training.cli.run import FAILED, TrainingRun
 from a3c.training.cli.screening import Screening
 from a3c.training.cli.usage import BEGIN, DENIED, END, UsageError, explain, locate
+from a3c.training.cli.words import RESUME, expanded, in_order
 from a3c.training.datamodule import RolloutDataModule
 from a3c.training.modes import MODES
 from a3c.training.module import A3C
@@ -102,6 +102,13 @@ class TrainCLI(LightningCLI):
             default=None,
             help="checkpoint to go on from; or last: the newest of --run_dir, or of the newest run of this seed, in "
             "whose folder the run goes on; or auto, with --run_dir: last if there is a checkpoint, else a beginning",
+        )
+        parser.add_argument(
+            RESUME,
+            metavar="FOLDER",
+            type=str | None,
+            default=None,
+            help="run folder to go on in, with its configuration and newest checkpoint; what is typed counts more",
         )
         parser.add_argument(
             "--stop_when_solved",
@@ -214,12 +221,12 @@ def main(config: Path, args: Sequence[str] | None = None) -> int:
     _quieten()
     _leave_slurm_to_us()
     add_current_folder()  # a user's own estimator lies where the command is typed
-    arguments = expanded(sys.argv[1:] if args is None else args)
-    if args is None:
-        sys.argv[1:] = arguments
     # Set to true it would have the parser take any flag, and further configs, from the environment.
     os.environ.pop("JSONARGPARSE_DEFAULT_ENV", None)
     try:
+        arguments = in_order(expanded(sys.argv[1:] if args is None else args))
+        if args is None:
+            sys.argv[1:] = arguments
         screening = Screening(arguments)
         screening.restrict_parser()
         cli = TrainCLI(

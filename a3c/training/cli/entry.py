@@ -6,7 +6,6 @@ import io
 import locale
 import os
 import sys
-from collections.abc import Iterable
 
 from a3c.rollouts.workers.fork_server import THREAD_VARIABLES
 
@@ -25,13 +24,3 @@ def prepare_process() -> None:
             stream.reconfigure(errors="replace")
     for name in THREAD_VARIABLES:
         os.environ.setdefault(name, "1")
-
-
-def expanded(words: Iterable[str]) -> list[str]:
-    """Return a command line in which ``~`` is the home folder also where a shell leaves it: after ``--flag=``."""
-    return [flag + equals + os.path.expanduser(value) for flag, equals, value in map(_split, words)]
-
-
-def _split(word: str) -> tuple[str, str, str]:
-    flag, equals, value = word.partition("=")
-    return (flag, equals, value) if word.startswith("-") and equals else ("", "", word)

@@ -21,8 +21,8 @@ from a3c.comparison.schedule import USAGE_ERROR
 from a3c.comparison.sweep import GROUPS, read_sweep, read_yaml
 from a3c.runs.allowlist import add_current_folder
 from a3c.training.cli.screening import Screening
+from a3c.training.cli.typed_words import expanded
 from a3c.training.cli.usage import UsageError, explain
-from a3c.training.cli.words import expanded
 
 EVALUATIONS = 30  # of a run, where nobody says how far apart
 # What a grid is made of where no flag, sweep or config says so.

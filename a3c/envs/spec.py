@@ -19,9 +19,9 @@ import gymnasium
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from a3c.envs.random_states import random_states_kept
+from a3c.envs.shared_statistics import RunStatistics, unshared
 from a3c.envs.single import Attendant, EnvironmentFaultError
 from a3c.envs.spaces import SUPPORTED, Spaces, action_layout, agree, are_supported
-from a3c.envs.statistics import RunStatistics, unshared
 from a3c.envs.watchdog import HangError, StepWatch
 from a3c.envs.wrappers import Wrappers, Wrapping, keep_own_rewards
 

@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
 from a3c.envs.random_states import random_states_kept
+from a3c.envs.shared_statistics import RunStatistics
 from a3c.envs.spec import EnvSpec
-from a3c.envs.statistics import RunStatistics
 from a3c.evaluation.evaluator import Evaluation, Evaluator
 from a3c.networks import ActorCritic
 from a3c.networks.policy import Policy

@@ -6,7 +6,7 @@ from pathlib import Path
 from harness import Program
 
 from a3c.training.cli.command import main
-from a3c.training.cli.words import expanded
+from a3c.training.cli.typed_words import expanded
 
 ROOT = Path(__file__).parents[2]
 TINY = ["--data.max_env_steps", "2000", "--evaluation.final_episodes", "2", "--data.envs_per_worker", "8"]

@@ -22,8 +22,8 @@ from a3c.runs.wandb_logger import WandbOptions
 from a3c.training.callbacks import Checkpoints, GreedyEvaluation
 from a3c.training.cli.run import FAILED, TrainingRun
 from a3c.training.cli.screening import Screening
+from a3c.training.cli.typed_words import RESUME, expanded, in_order
 from a3c.training.cli.usage import BEGIN, DENIED, END, UsageError, explain, locate
-from a3c.training.cli.words import RESUME, expanded, in_order
 from a3c.training.datamodule import RolloutDataModule
 from a3c.training.modes import MODES
 from a3c.training.module import A3C

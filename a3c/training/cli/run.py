@@ -38,7 +38,7 @@ from a3c.training.callbacks import (
 from a3c.training.callbacks.checkpoints import CheckpointSaveError
 from a3c.training.callbacks.interruption import Interrupted, requeue
 from a3c.training.cli.final_report import print_summary
-from a3c.training.cli.optional import log_checkpoints, make_histograms, make_probe, make_video
+from a3c.training.cli.on_demand import log_checkpoints, make_histograms, make_probe, make_video
 from a3c.training.cli.usage import UsageError, refusing
 from a3c.training.datamodule import RolloutDataModule
 from a3c.training.module import A3C

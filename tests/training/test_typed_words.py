@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from a3c.training.cli.command import main
+from a3c.training.cli.typed_words import expanded, in_order
 from a3c.training.cli.usage import UsageError
-from a3c.training.cli.words import expanded, in_order
 
 CONFIG = Path(__file__).parents[2] / "configs/cartpole.yaml"
 SMALL = ["--mode", "sync", "--data.envs_per_worker", "8", "--evaluation.final_episodes", "0"]

@@ -7,8 +7,8 @@ from gymnasium.wrappers.utils import RunningMeanStd
 from helpers import fit
 
 from a3c import GreedyEvaluation, NStep, RolloutDataModule, load
+from a3c.envs.shared_statistics import RunStatistics, SharedMeanStd
 from a3c.envs.spec import EnvSpec
-from a3c.envs.statistics import RunStatistics, SharedMeanStd
 from a3c.training.callbacks import Checkpoints
 
 GOAL = "goal_env:Goal-v0"

@@ -303,11 +303,11 @@ def check_agreement(policy: Spaces, env: VectorEnv) -> None:
 
 
 def _is_of_old_api(error: Exception) -> bool:
-    """Return whether Gymnasium, and not the environment, failed over what a method takes or returns."""
+    """Return whether Gymnasium, or what stands in between, failed over what a method takes or returns."""
     if not isinstance(error, ValueError | TypeError | AttributeError):
         return False
     pattern = r"values to unpack|unexpected keyword argument '(seed|options)'|has no attribute 'items'"
-    return _raised_in(error, GYMNASIUM) and bool(re.search(pattern, str(error)))
+    return _raised_in(error, GYMNASIUM, Path(__file__).parent) and bool(re.search(pattern, str(error)))
 
 
 def _raised_in(error: BaseException, *folders: Path) -> bool:

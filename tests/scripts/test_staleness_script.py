@@ -8,7 +8,7 @@ SCRIPT = Path(__file__).parent.parent.parent / "scripts" / "staleness.py"
 
 
 def test_the_picture_of_injected_lag_is_drawn_from_runs_and_again_from_its_table(tmp_path):
-    flags = ["--estimators", "NStep", "VTrace", "--lags", "4", "--seeds", "1", "--env_steps", "20000", "--jobs", "2"]
+    flags = ["--estimators", "NStep", "VTrace", "--lags", "4", "--seeds", "1", "--env_steps", "10000", "--jobs", "2"]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
     command = [sys.executable, str(SCRIPT), "--output", str(tmp_path)]
     subprocess.run([*command, *flags], env=environment, check=True, timeout=400, capture_output=True)

@@ -176,14 +176,14 @@ class RolloutDataModule(LightningDataModule):
         return super().transfer_batch_to_device(batch, device, dataloader_index)
 
     def close(self) -> None:
-        """Stop the workers. Idempotent."""
+        """Stop the workers, and give torch its threads back. Idempotent."""
         self.mode.close()
-
-    def teardown(self, stage: str) -> None:
-        self.close()
         if self._threads is not None:
             torch.set_num_threads(self._threads)
             self._threads = None
+
+    def teardown(self, stage: str) -> None:
+        self.close()
 
     def on_exception(self, exception: BaseException) -> None:
         self.close()

@@ -114,6 +114,10 @@ def test_a_fit_keeps_torch_to_one_thread_unless_the_environment_says_otherwise(m
         monkeypatch.setenv("OMP_NUM_THREADS", said)
     before, seen = torch.get_num_threads(), []
 
+    class Fail(GreedyEvaluation):
+        def on_train_batch_end(self, *args):
+            raise ZeroDivisionError
+
     class Look(GreedyEvaluation):
         def on_train_batch_end(self, *args):
             seen.append(torch.get_num_threads())
@@ -123,6 +127,9 @@ def test_a_fit_keeps_torch_to_one_thread_unless_the_environment_says_otherwise(m
         fit(NStep(4), max_env_steps=40, callbacks=[Look(final_episodes=0)])
         assert torch.get_num_threads() == 2
         assert set(seen) == {1 if said is None else 2}
+        with pytest.raises(ZeroDivisionError):
+            fit(NStep(4), max_env_steps=40, callbacks=[Fail(final_episodes=0)])
+        assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
     assert os.environ.get("OMP_NUM_THREADS") == said

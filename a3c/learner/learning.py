@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import pickle
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import cloudpickle
 
 from a3c.learner.guard import UpdateGuard
 from a3c.learner.objective import Objective
@@ -11,7 +15,7 @@ from a3c.learner.schedules import Rates
 
 @dataclass(frozen=True)
 class Learning:
-    """The loss of an update and the rules of its step; it pickles.
+    """The loss of an update and the rules of its step; it pickles, classes of a notebook or script included.
 
     Attributes:
         objective: the loss.
@@ -29,6 +33,14 @@ class Learning:
     max_skipped: int = 10
     shared_optimizer: bool = True
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        content = cloudpickle.dumps(tuple(getattr(self, each.name) for each in fields(self)))
+        return _rebuilt, (content,)
+
     def make_guard(self) -> UpdateGuard:
         """Build the guard that clips gradients, and finds updates that must be skipped."""
         return UpdateGuard(self.max_grad_norm, self.max_skipped)
+
+
+def _rebuilt(content: bytes) -> Learning:
+    return Learning(*pickle.loads(content))

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import logging
 import math
-import pickle
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple, Protocol
 
+import cloudpickle
 from torch.optim import Optimizer
 from torch.utils.data import IterableDataset
 
@@ -239,7 +239,7 @@ class Mode(ABC):
         return CollectorSpec(
             collection.env,
             collection.envs_per_worker,
-            pickle.dumps(learner.network),
+            cloudpickle.dumps(learner.network),
             self.weights,
             collection.seed_after(self.progress.env_steps),
             CollectRules(

@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import cloudpickle
 import torch
 from torch import Tensor
 from torch.optim import SGD, Adadelta, Adam, Adamax, AdamW, Optimizer, RAdam, RMSprop
@@ -95,7 +96,8 @@ def _without_tensors(optimizer: Optimizer, places: Mapping[int, int], states: Ma
         for place, state in states.items()
     }
     skeleton.state = defaultdict(dict, plain)  # type: ignore[arg-type]
-    return pickle.dumps(skeleton)
+    content: bytes = cloudpickle.dumps(skeleton)
+    return content
 
 
 def check_shareable(optimizer: Optimizer) -> None:

@@ -7,8 +7,10 @@ import select
 import signal
 import socket
 import struct
+import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from multiprocessing import connection
 from typing import Any
 
@@ -23,8 +25,24 @@ MESSAGE_SECONDS = 2  # a whole number; a message that has begun is whole within 
 STACK_SECONDS = 0.5  # a worker that is asked where it is answers at once, unless it is stopped
 REAP_SECONDS = 5.0  # a process that was killed is gone in milliseconds, unless the kernel holds it
 EXIT_UNKNOWN = 255  # its code went with the fork server
-IMPORT_SECONDS = 60.0  # for a process to start: the fork server's imports, and those of the user's main module
+IMPORT_SECONDS = 60.0  # for a process to start: the fork server's imports
 GLANCE_SECONDS = 1.0  # most silence that one look adds: while nobody looks, workers may stand still with us
+
+
+@contextmanager
+def _main_left_alone() -> Iterator[None]:
+    """Keep a process that is started from importing the main script again.
+
+    A script without a guard would start its own training there, and a notebook, or a script from the standard
+    input, has no file. Nothing is looked for in it: what is defined there reaches a worker by value.
+    """
+    main = sys.modules["__main__"]
+    hidden: dict[str, Any] = {name: vars(main).pop(name) for name in ("__file__", "__spec__") if name in vars(main)}
+    main.__spec__ = None
+    try:
+        yield
+    finally:
+        vars(main).update(hidden)
 
 
 class WorkerHandle:
@@ -83,7 +101,8 @@ class WorkerHandle:
             target=run_worker, args=(place, task), name=f"a3c-worker-{number}", daemon=True
         )
         try:
-            self.process.start()
+            with _main_left_alone():
+                self.process.start()
             self.pid: int = self.process.pid or 0
             self.exit_handle = os.pidfd_open(self.pid)
         except BaseException:

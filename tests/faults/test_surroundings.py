@@ -48,7 +48,7 @@ def test_modules_of_the_users_own_are_not_taken_for_the_standard_librarys(tmp_pa
 
 
 def test_an_environment_in_a_module_called_like_the_standard_librarys_is_refused_by_name(here, capsys):
-    assert main(ROOT / "configs/cartpole.yaml", ["--data.env", "queue:Maze-v0"]) == 2
+    assert main(ROOT / "configs/cartpole.yaml", ["--data.env", "queue:NowhereToBeFound-v0"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.endswith("queue is a module of the standard library, so one of your own must be called otherwise")
 

@@ -137,7 +137,8 @@ class Tally:
         return inside
 
     def _inside(self) -> list[int]:
-        return [int(worker) for worker in self._cells[:, STEPPING].nonzero()[0]]
+        steps = self._cells[:, STEPPING].copy()  # the others go on writing, which NumPy takes for an error
+        return [int(worker) for worker in steps.nonzero()[0]]
 
     def release(self) -> None:
         """Let the workers go on."""

@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 QUICK := tests/test_batch.py tests/test_walls.py tests/envs tests/networks tests/returns tests/rollouts tests/learner \
-	--ignore=tests/rollouts/test_pool.py --ignore=tests/learner/test_hogwild.py
+	$(addprefix --ignore=tests/,rollouts/test_pool.py learner/test_hogwild.py \
+	envs/test_single.py envs/test_shared_statistics.py envs/test_watchdog.py)
 
 .PHONY: train test test-quick test-faults lint types docs format bench
 

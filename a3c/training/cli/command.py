@@ -140,6 +140,8 @@ class TrainCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         super().parse_arguments(parser, args)
         self._screening.check(self.config)
+        for sentence in self._screening.kept.sentences(self.config):
+            sys.stderr.write(f"{sentence}\n")
 
     def _set_seed(self) -> None:
         seed = self.config["seed_everything"]

@@ -21,6 +21,7 @@ from jsonargparse._util import config_load_stack  # the files that are being rea
 from yaml import YAMLError
 
 from a3c.runs.allowlist import checked_prefixes, is_import_path, lies_under, names_in, own_class, own_module
+from a3c.training.cli.kept_arguments import KeptArguments
 from a3c.training.cli.usage import UsageError, nearest, refusing
 
 # A package alone would be too wide: it also leads to torch.hub.load, and to all that its modules import.
@@ -75,6 +76,7 @@ class Screening:
             if not lies_under(path, ["jsonargparse", *PACKAGES])
         ]
         self._read: dict[str, Path] = {}  # words, and the file that each was first read in
+        self.kept = KeptArguments()
 
     def restrict_parser(self) -> None:
         """Have the parser import only what is allowed, and show what it reads to `load`.
@@ -106,6 +108,7 @@ class Screening:
         if len(words) == MOST_VALUES:
             raise UsageError(f"config: got more than {MOST_VALUES} values")
         if file is not None:
+            self.kept.read(content, self._short(file))
             for word in {*words} - self._read.keys():
                 self._read[word] = file
                 if _import_paths(word) == [word]:

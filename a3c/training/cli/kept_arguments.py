@@ -1,0 +1,57 @@
+"""Arguments that a class keeps of another one: the parser hands on what both of them take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace
+
+from a3c.returns.labels import text_of
+
+
+class KeptArguments:
+    """Remembers which classes files name with arguments, to tell which of these another class came to keep."""
+
+    def __init__(self) -> None:
+        self._named: dict[tuple[str, str], tuple[str, Any, Path]] = {}  # by key and argument: class, value, file
+
+    def read(self, content: Any, file: Path) -> None:
+        """Remember what a file names, over what was read before."""
+        for key, name, arguments in _classes(content):
+            for argument, value in arguments.items():
+                self._named[key, argument] = (name, value, file)
+
+    def sentences(self, config: Namespace) -> Iterator[str]:
+        """Say of each class that the configuration came to what it keeps of another one's, in a line."""
+        kept: dict[tuple[str, str, Path], list[str]] = {}
+        for (key, argument), (name, value, file) in self._named.items():
+            ours = config.get(f"{key}.class_path")
+            arguments = config.get(f"{key}.init_args") or {}
+            is_kept = ours is not None and not _are_same(ours, name) and argument in arguments
+            if is_kept and arguments[argument] == value:  # else it was typed
+                shown = f"{argument}={text_of(value)}"
+                kept.setdefault((key, f"{_short(ours)} keeps {{}} of {_short(name)}", file), []).append(shown)
+        for (key, words, file), given in kept.items():
+            yield f"{key}: {words.format(', '.join(given))} in {file}"
+
+
+def _classes(content: Any, key: str = "") -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """Return the classes that a configuration names with arguments, each with its key."""
+    if not isinstance(content, Mapping):
+        return
+    arguments = content.get("init_args")
+    if isinstance(content.get("class_path"), str) and isinstance(arguments, Mapping):
+        yield key, content["class_path"], arguments
+        return
+    for name, value in content.items():
+        yield from _classes(value, f"{key}.{name}".lstrip("."))
+
+
+def _short(path: str) -> str:
+    return path.rpartition(".")[2]
+
+
+def _are_same(path: str, named: str) -> bool:
+    return f".{path}".endswith(f".{named}") or _short(path) == _short(named)

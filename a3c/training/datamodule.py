@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -19,6 +20,14 @@ from a3c.training.modes import MODES, Mode, Stopping
 from a3c.training.options import Collection, check_choice, check_counts, check_finite
 from a3c.training.seams import module_of, trainer_of
 from a3c.training.trainer_rules import check_trainer
+
+# Warnings for which this stream of batches gives no ground.
+GROUNDLESS = (
+    ".*has `__len__` defined.*",  # one process reads it, and the length is only there to stop prefetching
+    ".*does not have many workers.*",
+    ".*your dataloader is not resumable.*",  # the data module keeps what it needs to go on
+    ".*isinstance\\(treespec, LeafSpec\\).*",
+)
 
 
 class RolloutDataModule(LightningDataModule):
@@ -78,7 +87,7 @@ class RolloutDataModule(LightningDataModule):
         max_episode_steps: int | None = None,
         mode: str = "async",
         workers: int | None = None,
-        envs_per_worker: int = 32,
+        envs_per_worker: int = 64,
         rollouts_per_update: int = 1,
         fragment_steps: int = 32,
         max_env_steps: int | None = 500_000,
@@ -150,6 +159,8 @@ class RolloutDataModule(LightningDataModule):
     def setup(self, stage: str) -> None:
         trainer = trainer_of(self)
         check_trainer(trainer, self.mode)
+        for message in GROUNDLESS:
+            warnings.filterwarnings("ignore", message=message)
         # What monitors a metric looks at it after our evaluations (`on_validation_end`), not where an epoch ends.
         trainer.check_val_every_n_epoch = None
         # Small networks gain nothing by more; where the environment says how many threads, it has its say.

@@ -24,7 +24,7 @@ class Collection:
 
     env: EnvSpec
     spaces: Spaces
-    envs_per_worker: int = 32
+    envs_per_worker: int = 64
     rollouts_per_update: int = 1
     fragment_steps: int = 32
     max_env_steps: int | None = 500_000

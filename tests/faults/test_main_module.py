@@ -1,17 +1,26 @@
-"""Training from where workers could not import the main module again: standard input, a script without a guard."""
+"""Training from where workers could not import the main module again: standard input, a script without its guard,
+a notebook's kernel. The notebook of the documents is a part of what is run."""
 
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from jupyter_client.manager import start_new_kernel
+
+PAGE = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
+(NOTEBOOK,) = re.findall(r"^```python\n(.*?)^```", PAGE, re.M | re.S)
 
 SCRIPT = """
 import sys
 import torch
 from lightning.pytorch import Trainer
 import a3c
+import logging
 
+logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 print("main runs")
 
 class Net(a3c.MLPActorCritic):
@@ -35,20 +44,52 @@ for mode in ("async", "hogwild"):
 """
 
 
-@pytest.mark.parametrize("source", ["stdin", "file"])
-def test_a_training_runs_once_and_its_own_classes_reach_the_workers(tmp_path, source):
-    file = tmp_path / "unguarded.py"
-    file.write_text(SCRIPT)
-    done = subprocess.run(
-        [sys.executable, "-" if source == "stdin" else str(file)],
-        input=SCRIPT if source == "stdin" else None,
-        cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+@pytest.fixture(params=["stdin", "file", "kernel"])
+def run(request):
+    """Runs a program as one does from there; returns what it printed to stdout and stderr."""
+    return {"stdin": from_stdin, "file": from_file, "kernel": in_a_kernel}[request.param]
+
+
+def command(tmp_path, *arguments, **kwargs):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, *arguments]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, **kwargs)
     assert done.returncode == 0, done.stderr
-    said = [line for line in done.stdout.splitlines() if line.startswith(("main", "async", "hogwild"))]
+    return done.stdout, done.stderr
+
+
+def from_stdin(tmp_path, cells):
+    return command(tmp_path, "-", input="\n".join(cells))
+
+
+def from_file(tmp_path, cells):
+    (tmp_path / "unguarded.py").write_text("\n".join(cells))
+    return command(tmp_path, "unguarded.py")
+
+
+def in_a_kernel(tmp_path, cells):
+    printed = {"stdout": "", "stderr": ""}
+
+    def keep(message):
+        if message["header"]["msg_type"] == "stream":
+            printed[message["content"]["name"]] += message["content"]["text"]
+
+    manager, client = start_new_kernel(cwd=str(tmp_path), env={**os.environ, "OMP_NUM_THREADS": "1"})
+    try:
+        for cell in cells:
+            answer = client.execute_interactive(cell, output_hook=keep, timeout=300)["content"]
+            assert answer["status"] == "ok", answer
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel()
+    return printed["stdout"], printed["stderr"]
+
+
+def test_a_training_runs_once_and_its_own_classes_reach_the_workers(tmp_path, run):
+    cells = [SCRIPT, NOTEBOOK.replace("100_000", "3_000")]
+    assert cells[1] != NOTEBOOK
+    printed, complaints = run(tmp_path, cells)
+    *said, mean = printed.splitlines()
     assert said == ["main runs", "async True [0, 0] 0", "hogwild True [0, 0] 0"]
-    assert "Traceback" not in done.stderr
+    assert 8 < float(mean) <= 500
+    assert not complaints

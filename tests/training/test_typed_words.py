@@ -100,8 +100,8 @@ def test_what_a_class_keeps_of_another_one_in_a_file_is_said(here, capsys):
     small = [*SMALL, *QUIET, "--data.max_env_steps", "16", "--config", "five.yaml"]
     assert main(CONFIG, [*small, "--model.returns", "GAE", "--model.optimizer", "SGD"]) == 0
     said = [line for line in capsys.readouterr().err.splitlines() if " keeps " in line]
-    assert said[0].startswith("model.optimizer: SGD keeps lr=0.002, fused=true of Adam in ")
-    assert said[1:] == ["model.returns: GAE keeps n_steps=5 of NStep in five.yaml"]
+    assert said[0].startswith("warning: model.optimizer: SGD keeps lr=0.002, fused=true of Adam in ")
+    assert said[1:] == ["warning: model.returns: GAE keeps n_steps=5 of NStep in five.yaml"]
     for typed in (["--model.returns", "GAE", "--model.returns.n_steps", "6"], ["--model.returns", "a3c.NStep"]):
         assert main(CONFIG, [*small, *typed]) == 0
         assert " keeps " not in capsys.readouterr().err

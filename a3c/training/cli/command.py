@@ -140,8 +140,6 @@ class TrainCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         super().parse_arguments(parser, args)
         self._screening.check(self.config)
-        for sentence in self._screening.kept.sentences(self.config):
-            sys.stderr.write(f"{sentence}\n")
 
     def _set_seed(self) -> None:
         seed = self.config["seed_everything"]
@@ -186,14 +184,10 @@ def own_traceback(error: BaseException) -> str | None:
 
 
 def _quieten() -> None:
-    """Silence what Lightning says of devices and loaders; its warnings about a run stay."""
+    """Silence what Lightning says of devices; its warnings about a run stay."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (
-        ".*has `__len__` defined.*",  # one process reads it, and the length is only there to stop prefetching
-        ".*does not have many workers.*",
-        ".*your dataloader is not resumable.*",  # the data module keeps what it needs to go on
-        ".*isinstance\\(treespec, LeafSpec\\).*",
         ".*`srun` command is available.*",
         "(?s).*instantiate_classes.*deprecated.*",  # jsonargparse, of Lightning's own code
     ):
@@ -245,7 +239,7 @@ def main(config: Path, args: Sequence[str] | None = None) -> int:
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
         )
-        run = TrainingRun(cli)
+        run = TrainingRun(cli, remarks=list(screening.kept.sentences(cli.config)))
     except (UsageError, UnicodeDecodeError) as error:  # the second from a config that is no text
         sys.stderr.write(f"{Path(sys.argv[0]).name}: error: {error}\n")
         return USAGE_ERROR

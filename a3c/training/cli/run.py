@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -58,19 +59,21 @@ class TrainingRun:
     Args:
         cli: the parsed command line.
         console: where the table at the end goes; stdout by default.
+        remarks: what the user should know of the command line, a sentence each.
 
     Raises:
         UsageError: the run folder is in use or its name leads elsewhere, or there is no checkpoint that
             this run can go on from.
     """
 
-    def __init__(self, cli: LightningCLI, console: Console | None = None) -> None:
+    def __init__(self, cli: LightningCLI, console: Console | None = None, remarks: Sequence[str] = ()) -> None:
         self.module: A3C = cli.model
         self.data: RolloutDataModule = cli.datamodule
         self.trainer = cli.trainer
         self.evaluation: GreedyEvaluation = cli.config_init["evaluation"]
         self._parser, self._config = cli.parser, cli.config
         self._console = console or Console()
+        self._remarks = remarks
         _check_name(cli.config["run_name"], cli.config["run_dir"])
         self.run_name: str | None = cli.config["run_name"]
         self.estimator = type(self.module.returns).__name__
@@ -179,6 +182,8 @@ class TrainingRun:
         """Fit, with a last line for every way out."""
         status = 0
         try:
+            for remark in self._remarks:
+                log.warning("%s", remark)
             if self.start.folder is not None:
                 self._go_on_in_folder()
             config, checkpoint = self._save_config(), self.start.checkpoint

@@ -95,13 +95,37 @@ def test_what_cannot_be_resumed_is_said_in_one_line(here, capsys, typed, said):
     assert list(here.iterdir()) == []
 
 
-def test_what_a_class_keeps_of_another_one_in_a_file_is_said(here, capsys):
+def test_what_a_class_keeps_of_another_one_in_a_file_is_said(here):
     Path("five.yaml").write_text("model:\n  returns: {class_path: NStep, init_args: {n_steps: 5}}\n")
     small = [*SMALL, *QUIET, "--data.max_env_steps", "16", "--config", "five.yaml"]
-    assert main(CONFIG, [*small, "--model.returns", "GAE", "--model.optimizer", "SGD"]) == 0
-    said = [line for line in capsys.readouterr().err.splitlines() if " keeps " in line]
-    assert said[0].startswith("warning: model.optimizer: SGD keeps lr=0.002, fused=true of Adam in ")
-    assert said[1:] == ["warning: model.returns: GAE keeps n_steps=5 of NStep in five.yaml"]
-    for typed in (["--model.returns", "GAE", "--model.returns.n_steps", "6"], ["--model.returns", "a3c.NStep"]):
-        assert main(CONFIG, [*small, *typed]) == 0
-        assert " keeps " not in capsys.readouterr().err
+
+    def kept(folder, *typed):
+        assert main(CONFIG, [*small, "--run_dir", folder, *typed]) == 0
+        lines = (here / folder / "log.txt").read_text().splitlines()
+        return [line.partition(" model.")[2] for line in lines if " keeps " in line]
+
+    optimizer, returns = kept("both", "--model.returns", "GAE", "--model.optimizer", "SGD")
+    assert optimizer.startswith("optimizer: SGD keeps lr=0.002, fused=true of Adam in ")
+    assert returns == "returns: GAE keeps n_steps=5 of NStep in five.yaml"
+    assert not kept("typed", "--model.returns", "GAE", "--model.returns.n_steps", "6")
+    assert not kept("same", "--model.returns", "a3c.NStep")
+
+
+def help_of(capsys, *typed):
+    with pytest.raises(SystemExit) as left:
+        main(CONFIG, typed)
+    assert left.value.code == 0
+    return capsys.readouterr().out
+
+
+def test_help_tells_the_flags_of_the_run_first_and_the_rest_on_demand(capsys):
+    short, whole = help_of(capsys, "--help"), help_of(capsys, "--help.all")
+    assert len(short.splitlines()) < 130
+    shown = {word for line in short.splitlines() for word in line.split()[:1] if word.startswith("--")}
+    everything = {word for word in whole.split() if word.startswith("--")}
+    assert {"--mode", "--model.returns", "--data.env", "--evaluation.episodes", "--wandb.artifacts"} <= shown
+    assert shown < everything | {"--config"}
+    assert not any(flag.startswith("--trainer.") for flag in shown)
+    assert "--trainer.max_time" in everything
+    assert "FullEpisode, NStep, GAE, VTrace, L2Normalised, or an import path [NStep]" in " ".join(short.split())
+    assert "λ, from 0" in help_of(capsys, "--model.returns.help", "GAE")

@@ -7,6 +7,7 @@ import os
 import sys
 import traceback
 import warnings
+from argparse import HelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NoReturn
@@ -22,6 +23,7 @@ from a3c.runs.wandb_logger import WandbOptions
 from a3c.training.callbacks import Checkpoints, GreedyEvaluation
 from a3c.training.cli.run import FAILED, TrainingRun
 from a3c.training.cli.screening import Screening
+from a3c.training.cli.short_help import HELP_ALL, short_help
 from a3c.training.cli.typed_words import RESUME, expanded, in_order
 from a3c.training.cli.usage import BEGIN, DENIED, END, UsageError, explain, locate
 from a3c.training.datamodule import RolloutDataModule
@@ -48,6 +50,11 @@ class OneLineParser(LightningArgumentParser):
     """Ends with one line that says what is wrong, instead of pages of usage."""
 
     screening: ClassVar[Screening]
+    is_told_all: ClassVar[bool] = False
+
+    def format_help(self, formatter: HelpFormatter | None = None) -> str:
+        is_of_a_run = "--config" in self._option_string_actions  # and not of a class's arguments
+        return short_help(self) if is_of_a_run and not self.is_told_all else super().format_help(formatter)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         key, text = explain(message, ex, self)
@@ -221,10 +228,12 @@ def main(config: Path, args: Sequence[str] | None = None) -> int:
     os.environ.pop("JSONARGPARSE_DEFAULT_ENV", None)
     try:
         arguments = in_order(expanded(sys.argv[1:] if args is None else args))
-        if args is None:
-            sys.argv[1:] = arguments
+        OneLineParser.is_told_all = HELP_ALL in arguments
+        arguments = ["--help" if word == HELP_ALL else word for word in arguments]
         screening = Screening(arguments)
         screening.restrict_parser()
+        if args is None:
+            sys.argv[1:] = arguments
         cli = TrainCLI(
             screening,
             model_class=A3C,

@@ -99,6 +99,12 @@ def nearest(given: str, names: Iterable[str]) -> str:
     return f"; nearest: {lowered[near[0]]}" if near else ""
 
 
+def classes_of(typehint: Any, within: str) -> list[type]:
+    """Return the classes of a package that can be named where a type is wanted."""
+    bases = [cls for cls in _classes(typehint) if not is_dataclass(cls)]
+    return [cls for cls in _concrete(bases) if cls.__module__.partition(".")[0] == within]
+
+
 def _explain_value(key: str, message: str, parser: ArgumentParser) -> str:
     """Say what a key was given and what is allowed there, by its type and by what jsonargparse says."""
     if "Give the full class path" in message:

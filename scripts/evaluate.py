@@ -202,20 +202,22 @@ def print_table(result: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from a3c.runs.figures import figure
+
     table = Table(title=f"{result['env']} · {result['policy']} · {result['episodes']} episodes · seed {result['seed']}")
     table.add_column("what")
     table.add_column("figure", justify="right")
-    table.add_row("return, mean", f"{result['return_mean']:.2f}")
+    table.add_row("return, mean", figure(result["return_mean"]))
     if result["return_mean_interval"] is not None:
         low, high = result["return_mean_interval"]
-        table.add_row("95 % interval of the mean", f"{low:.2f} to {high:.2f}")
+        table.add_row("95 % interval of the mean", f"{figure(low)} to {figure(high)}")
     for name, key in (
         ("standard deviation", "std"),
         ("interquartile mean", "iqm"),
         ("lowest", "min"),
         ("highest", "max"),
     ):
-        table.add_row(f"return, {name}", f"{result[f'return_{key}']:.2f}")
+        table.add_row(f"return, {name}", figure(result[f"return_{key}"]))
     table.add_row("episode length, mean", f"{result['length_mean']:.1f} steps")
     if any(result["episodes_cut"]):
         table.add_row("episodes cut", f"{sum(result['episodes_cut'])}, after {max(result['episode_lengths']):,} steps")

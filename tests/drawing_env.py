@@ -1,4 +1,4 @@
-"""An environment that draws from the process's own random generators, and writes down what it has drawn."""
+"""An environment that draws from the process's own random generators and its space's, and writes down what it drew."""
 
 import os
 import random
@@ -17,22 +17,21 @@ class Drawing(gymnasium.Env):
         die_after: resets after which the process is killed, unless another one has been before.
     """
 
-    observation_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
-    action_space = gymnasium.spaces.Discrete(3)
-
     def __init__(self, path, die_after=None):
         self._folder, self._die_after, self._resets, self._steps = Path(path), die_after, 0, 0
+        self.observation_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
+        self.action_space = gymnasium.spaces.Discrete(3)
         self._draw()
 
-    def _draw(self):
-        drawn = (random.random(), np.random.rand(), torch.rand(()).item())
+    def _draw(self, *more):
+        drawn = (random.random(), np.random.rand(), torch.rand(()).item(), *more)
         with (self._folder / str(os.getpid())).open("a") as file:
             file.write(" ".join(map(str, drawn)) + "\n")
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
         self._resets, self._steps = self._resets + 1, 0
-        self._draw()
+        self._draw(self.observation_space.sample()[0])
         if self._die_after == self._resets and not (self._folder / "died").exists():
             (self._folder / "died").touch()
             os._exit(3)

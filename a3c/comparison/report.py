@@ -15,7 +15,8 @@ from a3c.comparison.analysis import Comparison, Score, threshold_of
 from a3c.comparison.document import bullets, heading, picture, plain, table, to_html
 from a3c.comparison.pictures import AXES, file_part, probed_labels
 from a3c.comparison.records import Run
-from a3c.comparison.words import METHOD, PAIR_COLUMNS, figure_of, number, pair_rows, sentences
+from a3c.comparison.words import METHOD, PAIR_COLUMNS, figure_of, pair_rows, sentences
+from a3c.runs.figures import figure
 from a3c.runs.files import replacing
 
 PICTURES = "pictures"
@@ -125,7 +126,7 @@ def _score_table(comparison: Comparison, score: Score) -> str:
     rows = []
     for variant in sorted(comparison.variants, key=lambda variant: score.estimates[variant].value, reverse=True):
         values = np.concatenate(score.of(variant))
-        lowest, highest = number(float(values.min())), number(float(values.max()))
+        lowest, highest = figure(float(values.min())), figure(float(values.max()))
         rows.append(
             [variant.label, variant.mode, str(len(values)), figure_of(score.estimates[variant]), lowest, highest]
         )
@@ -216,7 +217,7 @@ def _result(comparison: Comparison, run: Run, folder: Path) -> list[object]:
 
 def _run_row(comparison: Comparison, run: Run, folder: Path) -> list[str]:
     last = [float(axis[-1]) for axis in run.evaluations]
-    final = number(comparison.final_of(run))
+    final = figure(comparison.final_of(run))
     return [_place(run, folder), str(run.seed), final, f"{last[0]:,.0f}", f"{last[1]:,.0f}", f"{last[2]:.2f}"]
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from a3c.comparison.analysis import Comparison, Score, Verdict
 from a3c.comparison.statistics import LEAST_RUNS, LEAST_TRIMMED, RESAMPLES, Estimate
+from a3c.runs.figures import figure
 
 METHOD = (
     f"IQM is the interquartile mean over runs: a quarter of them is cut at each end (whole runs: none of 3, one at "
@@ -90,21 +91,16 @@ def _sentence(verdict: Verdict, score: Score) -> str:
     return f"{first} and {second} {where}: no difference can be told ({figures})."
 
 
-def number(value: float) -> str:
-    """Return a figure with a digit after the point, or three digits if it is small."""
-    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3g}"
-
-
 def signed(estimate: Estimate) -> str:
     """Return a gain and its interval."""
-    return f"+{number(estimate.value)} [{number(estimate.low)}, {number(estimate.high)}]"
+    return f"+{figure(estimate.value)} [{figure(estimate.low)}, {figure(estimate.high)}]"
 
 
 def figure_of(estimate: Estimate) -> str:
     """Return a figure and its interval, where there is one."""
     if not estimate.has_interval:
-        return f"{number(estimate.value)} (no interval)"
-    return f"{number(estimate.value)} [{number(estimate.low)}, {number(estimate.high)}]"
+        return f"{figure(estimate.value)} (no interval)"
+    return f"{figure(estimate.value)} [{figure(estimate.low)}, {figure(estimate.high)}]"
 
 
 def chance(estimate: Estimate) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from a3c.envs.random_states import derived_seed
 from a3c.envs.spaces import OBSERVATIONS, observation_layout
 from a3c.envs.watchdog import sign_of_life
 
@@ -37,8 +38,9 @@ class Attendant:
     """Takes care of the environments of one vector, one after another as they are made.
 
     Each constructor, reset and step is a sign of life by itself: those of all may take long. A reward
-    of shape (1,), and an observation of another dtype that loses no meaning, are cast. It works on the
-    object: a wrapper more would cost a quick environment as much again.
+    of shape (1,), and an observation of another dtype that loses no meaning, are cast. Its spaces, which
+    may be drawn from (`action_space.sample()`), are seeded with it. It works on the object: a wrapper more
+    would cost a quick environment as much again.
 
     Attributes:
         casts: what has been cast, in words.
@@ -64,6 +66,9 @@ class Attendant:
             return self._cast(f"observations of environment {number}", observation, shape, dtype)
 
         def attended_reset(**kwargs: Any) -> Any:
+            if (seed := kwargs.get("seed")) is not None:  # with which an environment seeds its own, and nobody theirs
+                for place, space in enumerate((env.action_space, env.observation_space)):
+                    space.seed(derived_seed(seed, place))
             result = reset(**kwargs)
             sign_of_life()
             if type(result) is not tuple or len(result) != 2:  # Gym's old API, of which the vector has the say

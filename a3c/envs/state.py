@@ -9,7 +9,7 @@ has both methods of this protocol:
 
 A state may be a number, a string, None, an array, a tensor, a `numpy.random.Generator`, or a list,
 tuple or dict of such; `set_state` is given the same back, after a `reset`. It speaks of the object's
-own part alone: not of what a wrapper wraps, and not of `np_random`, which is kept anyway.
+own part alone: not of what a wrapper wraps, and not of `np_random` and the spaces' generators, which are kept anyway.
 """
 
 from __future__ import annotations
@@ -112,9 +112,10 @@ def set_env_state(env: VectorEnv, state: dict[str, Any]) -> None:
 
 
 def _get(layers: Sequence[Any]) -> list[dict[str, Any]]:
-    generator = getattr(layers[-1], "_np_random", None)  # the property would make one, if there is none
-    states = [{"class": _name(layer), "own": _own_state(layer), "generator": None} for layer in layers]
-    states[-1]["generator"] = None if generator is None else generator_state(generator)
+    states = [{"class": _name(layer), "own": _own_state(layer), "generators": []} for layer in layers]
+    # The property `np_random` would make one where there is none.
+    generators = [getattr(holder, "_np_random", None) for holder in _drawing(layers[-1])]
+    states[-1]["generators"] = [None if each is None else generator_state(each) for each in generators]
     return states
 
 
@@ -124,8 +125,14 @@ def _set(layers: Sequence[Any], states: Sequence[dict[str, Any]]) -> None:
         raise EnvStateError(f"the state is that of {' of '.join(theirs)}, not of {' of '.join(ours)}")
     for layer, state in zip(reversed(layers), reversed(states), strict=True):  # a wrapper's word is the last
         _set_own_state(layer, state["own"])
-        if state["generator"] is not None:
-            set_generator_state(layer.np_random, state["generator"])
+        for holder, generator in zip(_drawing(layer), state["generators"], strict=False):
+            if generator is not None:
+                set_generator_state(holder.np_random, generator)
+
+
+def _drawing(env: Any) -> tuple[Any, ...]:
+    """Return what holds a generator that an environment may draw from: itself, and a single one's spaces."""
+    return (env,) if isinstance(env, VectorEnv) else (env, env.action_space, env.observation_space)
 
 
 def _own_state(layer: Any) -> Any:

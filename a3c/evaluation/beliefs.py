@@ -109,7 +109,7 @@ def _draw_values(axes: Axes, beliefs: Beliefs) -> None:
     steps = np.arange(len(beliefs.values))
     came = "what came: discounted rewards to the end"
     if not beliefs.terminated and beliefs.reward_scale is not None:
-        came += ", then the last state's value"
+        came += ", then the critic's own value"
     lines = axes.plot(steps, beliefs.returns_to_go, color=CAME, linewidth=2, label=came)
     axes.set_ylabel("discounted return to go")
     if beliefs.reward_scale is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from itertools import takewhile
 from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
@@ -45,6 +46,12 @@ class ReturnEstimator(ABC):
     horizon: int | None = None
     end_at_episode: bool = False
     target_units: Literal["scaled_rewards", "own"] = "scaled_rewards"
+
+    @property
+    def says_its_horizon(self) -> bool:
+        """Whether it, or a class that it derives from, sets `horizon`, instead of leaving it as it is here."""
+        below = takewhile(lambda cls: cls is not ReturnEstimator, type(self).__mro__)
+        return any("horizon" in vars(each) for each in (self, *below))
 
     @property
     def needs_segments(self) -> bool:

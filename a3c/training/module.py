@@ -195,6 +195,11 @@ class A3C(LightningModule):
     def configure_optimizers(self) -> list[Optimizer]:
         return [self.make_optimizer(self.network.parameters()) for _ in range(self.optimizers_of(self.mode))]
 
+    def on_fit_start(self) -> None:
+        if not self.returns.says_its_horizon:
+            name = type(self.returns).__name__
+            log.warning("model.returns: %s sets no horizon, so it is given whole episodes", name)
+
     def on_train_start(self) -> None:
         # For progress bars of Lightning's, to which the dataset's length, which is there for another reason, is none.
         self.trainer.fit_loop.max_batches = math.inf

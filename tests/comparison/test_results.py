@@ -11,7 +11,8 @@ import pytest
 from a3c.comparison import command as comparison
 from a3c.comparison.grid import make_grid
 from a3c.comparison.statistics import score
-from a3c.comparison.words import figure_of, number
+from a3c.comparison.words import figure_of
+from a3c.runs.figures import figure
 
 ROOT = Path(__file__).parent.parent.parent
 PAGE = (ROOT / "docs" / "results.md").read_text()
@@ -41,7 +42,7 @@ def test_every_line_of_the_tables_follows_from_the_runs(env):
         median = float(np.median(solved))
         assert rest.split(" | ") == [
             figure_of(score([finals])),
-            number(float(finals.min())),
+            figure(float(finals.min())),
             figure_of(score([areas])),
             f"{np.isfinite(solved).sum()} of {len(runs)}",
             f"{median:,.0f}" if np.isfinite(median) else "never",

@@ -400,6 +400,19 @@ def test_row_23_a_child_of_a_known_environment_is_not_taken_for_it():
         get_env_state(env)
 
 
+def test_row_23_what_an_environment_draws_from_its_spaces_goes_on_where_it_was():
+    ours, theirs = (EnvSpec("Acrobot-v1").make(2) for _ in range(2))
+    ours.reset(seed=1), theirs.reset(seed=2)
+
+    def drawn(env):
+        spaces = [space for single in env.envs for space in (single.action_space, single.observation_space)]
+        return [space.sample().tolist() for space in spaces for _ in range(5)]
+
+    assert drawn(ours) != drawn(theirs)
+    set_env_state(theirs, get_env_state(ours))
+    assert drawn(ours) == drawn(theirs)
+
+
 def test_row_23_a_state_of_other_environments_is_refused():
     pole, walk, walks = EnvSpec("CartPole-v1").make(1), SyncVectorEnv([Wander]), SyncVectorEnv([Wander, Wander])
     for env in (pole, walk, walks):

@@ -36,8 +36,10 @@ def test_every_worker_draws_numbers_of_its_own_which_the_seed_says(tmp_path, mod
     assert len(beginnings) == len(first) == 3
     assert {lines[0] for lines in again} == beginnings
     assert not {lines[0] for lines in other} & beginnings
-    for place in range(3):  # Python's, NumPy's and torch's
-        assert len({lines[0].split()[place] for lines in first}) == 3
+    resets = [{lines[1] for lines in each} for each in (first, again, other)]
+    assert resets[0] == resets[1]
+    for place in range(4):  # Python's, NumPy's, torch's and the space's
+        assert len({line.split()[place] for line in resets[0] | resets[2]}) == 6
 
 
 def test_a_successor_does_not_repeat_its_predecessors_numbers(tmp_path):
@@ -65,7 +67,7 @@ def test_evaluations_draw_numbers_of_their_seed_and_disturb_no_training(tmp_path
         file.unlink()
         return lines
 
-    first, again, other = map(drawn_with, (1, 1, 2))
+    first, again, other = map(drawn_with, (1, 1, 20))
     assert first == again
     assert not set(first.split()) & set(other.split())
 

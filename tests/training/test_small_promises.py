@@ -10,7 +10,7 @@ import torch
 import wandb
 from helpers import COUNTDOWN, fit, make_network
 
-from a3c import A3C, Agent, GreedyEvaluation, NStep
+from a3c import A3C, Agent, FullEpisode, GreedyEvaluation, NStep, ReturnEstimator
 from a3c.envs.spec import EnvSpec
 from a3c.runs.folder import came_to_its_end
 from a3c.runs.wandb_service import Patience, choose_mode
@@ -133,3 +133,21 @@ def test_a_fit_keeps_torch_to_one_thread_unless_the_environment_says_otherwise(m
     finally:
         torch.set_num_threads(before)
     assert os.environ.get("OMP_NUM_THREADS") == said
+
+
+class Silent(ReturnEstimator):
+    """Says nothing of how it wants its rollouts."""
+
+    def __call__(self, batch, values, log_probs, discounts):
+        return NStep(8)(batch, values, log_probs, discounts)
+
+
+class SilentChild(NStep):
+    """Says it with the words of its parent."""
+
+
+@pytest.mark.parametrize(("returns", "told"), [(Silent(), 1), (SilentChild(8), 0), (FullEpisode(), 0)])
+def test_an_estimator_without_a_horizon_is_said_to_take_whole_episodes(returns, told, caplog):
+    fit(returns, env="CartPole-v1", max_env_steps=100)
+    sentence = "model.returns: Silent sets no horizon, so it is given whole episodes"
+    assert [record.message for record in caplog.records].count(sentence) == told

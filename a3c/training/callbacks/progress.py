@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from a3c.runs.figures import figure
 from a3c.training.seams import data_of, module_of
 
 REFRESH_SECONDS = 0.1
@@ -63,8 +64,9 @@ class BudgetBar(Callback):
     def _status(self, trainer: Trainer) -> str:
         latest = module_of(trainer).latest
         parts = [f"{data_of(trainer).progress.env_steps:,} env steps"]
+        if "rollout/episode_return" in latest:
+            parts.append(f"return {figure(latest['rollout/episode_return'])}")
         for key, form in (
-            ("rollout/episode_return", "return {:.1f}"),
             ("time/env_steps_per_second", "{:,.0f} steps/s"),
             ("lag/policy_versions", "lag {:.1f}"),
         ):

@@ -8,6 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from a3c.runs.figures import figure
+
 
 def print_summary(summary: dict[str, Any], folder: Path, can_go_on: bool, console: Console) -> None:
     """Print what a run came to.
@@ -21,8 +23,8 @@ def print_summary(summary: dict[str, Any], folder: Path, can_go_on: bool, consol
     table = Table(title=f"{summary['env']} · {summary['estimator']} · {summary['mode']} · seed {summary['seed']}")
     table.add_column("what")
     table.add_column("figure", justify="right")
-    for what, figure in _rows(summary):
-        table.add_row(what, figure)
+    for row in _rows(summary):
+        table.add_row(*row)
     console.print(table)
     console.print(f"run folder:     {folder}", soft_wrap=True)
     if can_go_on:
@@ -36,7 +38,8 @@ def print_summary(summary: dict[str, Any], folder: Path, can_go_on: bool, consol
         )
     offline = [str(path) for path in sorted(folder.glob("wandb/offline-run-*"))]  # several after a resume
     if offline:
-        console.print(f"in the terminal: wandb leet {offline[-1]}", soft_wrap=True)
+        shown = offline[0] if len(offline) == 1 else f"{folder / 'wandb'} (the run has {len(offline)} parts)"
+        console.print(f"in the terminal: wandb leet {shown}", soft_wrap=True)
         console.print(f"to your account: wandb sync {' '.join(offline)}", soft_wrap=True)
 
 
@@ -51,7 +54,7 @@ def _rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     ]
     if summary["eval_return_mean"] is not None:
         mean, spread = summary["eval_return_mean"], summary["eval_return_std"]
-        rows.append((f"greedy return, {summary['eval_episodes']} fresh episodes", f"{mean:.1f} ± {spread:.1f}"))
+        rows.append((f"greedy return, {summary['eval_episodes']} fresh episodes", f"{figure(mean)} ± {figure(spread)}"))
     if summary["solved_at_env_steps"] is not None:
         steps, seconds = summary["solved_at_env_steps"], summary["solved_at_seconds"]
         rows.append(("solved after", f"{steps:,} env steps, {seconds:.2f} s"))

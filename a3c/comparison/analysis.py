@@ -231,6 +231,10 @@ class Comparison:
             return Solved(math.inf, math.inf)
         return Solved(float(run.evaluations.env_steps[reached[0]]), float(run.evaluations.seconds[reached[0]]))
 
+    def is_solved_by_any(self, env: str) -> bool:
+        """Return whether an evaluation of a run reached the environment's threshold, if it has one."""
+        return any(math.isfinite(self.solved(run).env_steps) for run in self.on(env))
+
     def _each(self, score: Callable[[Run], float]) -> dict[Variant, dict[str, Floats]]:
         return {
             variant: {env: np.array([score(run) for run in self.of(env, variant)]) for env in self.envs}

@@ -28,6 +28,7 @@ MARKERS = "os^DvP*X"
 GREY = "#666666"
 DPI = 110
 LEAST_WIDTH = 7.0  # inches, for titles and legends
+MOST_BANDS = 3  # of one panel that are still told apart
 AXES = {"env_steps": "env steps", "updates": "updates", "seconds": "seconds of training"}
 
 Style = dict[str, Any]
@@ -35,6 +36,8 @@ Style = dict[str, Any]
 
 def learning_curves(comparison: Comparison, env: str, axis: str) -> Figure:
     """Draw the evaluations of all variants in an environment: interquartile mean and band, or single runs.
+
+    Where bands would hide one another there are none.
 
     Args:
         comparison: what is drawn.
@@ -45,30 +48,67 @@ def learning_curves(comparison: Comparison, env: str, axis: str) -> Figure:
     figure, panels = _figure(1, len(modes), 5.2, 4.2, legend=comparison.labels)
     threshold = threshold_of(env)
     styles = styles_of(comparison.labels)
+    bands = not _are_too_many(comparison)
     for panel, mode in zip(panels, modes, strict=True):
         for variant in (each for each in comparison.variants if each.mode == mode):
-            _draw_curve(panel, comparison, env, variant, axis, styles[variant.label])
+            _draw_curve(panel, comparison, env, variant, axis, styles[variant.label], bands)
         if threshold is not None:
             panel.axhline(threshold, color=GREY, linestyle=(0, (1, 2)), linewidth=1.3)
         panel.set_title(mode)
         _name_axis(panel, axis)
-        panel.set_xlim(left=0)
+        panel.set_xlim(left=0)  # where nothing was trained yet
     _share_heights(panels)
     panels[0].set_ylabel("greedy episode return")
     more = [] if threshold is None else [(f"solved at {threshold:g}", {"color": GREY, "linestyle": (0, (1, 2))})]
     _legend(figure, [*((label, styles[label]) for label in comparison.labels), *more])
-    what = "interquartile mean and 95 % band" if comparison.fewest >= LEAST_RUNS else "single runs where fewer than 3"
+    what = "interquartile mean and 95 % band" if bands else "interquartile means"
+    if comparison.fewest < LEAST_RUNS:
+        what = "single runs where fewer than 3"
     figure.suptitle(f"{env} against {AXES[axis]}\n{what}", fontsize=12)
     return figure
 
 
-def _draw_curve(panel: Axes, comparison: Comparison, env: str, variant: Variant, axis: str, style: Style) -> None:
+def small_multiples(comparison: Comparison, env: str) -> Figure | None:
+    """Draw each variant by itself against env steps, with its band, before the others of its mode in grey.
+
+    Returns:
+        The figure; None where all bands can be told apart in one panel.
+    """
+    if not _are_too_many(comparison):
+        return None
+    variants = comparison.variants
+    columns = min(4, len(variants))
+    figure, panels = _figure(math.ceil(len(variants) / columns), columns, 3.6, 2.7, panels=len(variants))
+    styles = styles_of(comparison.labels)
+    for panel, variant in zip(panels, variants, strict=True):
+        for other in variants:
+            if other.mode == variant.mode and other != variant:
+                grey: Style = {"color": "#c4c4c4", "zorder": 1}
+                _draw_curve(panel, comparison, env, other, "env_steps", grey, with_band=False)
+        _draw_curve(panel, comparison, env, variant, "env_steps", styles[variant.label], with_band=True)
+        panel.set_title(str(variant), fontsize=10)
+        _name_axis(panel, "env_steps")
+        panel.set_xlim(left=0)
+    _share_heights(panels)
+    figure.suptitle(f"{env}: greedy episode return, each variant before the others of its mode", fontsize=12)
+    return figure
+
+
+def _are_too_many(comparison: Comparison) -> bool:
+    modes = [variant.mode for variant in comparison.variants]
+    return max(map(modes.count, modes)) > MOST_BANDS
+
+
+def _draw_curve(
+    panel: Axes, comparison: Comparison, env: str, variant: Variant, axis: str, style: Style, with_band: bool
+) -> None:
     runs = comparison.of(env, variant)
     if len(runs) >= LEAST_RUNS:
         grid, curves = comparison.curves(env, variant, axis)
         middle, low, high = statistics.band(curves)
-        panel.fill_between(grid, low, high, color=style["color"], alpha=0.18, linewidth=0)
-        panel.plot(grid, middle, linewidth=2, **style)
+        if with_band:
+            panel.fill_between(grid, low, high, color=style["color"], alpha=0.18, linewidth=0)
+        panel.plot(grid, middle, linewidth=2 if with_band else 1.4, **style)
         return
     for run in runs:
         panel.plot(getattr(run.evaluations, axis), run.evaluations.returns, linewidth=1.2, **style)
@@ -276,7 +316,9 @@ def all_of(comparison: Comparison) -> Iterator[tuple[str, Figure]]:
         part = file_part(env)
         for axis in AXES:
             yield f"curves-{part}-{axis}", learning_curves(comparison, env, axis)
-        if threshold_of(env) is not None:
+        if (each := small_multiples(comparison, env)) is not None:
+            yield f"each-{part}", each
+        if comparison.is_solved_by_any(env):
             yield f"solved-{part}", time_to_solve(comparison, env)
     yield "final", scores(comparison, comparison.final)
     yield "area", scores(comparison, comparison.area)

@@ -75,6 +75,7 @@ class Run:
         probes: what a probe logged, by (label of the probed estimator, measure).
         end: env steps at its end; those of its last evaluation where nobody says.
         final_return: mean return over the fresh episodes at its end; None if there were none.
+        train_return: mean return of the last episodes that it was trained on; None where nobody says.
         finished: whether it came to its end by itself.
         notes: what is wrong with the record, a sentence each.
     """
@@ -89,6 +90,7 @@ class Run:
     probes: Mapping[tuple[str, str], Series]
     end: float
     final_return: float | None
+    train_return: float | None
     finished: bool
     notes: tuple[str, ...]
 
@@ -220,6 +222,7 @@ def _run(path: Path, record: Record) -> Run:
             probes=_probes(rows),
             end=last if end is None else end,
             final_return=_number(summary.get("eval_return_mean")),
+            train_return=_number(summary.get("train_return_mean")),
             finished=finished,
             notes=tuple(notes),
         )

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from a3c.comparison import pictures
+from a3c.comparison import pictures, settings
 from a3c.comparison.analysis import Comparison, Score, threshold_of
 from a3c.comparison.document import bullets, heading, picture, plain, table, to_html
 from a3c.comparison.pictures import AXES, file_part, probed_labels
@@ -20,7 +20,7 @@ from a3c.runs.figures import figure
 from a3c.runs.files import replacing
 
 PICTURES = "pictures"
-OWN_PICTURES = ("final", "area", "improvement", "curves-*", "solved-*", "probe-*")
+OWN_PICTURES = ("final", "area", "improvement", "curves-*", "each-*", "solved-*", "probe-*")
 FITTING = 9  # variants whose matrix is still read in a page's width
 COLUMNS = (
     *("env", "label", "mode", "seed", "budget", "env_steps", "updates", "train_seconds"),
@@ -60,10 +60,14 @@ def _parts(comparison: Comparison, folder: Path, title: str, troubles: Sequence[
     yield plain(_overview(comparison))
     if origin:
         yield plain(origin)
-    notes = [*troubles, *comparison.notes]
+    notes = [*troubles, *comparison.notes, *settings.warnings(comparison)]
     if notes:
         yield heading("What to know of the runs")
         yield bullets(notes)
+    yield heading("What the runs were given")
+    if shared := settings.shared_rows(comparison):
+        yield table(("shared by all", "settings"), shared)
+    yield table(settings.OWN_COLUMNS, settings.own_rows(comparison))
     yield heading("What can be told")
     for score in (comparison.final, comparison.area):
         yield heading(score.name.capitalize(), 3)
@@ -88,14 +92,23 @@ def _parts(comparison: Comparison, folder: Path, title: str, troubles: Sequence[
         yield heading(f"Learning curves on {env}")
         for axis, name in AXES.items():
             yield picture(drawn[f"curves-{part}-{axis}"], f"Greedy return against {name}")
-        if threshold_of(env) is not None:
+        if f"each-{part}" in drawn:
+            yield picture(drawn[f"each-{part}"], "Each variant by itself, with its 95 % band")
+        if (threshold := threshold_of(env)) is not None:
             yield heading(f"Time to solve {env}")
-            yield picture(drawn[f"solved-{part}"], "First evaluation that reaches the threshold; crosses never did")
-            yield _solve_table(comparison, env)
+            if f"solved-{part}" in drawn:
+                yield picture(drawn[f"solved-{part}"], "First evaluation that reaches the threshold; crosses never did")
+                yield _solve_table(comparison, env)
+            else:
+                yield plain(f"No evaluation of any run came to {threshold:g} within the budget.")
         yield from _probe_parts(comparison, env, folder)
     yield heading("All runs")
+    yield plain(
+        "The final return is that of the greedy policy. Beside it stands the mean return of the last episodes that the "
+        "run was trained on, whose actions are drawn: it tells how training went, not how good the policy is."
+    )
     yield table(
-        ("run", "seed", "final return", "env steps", "updates", "seconds"),
+        ("run", "seed", "final return, greedy", "return in training", "env steps", "updates", "seconds"),
         [_run_row(comparison, run, folder) for run in comparison.runs],
     )
 
@@ -218,7 +231,8 @@ def _result(comparison: Comparison, run: Run, folder: Path) -> list[object]:
 def _run_row(comparison: Comparison, run: Run, folder: Path) -> list[str]:
     last = [float(axis[-1]) for axis in run.evaluations]
     final = figure(comparison.final_of(run))
-    return [_place(run, folder), str(run.seed), final, f"{last[0]:,.0f}", f"{last[1]:,.0f}", f"{last[2]:.2f}"]
+    trained = "–" if run.train_return is None else figure(run.train_return)
+    return [_place(run, folder), str(run.seed), final, trained, f"{last[0]:,.0f}", f"{last[1]:,.0f}", f"{last[2]:.2f}"]
 
 
 def _place(run: Run, folder: Path) -> str:

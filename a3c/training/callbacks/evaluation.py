@@ -17,7 +17,7 @@ _log = logging.getLogger(__name__)
 
 
 class GreedyEvaluation(Callback):
-    """Plays greedy episodes every so many env steps; training's clock stands still meanwhile.
+    """Plays greedy episodes at the beginning and every so many env steps; training's clock stands still meanwhile.
 
     Args:
         every_env_steps: env steps between evaluations, ≥ 1; null for none while the run trains.
@@ -63,6 +63,11 @@ class GreedyEvaluation(Callback):
         self._evaluator = self._make(trainer, self.episodes)
         self._schedule.begin(trainer)
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.every_env_steps is not None and data_of(trainer).progress.env_steps == 0:
+            with data_of(trainer).progress.clock.paused():  # where a learning curve begins; nothing is decided by it
+                self._log(self._play(self._evaluator, trainer, "evaluation", 0), trainer)
+
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         self.is_best = False
         if self._schedule.is_due(trainer):
@@ -79,10 +84,7 @@ class GreedyEvaluation(Callback):
         self.is_best = self.best is None or result.return_mean >= self.best
         if self.is_best:
             self.best = result.return_mean
-        figures = {"eval/episode_return": result.return_mean, "eval/episode_length": result.length_mean}
-        if any(result.cut):
-            figures["eval/episodes_cut"] = float(sum(result.cut))
-        module_of(trainer).log_now(figures)
+        self._log(result, trainer)
         for callback in callbacks_of(trainer):
             if not isinstance(callback, ProgressBar):  # to what monitors a metric this is the end of a validation
                 callback.on_validation_end(trainer, module_of(trainer))
@@ -91,6 +93,14 @@ class GreedyEvaluation(Callback):
             self.solved_at_seconds = progress.clock.seconds
             if self.stop_when_solved:
                 trainer.should_stop = True
+
+    def _log(self, result: Evaluation | None, trainer: Trainer) -> None:
+        if result is None:
+            return
+        figures = {"eval/episode_return": result.return_mean, "eval/episode_length": result.length_mean}
+        if any(result.cut):
+            figures["eval/episodes_cut"] = float(sum(result.cut))
+        module_of(trainer).log_now(figures)
 
     def _is_solved(self, result: Evaluation, trainer: Trainer) -> bool:
         """Return whether the threshold is reached, and reached again on other episodes.

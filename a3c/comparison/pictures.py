@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -29,6 +30,7 @@ GREY = "#666666"
 DPI = 110
 LEAST_WIDTH = 7.0  # inches, for titles and legends
 MOST_BANDS = 3  # of one panel that are still told apart
+MOST_COLUMNS = 5  # of small panels
 AXES = {"env_steps": "env steps", "updates": "updates", "seconds": "seconds of training"}
 
 Style = dict[str, Any]
@@ -77,8 +79,9 @@ def small_multiples(comparison: Comparison, env: str) -> Figure | None:
     if not _are_too_many(comparison):
         return None
     variants = comparison.variants
-    columns = min(4, len(variants))
-    figure, panels = _figure(math.ceil(len(variants) / columns), columns, 3.6, 2.7, panels=len(variants))
+    widest = _most_of_a_mode(comparison)
+    columns = widest if widest <= MOST_COLUMNS else MOST_COLUMNS - 1  # if it can be, a row is a mode
+    figure, panels = _figure(math.ceil(len(variants) / columns), columns, 3.2, 2.6, panels=len(variants))
     styles = styles_of(comparison.labels)
     for panel, variant in zip(panels, variants, strict=True):
         for other in variants:
@@ -86,7 +89,7 @@ def small_multiples(comparison: Comparison, env: str) -> Figure | None:
                 grey: Style = {"color": "#c4c4c4", "zorder": 1}
                 _draw_curve(panel, comparison, env, other, "env_steps", grey, with_band=False)
         _draw_curve(panel, comparison, env, variant, "env_steps", styles[variant.label], with_band=True)
-        panel.set_title(str(variant), fontsize=10)
+        panel.set_title(textwrap.fill(str(variant), 30), fontsize=9)
         _name_axis(panel, "env_steps")
         panel.set_xlim(left=0)
     _share_heights(panels)
@@ -95,8 +98,12 @@ def small_multiples(comparison: Comparison, env: str) -> Figure | None:
 
 
 def _are_too_many(comparison: Comparison) -> bool:
+    return _most_of_a_mode(comparison) > MOST_BANDS
+
+
+def _most_of_a_mode(comparison: Comparison) -> int:
     modes = [variant.mode for variant in comparison.variants]
-    return max(map(modes.count, modes)) > MOST_BANDS
+    return max(map(modes.count, modes))
 
 
 def _draw_curve(

@@ -9,12 +9,13 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import yaml
 from made_up import make_run, make_runs
 
-from a3c.comparison import pictures
-from a3c.comparison.analysis import compare
+from a3c.comparison import pictures, settings
+from a3c.comparison.analysis import Comparison, compare
 from a3c.comparison.document import bullets, heading, plain, table, to_html
-from a3c.comparison.records import find_runs
+from a3c.comparison.records import find_runs, read_run
 from a3c.comparison.report import write_report
 from a3c.comparison.words import pair_rows, sentences
 
@@ -186,6 +187,68 @@ def test_runs_that_never_solve_are_shown_as_such(report):
     assert markers.count("o") == 5
 
 
+def test_where_nobody_solved_that_is_said_instead_of_drawn(tmp_path):
+    make_runs(tmp_path, {"NStep": [300, 310, 320]})
+    write_report(compare(find_runs([tmp_path])), tmp_path, "unsolved")
+    text = (tmp_path / "report.md").read_text()
+    assert "No evaluation of any run came to 475 within the budget." in text
+    assert not list((tmp_path / "pictures").glob("solved-*"))
+
+
+def test_the_report_tells_what_runs_share_and_what_is_each_estimators_own(tmp_path):
+    make_runs(tmp_path, {"NStep:n_steps=5": [300] * 3, "GAE": [310] * 3, "FullEpisode": [320] * 3}, **{"model.x": 7})
+    for number, file in enumerate(sorted(tmp_path.rglob("config.yaml"))):
+        config = yaml.safe_load(file.read_text())
+        config["model"]["apart"] = number  # which names each run in its label
+        file.write_text(yaml.safe_dump(config, sort_keys=False))
+    comparison = Comparison(tuple(read_run(file.parent) for file in sorted(tmp_path.rglob("config.yaml"))))
+    shared = dict(settings.shared_rows(comparison))
+    assert shared == {"optimizer": "lr 0.002", "objective": "x 7", "rollouts": "envs_per_worker 64"}
+    own = {row[0]: row[2:] for row in settings.own_rows(comparison)}
+    assert own["FullEpisode"] == ["–", "whole episodes", "49"]
+    assert own["GAE"] == ["lambda_=0.95, n_steps=32", "32", "49"]
+    assert own["NStep:n_steps=5"] == ["end_at_episode=false, n_steps=5", "5", "49"]
+    (told,) = settings.warnings(comparison)  # of lengths; their updates are equal
+    assert "whole episodes (FullEpisode); 32 (GAE); 5 (NStep:n_steps=5)" in told
+
+
+def test_unequal_numbers_of_updates_are_told(tmp_path):
+    make_runs(tmp_path, {"NStep": [300] * 3, "GAE": [310] * 3})
+    for file in tmp_path.rglob("GAE-*/*/metrics.csv"):
+        rows = list(csv.DictReader(file.open()))
+        for row in rows:
+            row["updates"] = row["updates"] and float(row["updates"]) * 1.3
+        with file.open("w", newline="") as rewritten:
+            writer = csv.DictWriter(rewritten, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
+    (told,) = settings.warnings(compare(find_runs([tmp_path])))
+    assert "numbers of updates differ, from 49 (NStep · async) to 63 (GAE · async)" in told
+
+
+def test_a_crowded_panel_has_lines_alone_and_each_variant_a_panel_with_its_band(tmp_path):
+    make_runs(tmp_path, {"NStep": [300] * 3, "GAE": [310] * 3, "VTrace": [320] * 3})
+    few = compare(find_runs([tmp_path]))
+    assert pictures.small_multiples(few, "CartPole-v1") is None
+    assert len(pictures.learning_curves(few, "CartPole-v1", "env_steps").axes[0].collections) == 3
+    make_runs(tmp_path, {"FullEpisode": [200] * 3})
+    many = compare(find_runs([tmp_path]))
+    assert not pictures.learning_curves(many, "CartPole-v1", "env_steps").axes[0].collections
+    panels = pictures.small_multiples(many, "CartPole-v1").axes
+    assert {panel.get_title() for panel in panels} == {str(variant) for variant in many.variants}
+    assert all(len(panel.collections) == 1 and len(panel.lines) == 4 for panel in panels)
+
+
+def test_training_and_greedy_returns_are_told_apart(tmp_path):
+    folder = make_run(tmp_path / "run")
+    summary = json.loads((folder / "summary.json").read_text()) | {"train_return_mean": 123.4}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    write_report(compare(find_runs([tmp_path])), tmp_path, "one")
+    text = (tmp_path / "report.md").read_text()
+    assert "| run | seed | final return, greedy | return in training |" in text
+    assert "| run | 1 | 300.0 | 123.4 |" in text
+
+
 def test_probes_have_a_picture_a_measure_and_a_table_of_means(report):
     folder, comparison = report
     assert {path.name for path in (folder / "pictures").glob("probe-*")} == {
@@ -281,7 +344,10 @@ def test_labels_lie_within_the_picture_and_apart(tmp_path, labels, modes):
         figure.draw_without_rendering()
         width, height = figure.bbox.size
         for panel in figure.axes:
-            boxes = [label.get_window_extent() for label in panel.get_yticklabels() if label.get_text()]
+            labelled = [label.get_window_extent() for label in panel.get_yticklabels() if label.get_text()]
+            low, high = panel.bbox.intervaly  # beyond which labels are not drawn
+            boxes = [box for box in labelled if low <= (box.y0 + box.y1) / 2 <= high]
+            assert boxes or not panel.get_ylabel(), name
             for box in boxes:
                 assert box.x0 >= -1, name
             assert not any(one.overlaps(other) for one, other in pairwise(boxes)), name

@@ -16,6 +16,7 @@ from a3c.batch import Episode
 from a3c.envs.spec import EnvSpec
 from a3c.evaluation.evaluator import MAX_ENVS, Evaluation, Evaluator
 from a3c.training.callbacks import Checkpoints, GreedyEvaluation
+from a3c.training.seams import data_of
 
 
 def test_every_environment_plays_its_share_so_short_episodes_are_not_favoured():
@@ -57,11 +58,12 @@ def test_no_episodes_are_refused():
 
 
 def test_a_lucky_evaluation_does_not_solve_a_run(monkeypatch):
-    means = iter([480.0, 470.0, 100.0, 480.0, 490.0])
+    means = iter([490.0, 480.0, 470.0, 100.0, 480.0, 490.0])
     monkeypatch.setattr(Evaluator, "__call__", lambda *args: Evaluation([Episode(next(means), 1)]))
     evaluation = GreedyEvaluation(every_env_steps=100, final_episodes=0)
     _, data, _ = fit(NStep(8), callbacks=[evaluation], max_env_steps=2000)
-    # 480 is not confirmed by 470; 100 is nothing; 480 is confirmed by 490
+    # By the 490 before training nothing is decided; 480 is not confirmed by 470; 100 is nothing;
+    # 480 is confirmed by 490
     assert 300 <= evaluation.solved_at_env_steps < 332
     assert data.progress.env_steps == evaluation.solved_at_env_steps
     assert list(means) == []
@@ -69,7 +71,7 @@ def test_a_lucky_evaluation_does_not_solve_a_run(monkeypatch):
 
 def test_a_confirmation_within_its_standard_error_does_not_solve_a_run(monkeypatch):
     # Each time 475 is reached, and then confirmed: by 470 and 490, whose error is 7.1, and at last by 489 and 491
-    spread = itertools.cycle([(480, 480), (470, 490), (480, 480), (489, 491)])
+    spread = itertools.chain([(0, 0)], itertools.cycle([(480, 480), (470, 490), (480, 480), (489, 491)]))
     monkeypatch.setattr(Evaluator, "__call__", lambda *args: Evaluation([Episode(r, 1) for r in next(spread)]))
     evaluation = GreedyEvaluation(every_env_steps=100, final_episodes=0)
     fit(NStep(8), callbacks=[evaluation], max_env_steps=2000)
@@ -122,7 +124,7 @@ def test_the_clock_stands_still_while_the_policy_is_evaluated(monkeypatch):
 
 
 def test_the_best_checkpoint_is_that_of_the_best_evaluation(tmp_path, monkeypatch):
-    means = iter([3.0, 5.0] + [4.0] * 99)
+    means = iter([9.0, 3.0, 5.0] + [4.0] * 99)  # the first of them before training
     monkeypatch.setattr(Evaluator, "__call__", lambda *args: Evaluation([Episode(next(means), 1)]))
     evaluation = GreedyEvaluation(every_env_steps=100, final_episodes=0)
     fit(NStep(8), callbacks=[evaluation, Checkpoints(tmp_path, evaluation)], max_env_steps=500)
@@ -207,3 +209,22 @@ def test_a_bound_below_one_step_is_refused(bad):
         Evaluator(EnvSpec(COUNTDOWN), 1, max_episode_steps=bad)
     with pytest.raises(ValueError, match=f"max_episode_steps: got {bad}, must be at least 1"):
         GreedyEvaluation(max_episode_steps=bad)
+
+
+def test_a_curve_begins_before_training_and_that_of_a_resumed_run_does_not_begin_again(tmp_path):
+    def evaluated(**kwargs):
+        steps = []
+
+        def note(self, result, trainer):
+            steps.append(data_of(trainer).progress.env_steps)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(GreedyEvaluation, "_log", note)
+            evaluation = GreedyEvaluation(every_env_steps=kwargs.pop("every", 100), episodes=2, final_episodes=0)
+            fit(NStep(8), callbacks=[evaluation, Checkpoints(tmp_path, evaluation)], **kwargs)
+        return steps
+
+    first = evaluated(max_env_steps=200)
+    assert first[0] == 0 < first[1]
+    assert min(evaluated(max_env_steps=400, ckpt_path=tmp_path / "last.ckpt")) > 200
+    assert evaluated(max_env_steps=200, every=None) == []

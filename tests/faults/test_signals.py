@@ -15,7 +15,8 @@ from shared_server import PATHS, ForkedScript
 
 import a3c.training.cli.run
 from a3c import NStep
-from a3c.evaluation.evaluator import Evaluator
+from a3c.batch import Episode
+from a3c.evaluation.evaluator import Evaluation, Evaluator
 from a3c.runs import checkpoints
 from a3c.runs.checkpoints import LAST, PREVIOUS, newest_valid
 from a3c.training.callbacks import BudgetBar, Checkpoints, Interruption
@@ -118,14 +119,33 @@ def test_row_16_a_signal_while_the_learner_waits_for_data_ends_the_run_with_a_ch
     check_ended(signal.SIGTERM, capfd)
 
 
-def asleep(*args):
-    send(signal.SIGTERM)
-    time.sleep(1000)
+def asleep_in(number, monkeypatch):
+    """Has an evaluation of a run hang after a signal, and the others before it make no difference."""
+    made = []
+
+    def play(*args):
+        made.append(args)
+        if len(made) == number:
+            send(signal.SIGTERM)
+            time.sleep(1000)
+        return Evaluation([Episode(1.0, 1)])
+
+    monkeypatch.setattr(Evaluator, "__call__", play)
+
+
+def test_row_16_a_signal_in_an_evaluation_before_training_ends_the_run(capfd, monkeypatch):
+    asleep_in(1, monkeypatch)
+    assert main(CONFIG, [*ENDLESS, "--mode", "sync"]) == 143
+    printed = capfd.readouterr()
+    assert "Traceback" not in printed.out + printed.err
+    summary = json.loads(Path("run/summary.json").read_text())
+    assert summary["interrupted"]
+    assert summary["updates"] == 0
 
 
 @pytest.mark.parametrize("final", [False, True])
 def test_row_16_a_signal_in_an_evaluation_that_hangs_ends_the_run_with_a_checkpoint(capfd, monkeypatch, final):
-    monkeypatch.setattr(Evaluator, "__call__", asleep)
+    asleep_in(2, monkeypatch)  # the first one is before training
     evaluation = ["--data.max_env_steps", "200"] if final else ["--evaluation.every_env_steps", "200"]
     started = time.monotonic()
     assert main(CONFIG, [*ENDLESS, "--mode", "sync", *evaluation]) == 143

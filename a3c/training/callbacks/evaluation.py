@@ -63,7 +63,7 @@ class GreedyEvaluation(Callback):
         self._evaluator = self._make(trainer, self.episodes)
         self._schedule.begin(trainer)
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.every_env_steps is not None and data_of(trainer).progress.env_steps == 0:
             with data_of(trainer).progress.clock.paused():  # where a learning curve begins; nothing is decided by it
                 self._log(self._play(self._evaluator, trainer, "evaluation", 0), trainer)

@@ -10,13 +10,15 @@ import argparse
 import csv
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
+import time
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
+
+from a3c.comparison.run_server import Program, RunServer
+from a3c.runs.curves import read_metric
 
 ROOT = Path(__file__).resolve().parent.parent
 COLOURS = {"NStep": "#ee6677", "VTrace": "#4477aa"}
@@ -34,36 +36,70 @@ class Result(NamedTuple):
     effective_sample_size: float
 
 
-def run(point: tuple[str, int, int], env_steps: int) -> Result:
-    """Trains once with an estimator, a lag and a seed."""
-    from a3c.runs.curves import read_metric
+class Run:
+    """A run with an estimator, a lag and a seed, forked from a server."""
 
-    estimator, inject_lag, seed = point
-    flags = {
-        "--mode": "sync",
-        "--config": str(ROOT / "configs" / "staleness.yaml"),
-        "--model.returns": estimator,
-        "--model.returns.n_steps": 16,
-        "--data.inject_lag": inject_lag,
-        "--seed_everything": seed,
-        "--data.max_env_steps": env_steps,
-    }
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, str(ROOT / "scripts" / "train.py"), "--run_dir", f"{folder}/run"]
-        command += [str(word) for flag in flags.items() for word in flag]
+    def __init__(self, point: tuple[str, int, int], env_steps: int, server: RunServer) -> None:
+        estimator, inject_lag, seed = self.point = point
+        self._env_steps = env_steps
+        self._folder = tempfile.TemporaryDirectory()
+        folder = Path(self._folder.name)
+        flags = {
+            "--run_dir": folder / "run",
+            "--mode": "sync",
+            "--config": ROOT / "configs" / "staleness.yaml",
+            "--model.returns": estimator,
+            "--model.returns.n_steps": 16,
+            "--data.inject_lag": inject_lag,
+            "--seed_everything": seed,
+            "--data.max_env_steps": env_steps,
+        }
+        words = [str(word) for flag in flags.items() for word in flag]
+        self._command = [sys.executable, str(ROOT / "scripts" / "train.py"), *words]
         environment = {**os.environ, "WANDB_MODE": "disabled"}
-        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise SystemExit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr}")
-        metrics = Path(folder, "run", "metrics.csv")
-        means = []
-        for key in ("rollout/episode_return", "policy/kl_from_behaviour", "importance/effective_sample_size"):
-            steps, values = read_metric(metrics, key)
-            last = [value for step, value in zip(steps, values, strict=True) if step > (1 - LAST_SHARE) * env_steps]
-            if not last:
-                raise SystemExit(f"env_steps: got {env_steps}, must be more: no {key} in the run's last quarter")
-            means.append(statistics.fmean(last))
-    return Result(estimator, inject_lag, seed, *(round(mean, 4) for mean in means))
+        self._process = server.start(Program(self._command, environment, folder, folder / "output"))
+
+    @property
+    def has_ended(self) -> bool:
+        return self._process.poll() is not None
+
+    def result(self) -> Result:
+        """Returns what the run came to, once it has ended."""
+        folder = Path(self._folder.name)
+        with self._folder:
+            if self._process.returncode != 0:
+                errors = (folder / "output").read_text(encoding="utf-8")
+                raise SystemExit(f"{' '.join(self._command)} ended with {self._process.returncode}:\n{errors}")
+            means = []
+            for key in ("rollout/episode_return", "policy/kl_from_behaviour", "importance/effective_sample_size"):
+                steps, values = read_metric(folder / "run" / "metrics.csv", key)
+                begin = (1 - LAST_SHARE) * self._env_steps
+                last = [value for step, value in zip(steps, values, strict=True) if step > begin]
+                if not last:
+                    raise SystemExit(
+                        f"env_steps: got {self._env_steps}, must be more: no {key} in the run's last quarter"
+                    )
+                means.append(statistics.fmean(last))
+        return Result(*self.point, *(round(mean, 4) for mean in means))
+
+
+def run_all(grid: list[tuple[str, int, int]], env_steps: int, jobs: int) -> list[Result]:
+    """Trains all points of a grid, so many at a time; gives their results in the grid's order."""
+    results: dict[tuple[str, int, int], Result] = {}
+    server, waiting = RunServer(), list(reversed(grid))
+    running: list[Run] = []
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                running.append(Run(waiting.pop(), env_steps, server))
+            time.sleep(0.05)
+            for run in [run for run in running if run.has_ended]:
+                running.remove(run)
+                results[run.point] = run.result()
+                print(*results[run.point], f"({len(results)} of {len(grid)})", flush=True)
+    finally:
+        server.close()
+    return [results[point] for point in grid]
 
 
 def write(results: list[Result], path: Path) -> None:
@@ -128,12 +164,7 @@ def main() -> None:
     if not options.draw:
         options.output.mkdir(parents=True, exist_ok=True)
         grid = list(product(options.estimators, options.lags, options.seeds))
-        with ThreadPoolExecutor(options.jobs) as pool:
-            results = []
-            for result in pool.map(lambda point: run(point, options.env_steps), grid):
-                results.append(result)
-                print(*result, f"({len(results)} of {len(grid)})", flush=True)
-        write(results, table)
+        write(run_all(grid, options.env_steps, options.jobs), table)
     draw(read(table), options.output / "staleness.png")
 
 

@@ -41,6 +41,11 @@ class ForkedScript:
     def returncode(self):
         return self._process.returncode
 
+    @property
+    def output(self):
+        """What it has printed so far."""
+        return self._output.read_text() if self._output.exists() else ""
+
     def kill(self):
         self.send_signal(9)
 

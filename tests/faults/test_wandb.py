@@ -7,7 +7,6 @@ import logging
 import os
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -17,6 +16,7 @@ from pathlib import Path
 import pytest
 from harness import SLACK
 from shared_server import ForkedScript
+from wandb_reader import records_of
 from wandb_server import WandbServer
 
 from a3c.runs.wandb_logger import Patience, make_wandb_logger
@@ -83,22 +83,36 @@ class Tracked:
     """The program of tracked.py."""
 
     def __init__(self, folder, env):
-        pipe = subprocess.PIPE
-        self.process = subprocess.Popen(
-            [*TRACKED, str(folder)], env=env, stdin=pipe, stdout=pipe, stderr=pipe, text=True, cwd=folder
-        )
-        self.started = json.loads(self.process.stdout.readline())
+        orders = folder / "orders"
+        os.mkfifo(orders)
+        self._orders = os.open(orders, os.O_RDWR)  # which waits for no reader
+        self.process = ForkedScript([*TRACKED, str(folder)], folder, env)
+        self._answers = 0
+        self.started = self._answer()
+
+    def _answer(self):
+        """Wait for the next line that it prints."""
+        self._answers += 1
+        wait_for(lambda: self.process.poll() is not None or self.process.output.count("\n") >= self._answers)
+        assert self.process.output.count("\n") >= self._answers, self.process.communicate()
+        return json.loads(self.process.output.splitlines()[self._answers - 1])
 
     def log(self, rows):
-        self.process.stdin.write(f"{rows}\n")
-        self.process.stdin.flush()
-        return json.loads(self.process.stdout.readline())
+        os.write(self._orders, f"{rows}\n".encode())
+        return self._answer()
+
+    def let_end(self):
+        """Tell it that no order comes any more. Idempotent."""
+        if self._orders is not None:
+            os.close(self._orders)
+            self._orders = None
 
     def end(self):
         """Ends it, and gives what it said at the end."""
+        self.let_end()
         out, self.errors = self.process.communicate(timeout=300)
         assert self.process.returncode == 0, self.errors
-        return json.loads(out)
+        return json.loads(out.splitlines()[-1])
 
 
 @contextlib.contextmanager
@@ -107,15 +121,9 @@ def tracked(folder, env):
     try:
         yield program
     finally:
+        program.let_end()
         program.process.kill()
-        program.process.communicate()
-
-
-def records_of(record):
-    """What W&B's own reader finds in a run's folder."""
-    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(record)]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True)
-    return [json.loads(line) for line in done.stdout.splitlines()]
+        program.process.wait()
 
 
 def history_of(record):

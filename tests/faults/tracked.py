@@ -1,4 +1,4 @@
-"""A program that logs to W&B and prints, as JSON, how long it waited: one row for each line of stdin, until it ends."""
+"""A program that logs to W&B and prints, as JSON, how long it waited: as many rows as a line of `orders` says."""
 
 import atexit
 import json
@@ -22,6 +22,7 @@ if "TEST_START" in os.environ:  # seconds in which it may start, where that is n
     wandb_logger.START = float(os.environ["TEST_START"])
     wait = wandb_logger.Patience.wait
     wandb_logger.Patience.wait = lambda _, *args: wait(wandb_logger.Patience(wandb_logger.START), *args)
+orders = Path(sys.argv[1], "orders").open()  # before anything is said: whoever gives them may then be gone
 before = time.monotonic()
 arguments = {"env": "Env-v0", "estimator": "GAE", "mode": "sync", "seed": 1, "config": {"budget": 1}}
 tracker = wandb_logger.make_wandb_logger(Path(sys.argv[1]), **arguments)
@@ -30,7 +31,7 @@ if "TEST_START" in os.environ:
 metrics = MetricsFile(Path(sys.argv[1], "metrics.csv"))
 print(json.dumps({"start": time.monotonic() - before, "id": tracker.run_id}), flush=True)
 rows, slowest = 0, 0.0
-for line in sys.stdin:
+for line in orders:
     for _ in range(int(line)):
         rows += 1
         before = time.monotonic()

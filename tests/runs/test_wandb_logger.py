@@ -2,8 +2,6 @@
 
 import csv
 import json
-import os
-import subprocess
 import sys
 import threading
 from functools import partial
@@ -16,6 +14,7 @@ import pytest
 import torch
 import wandb
 from helpers import COUNTDOWN, fit
+from wandb_reader import records_of
 
 from a3c import A3C, NStep
 from a3c.runs import wandb_service
@@ -29,14 +28,10 @@ SMALL += ["--evaluation.every_env_steps", "2000", "--evaluation.final_episodes",
 RUN = {"env": "E", "estimator": "GAE", "mode": "sync", "seed": 1, "config": {}}
 
 
-def records_of(record):
+def records_by_kind(record):
     """What W&B's own reader finds in a run's folder, by kind."""
-    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(record)]
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
-    done = subprocess.run(command, env=kept, capture_output=True, text=True, check=True)
     records = {}
-    for line in done.stdout.splitlines():
-        entry = json.loads(line)
+    for entry in records_of(record):
         records.setdefault(entry["type"], []).append(entry[entry["type"]])
     return records
 
@@ -80,7 +75,7 @@ def recorded(tmp_path_factory):
         extras = ["--probe.every_updates", "4", "--wandb.histograms_every", "5", "--wandb.artifacts", "true"]
         assert main(CONFIG, [*SMALL, *extras, "--run_dir", "run"]) == 0
     (record,) = offline_runs(folder / "run")
-    return folder / "run", record, records_of(record)
+    return folder / "run", record, records_by_kind(record)
 
 
 def test_the_record_has_group_name_config_and_env_steps_as_its_axis(recorded):
@@ -147,7 +142,7 @@ def test_a_run_that_goes_on_keeps_its_id_and_its_history_goes_on(here):
     assert main(CONFIG, [*SMALL, "--run_dir", "run"]) == 0
     more = [*SMALL, "--data.max_env_steps", "6000", "--run_dir", "run", "--ckpt_path", "last"]
     assert main(CONFIG, more) == 0
-    first, second = (records_of(record) for record in offline_runs(here / "run"))
+    first, second = (records_by_kind(record) for record in offline_runs(here / "run"))
     assert first["run"][0]["run_id"] == second["run"][0]["run_id"]
     assert second["run"][0]["resume"]
     steps = [float(row["env_steps"]) for records in (first, second) for row in history_of(records)]
@@ -160,7 +155,7 @@ def test_a_run_that_goes_on_keeps_its_id_and_its_history_goes_on(here):
 def test_a_run_that_fails_raises_an_alert(here, capsys):
     arguments = ["--data.env", "scripted_envs:Broken-v0", "--data.env_kwargs", '{"at_step": 300}', *SMALL]
     assert main(CONFIG, [*arguments, "--data.envs_per_worker", "1", "--run_dir", "run"]) == 1
-    (alert,) = records_of(*offline_runs(here / "run"))["alert"]
+    (alert,) = records_by_kind(*offline_runs(here / "run"))["alert"]
     assert (alert["title"], alert["level"]) == ("the run failed", "ERROR")
     assert alert["text"].startswith("failed after ")
     assert alert["text"].endswith("ZeroDivisionError: the pole went through the floor")
@@ -174,7 +169,7 @@ def test_media_stand_at_their_env_steps(here, tracker):
     imageio.imwrite(image, np.zeros((8, 8, 3), np.uint8))
     tracker.log_media({"eval/picture": wandb.Image(str(image))}, 700)
     tracker.finish(0, {})
-    (row,) = history_of(records_of(*offline_runs(here)))
+    (row,) = history_of(records_by_kind(*offline_runs(here)))
     assert float(row["env_steps"]) == 700
     assert row["eval/picture._type"] == "image-file"
     assert list(here.glob("wandb/offline-run-*/files/media/images/eval/picture_*.png"))
@@ -196,7 +191,7 @@ def test_media_that_fail_cost_one_warning_and_rows_go_on(here, tracker, caplog):
         f"W&B does not get the checkpoints: FileNotFoundError: [Errno 2] No such file or directory: "
         f"'{here / 'nowhere.ckpt'}'",
     ]
-    assert [row["env_steps"] for row in history_of(records_of(*offline_runs(here)))] == [6]
+    assert [row["env_steps"] for row in history_of(records_by_kind(*offline_runs(here)))] == [6]
 
 
 def test_media_that_find_half_the_queue_full_are_left_out_with_one_warning_and_rows_go_on(here, monkeypatch, caplog):
@@ -225,7 +220,7 @@ def test_media_that_find_half_the_queue_full_are_left_out_with_one_warning_and_r
     assert [record.message for record in caplog.records if "W&B" in record.message] == [
         "W&B does not get histogram4: 4 jobs wait"
     ]
-    rows = history_of(records_of(*offline_runs(here)))
+    rows = history_of(records_by_kind(*offline_runs(here)))
     assert [row["env_steps"] for row in rows] == [0, 1, 1, 1, 1, 1, 2, 3, 4]
 
 
@@ -234,7 +229,7 @@ def test_alerts_are_few_and_short_and_name_no_key(here, tracker, monkeypatch):
     for number in range(MOST_ALERTS + 3):
         tracker.alert(f"title {number} " + "x" * 100, "key 0123456789 at //me:word@host " + "y" * 2000)
     tracker.finish(0, {})
-    alerts = records_of(*offline_runs(here))["alert"]
+    alerts = records_by_kind(*offline_runs(here))["alert"]
     assert len(alerts) == MOST_ALERTS
     assert all(len(alert["title"]) == 63 for alert in alerts)
     assert alerts[0]["text"].startswith("key (key) at //host yyy")

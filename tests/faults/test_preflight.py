@@ -3,13 +3,13 @@
 import os
 import re
 import resource
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 from helpers import fit, make_network, make_spec
+from shared_server import run_script
 
 from a3c import A3C, FullEpisode, MLPActorCritic, NStep, RolloutDataModule
 from a3c.batch import BatchShape
@@ -222,16 +222,9 @@ def test_row_37_in_a_notebook_the_fit_is_refused_before_a_worker_starts(monkeypa
 
 
 def test_row_37_the_program_ends_with_status_2_one_line_and_no_folder(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", str(ROOT / "scripts" / "train.py"), "--data.workers", "8", "--run_dir", "run"],
-        cwd=tmp_path,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40)),
-    )
+    script = str(Path(__file__).with_name("limited.py"))
+    command = [sys.executable, script, "40", "--data.workers", "8", "--run_dir", "run"]
+    done = run_script(command, tmp_path, environment())
     assert done.returncode == 2, done.stderr
     message = r"data\.workers: got 8, which take \d+ file descriptors, and 40 are allowed \(ulimit -n\); must be fewer"
     assert re.fullmatch(rf"train\.py: error: {message}\n", done.stderr)

@@ -2,7 +2,6 @@ import itertools
 import multiprocessing
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import make_spec
+from shared_server import run_script
 from tasks import AnnounceLate, die_twice, never_ready, report_child, report_imports, sleep_for_ever
 
 from a3c.batch import BatchShape
@@ -94,7 +94,8 @@ def test_a_raised_stop_flag_goes_before_slots_that_are_still_in_the_pipe():
 
 
 ORPHANS = """
-import os, signal
+import os, signal, sys
+sys.path.insert(0, sys.argv[1])
 from tasks import sleep_for_ever
 from test_pool import make_pool
 
@@ -109,10 +110,8 @@ if __name__ == "__main__":
 def test_workers_end_with_a_parent_that_was_killed(tmp_path):
     script = tmp_path / "orphans.py"
     script.write_text(ORPHANS)
-    here = Path(__file__).parent
-    path = os.pathsep.join([str(here), str(here.parent), os.environ.get("PYTHONPATH", "")])
-    environment = {**os.environ, "PYTHONPATH": path}
-    done = subprocess.run([sys.executable, script], env=environment, stdout=subprocess.PIPE, text=True, timeout=300)
+    done = run_script([sys.executable, script, Path(__file__).parent], tmp_path, os.environ)
+    assert done.returncode == -signal.SIGKILL, done.stderr
     pids = [int(pid) for pid in done.stdout.split()]
     assert len(pids) == 2
     assert gone(pids)

@@ -29,7 +29,7 @@ SB3 = [sys.executable, "-W", "ignore", str(ROOT / "scripts" / "baselines" / "sb3
 LARGE = ["--data.envs_per_worker", "256", "--model.returns.n_steps", "32"]  # for throughput alone
 NO_EVALUATION = [
     *("--stop_when_solved", "false"),
-    *("--evaluation.every_env_steps", "1000000000000"),
+    *("--evaluation.every_env_steps", "null"),
     *("--evaluation.final_episodes", "0"),
 ]
 

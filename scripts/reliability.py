@@ -125,7 +125,7 @@ def measure_hangs(measured: Measured, repetitions: int, kind: str) -> None:
 def start(folder: Path, mark: str, *flags: str) -> subprocess.Popen[bytes]:
     """Starts a run that would not end by itself."""
     command = [sys.executable, str(TRAIN), "--run_dir", str(folder / "run"), "--data.max_env_steps", str(10**15)]
-    command += ["--stop_when_solved", "false", "--evaluation.every_env_steps", "1000000", *flags]
+    command += ["--stop_when_solved", "false", "--evaluation.every_env_steps", "null", *flags]
     with (folder / "output").open("w", encoding="utf-8") as output:
         return subprocess.Popen(
             command, env=marked_environment(mark), stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT

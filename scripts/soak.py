@@ -98,7 +98,7 @@ def train(options: argparse.Namespace, folder: Path) -> tuple[list[float], list[
     """Trains for the seconds asked for; gives the times in minutes, the samples, and how often there was trouble."""
     mark = uuid.uuid4().hex
     flags = ["--mode", options.mode, "--run_dir", str(folder / "run"), "--data.max_env_steps", str(ENDLESS)]
-    flags += ["--stop_when_solved", "false", "--evaluation.every_env_steps", "1000000", *options.flags]
+    flags += ["--stop_when_solved", "false", "--evaluation.every_env_steps", "null", *options.flags]
     if options.fault_every is not None:
         flags += ["--data.worker_timeout", "1", "--data.max_restarts", "1000000"]
     with (folder / "output").open("w", encoding="utf-8") as output:

@@ -29,12 +29,12 @@ class KeptArguments:
         for (key, argument), (name, value, file) in self._named.items():
             ours = config.get(f"{key}.class_path")
             arguments = config.get(f"{key}.init_args") or {}
-            is_kept = ours is not None and not _are_same(ours, name) and argument in arguments
-            if is_kept and arguments[argument] == value:  # else it was typed
-                shown = f"{argument}={text_of(value)}"
-                kept.setdefault((key, f"{_short(ours)} keeps {{}} of {_short(name)}", file), []).append(shown)
-        for (key, words, file), given in kept.items():
-            yield f"{key}: {words.format(', '.join(given))} in {file}"
+            if ours is None or _short(ours) == _short(name) or argument not in arguments:
+                continue
+            if text_of(arguments[argument]) == (shown := text_of(value)):  # else it was typed
+                kept.setdefault((f"{key}: {_short(ours)}", _short(name), file), []).append(f"{argument}={shown}")
+        for (ours, name, file), given in kept.items():
+            yield f"{ours} keeps {', '.join(given)} of {name} in {file}"
 
 
 def _classes(content: Any, key: str = "") -> Iterator[tuple[str, str, Mapping[str, Any]]]:
@@ -51,7 +51,3 @@ def _classes(content: Any, key: str = "") -> Iterator[tuple[str, str, Mapping[st
 
 def _short(path: str) -> str:
     return path.rpartition(".")[2]
-
-
-def _are_same(path: str, named: str) -> bool:
-    return f".{path}".endswith(f".{named}") or _short(path) == _short(named)

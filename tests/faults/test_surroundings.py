@@ -22,13 +22,16 @@ def run(folder, *arguments, **variables):
     return status, program.output, program.errors
 
 
-def test_a_temporary_folder_may_have_a_long_path(tmp_path):
+def test_a_temporary_folder_may_have_a_long_path_and_a_terminal_not_show_all_signs(tmp_path):
     long = tmp_path / ("a-folder-of-a-long-name" * 5)
     long.mkdir()
-    status, _, errors = run(tmp_path, "--run_dir", "run", "--mode", "hogwild", TMPDIR=str(long))
+    surroundings = {"TMPDIR": str(long), "PYTHONIOENCODING": "ascii"}
+    status, output, errors = run(tmp_path, "--run_dir", "run", "--mode", "hogwild", **surroundings)
     assert (status, errors) == (0, "")
     assert (tmp_path / "run/summary.json").exists()
     assert not list(long.glob("pymp-*"))
+    assert output.isascii()
+    assert "env steps" in output
 
 
 def test_where_the_locale_is_no_utf_8_a_run_is_made_and_its_table_printed(tmp_path):
@@ -69,10 +72,3 @@ def test_a_home_folder_is_found_wherever_a_path_is_typed(here, monkeypatch):
     assert main(ROOT / "configs/cartpole.yaml", [*arguments, *going_on]) == 0
     assert {path.name for path in (here / "home").iterdir()} - {".cache"} == {"first", "second"}
     assert not os.path.exists("~")
-
-
-def test_a_terminal_that_cannot_show_a_sign_shows_another(tmp_path):
-    status, output, errors = run(tmp_path, "--run_dir", "run", "--mode", "sync", PYTHONIOENCODING="ascii")
-    assert (status, errors) == (0, "")
-    assert output.isascii()
-    assert "env steps" in output

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from shared_server import run_script
 
 from a3c.returns import discounted_sum
 
@@ -29,8 +30,8 @@ def learned(tour):
     return [tour.learn_corridor(seed) for seed in SEEDS]
 
 
-def run_tour(*programs):
-    return subprocess.run([sys.executable, SCRIPT, *programs], capture_output=True, text=True, timeout=300)
+def run_tour(folder, *programs):
+    return run_script([sys.executable, SCRIPT, *programs], folder, os.environ)
 
 
 def test_5_1_the_squares_come_in_the_order_of_the_numbers(tour):
@@ -125,7 +126,7 @@ def test_5_10_gives_the_books_numbers_from_step_1_on(tour, bootstrap_value, book
 
 
 def test_the_whole_tour_runs_as_a_script():
-    done = run_tour()
+    done = subprocess.run([sys.executable, SCRIPT], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     titles = [line.partition(":")[0] for line in done.stdout.splitlines() if line.startswith("Program")]
@@ -135,15 +136,15 @@ def test_the_whole_tour_runs_as_a_script():
     assert {"0.01", "1.99", "0.9901", "2.9701"} <= set(printed)
 
 
-def test_only_the_programs_asked_for_are_run():
-    done = run_tour("5.10")
+def test_only_the_programs_asked_for_are_run(tmp_path):
+    done = run_tour(tmp_path, "5.10")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("Program 5.10:")
     assert done.stdout.count("Program") == 1
 
 
-def test_an_unknown_program_is_refused_in_one_line():
-    done = run_tour("5.10", "5.4")
+def test_an_unknown_program_is_refused_in_one_line(tmp_path):
+    done = run_tour(tmp_path, "5.10", "5.4")
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr == "book_tour.py: error: argument program: got '5.4', must be one of 5.1, 5.2, 5.3, 5.10\n"

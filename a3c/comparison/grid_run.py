@@ -222,11 +222,11 @@ def report(
         origin: by what the report was made, a sentence.
     """
     from a3c.comparison.report import write_report  # matplotlib, and only now
-    from a3c.comparison.settings import warnings
+    from a3c.comparison.settings import differences
     from a3c.comparison.words import sentences
 
     page = write_report(comparison, folder, folder.resolve().name, troubles, origin)
     told = list(sentences(comparison, comparison.final))
     more = [f"{len(told) - SHOWN} more are in the report"] if len(told) > SHOWN else []
-    for line in (*comparison.notes, *warnings(comparison), *told[:SHOWN], *more, f"report: {page}"):
+    for line in (*comparison.notes, *differences(comparison), *told[:SHOWN], *more, f"report: {page}"):
         console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -71,6 +71,7 @@ class Run:
         seed: its seed.
         budget: env steps that it was given.
         settings: its configuration, by dotted key.
+        rollout_steps: how long its estimator's rollouts are, in words.
         evaluations: its greedy evaluations.
         probes: what a probe logged, by (label of the probed estimator, measure).
         end: env steps at its end; those of its last evaluation where nobody says.
@@ -86,6 +87,7 @@ class Run:
     seed: int
     budget: int
     settings: Mapping[str, Any]
+    rollout_steps: str
     evaluations: Evaluations
     probes: Mapping[tuple[str, str], Series]
     end: float
@@ -205,7 +207,8 @@ def _run(path: Path, record: Record) -> Run:
     try:
         settings = dict(_flat(config))
         returns = config["model"]["returns"]
-        label = summary.get("estimator_label") or _label(returns)
+        estimator = _built(returns)
+        label = summary.get("estimator_label") or _label(returns, estimator)
         budget, evaluations = config["data"]["max_env_steps"], _evaluations(rows)
         if budget is None:
             raise UsageError(f"from: {path}: has no budget in env steps, so it cannot be compared on equal ones")
@@ -218,6 +221,7 @@ def _run(path: Path, record: Record) -> Run:
             seed=int(config["seed_everything"]),
             budget=int(budget),
             settings=settings,
+            rollout_steps=_rollout_steps(estimator),
             evaluations=evaluations,
             probes=_probes(rows),
             end=last if end is None else end,
@@ -239,13 +243,18 @@ def _flat(config: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:
         yield prefix, config
 
 
-def _label(described: Mapping[str, Any]) -> str:
+def _label(described: Mapping[str, Any], built: Any) -> str:
     """Return the label of a described estimator; a class that is not ours is not imported for it."""
-    ours = _built(described)
-    if isinstance(ours, ReturnEstimator):
-        return label_of(ours)
+    if isinstance(built, ReturnEstimator):
+        return label_of(built)
     parts = [f"{key}={word_of(value)}" for key, value in (described.get("init_args") or {}).items()]
     return f"{described['class_path']}:{','.join(parts)}" if parts else str(described["class_path"])
+
+
+def _rollout_steps(built: Any) -> str:
+    if not isinstance(built, ReturnEstimator):
+        return "as its class says"
+    return "whole episodes" if built.horizon is None else str(built.horizon)
 
 
 def _built(value: Any) -> Any:

@@ -60,14 +60,7 @@ def _parts(comparison: Comparison, folder: Path, title: str, troubles: Sequence[
     yield plain(_overview(comparison))
     if origin:
         yield plain(origin)
-    notes = [*troubles, *comparison.notes, *settings.warnings(comparison)]
-    if notes:
-        yield heading("What to know of the runs")
-        yield bullets(notes)
-    yield heading("What the runs were given")
-    if shared := settings.shared_rows(comparison):
-        yield table(("shared by all", "settings"), shared)
-    yield table(settings.OWN_COLUMNS, settings.own_rows(comparison))
+    yield from _given_parts(comparison, troubles)
     yield heading("What can be told")
     for score in (comparison.final, comparison.area):
         yield heading(score.name.capitalize(), 3)
@@ -111,6 +104,17 @@ def _parts(comparison: Comparison, folder: Path, title: str, troubles: Sequence[
         ("run", "seed", "final return, greedy", "return in training", "env steps", "updates", "seconds"),
         [_run_row(comparison, run, folder) for run in comparison.runs],
     )
+
+
+def _given_parts(comparison: Comparison, troubles: Sequence[str]) -> Iterator[str]:
+    notes = [*troubles, *comparison.notes, *settings.differences(comparison)]
+    if notes:
+        yield heading("What to know of the runs")
+        yield bullets(notes)
+    yield heading("What the runs were given")
+    if shared := settings.shared_rows(comparison):
+        yield table(("shared by all", "settings"), shared)
+    yield table(settings.OWN_COLUMNS, settings.own_rows(comparison))
 
 
 def _overview(comparison: Comparison) -> str:

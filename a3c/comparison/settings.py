@@ -23,6 +23,7 @@ NOT_TOLD = (
     *("model.returns", "data.env", "data.max_env_steps", "data.worker_timeout", "data.max_restarts"),
     *("data.restart_window", "data.on_worker_failure", "data.on_bad_values", "data.check_bounds"),
 )
+OWN_COLUMNS = ("variant", "mode", "the estimator's own arguments", "steps of a rollout", "updates, median of runs")
 UNEQUAL = 1.1  # ratio of updates from which their numbers are called different
 
 
@@ -42,30 +43,23 @@ def shared_rows(comparison: Comparison) -> list[list[str]]:
 
 
 def own_rows(comparison: Comparison) -> list[list[str]]:
-    """Return a row for each variant: the arguments of its estimator, how far it looks, and its updates."""
+    """Return a row for each variant, under `OWN_COLUMNS`."""
     rows = []
     for variant in comparison.variants:
-        settings = next(run.settings for run in comparison.runs if run.variant == variant)
-        own = dict(_arguments(settings))
-        arguments = ", ".join(f"{name}={word_of(value)}" for name, value in own.items())
+        run = comparison.of(comparison.envs[0], variant)[0]
+        arguments = ", ".join(f"{name}={word_of(value)}" for name, value in _arguments(run.settings))
         counts = [f"{_updates(comparison, env, variant):,.0f}" for env in comparison.envs]
-        rows.append([variant.label, variant.mode, arguments or "–", _reach(settings), " / ".join(counts)])
+        rows.append([variant.label, variant.mode, arguments or "–", run.rollout_steps, " / ".join(counts)])
     return rows
 
 
-OWN_COLUMNS = ("variant", "mode", "the estimator's own arguments", "steps of a rollout", "updates, median of runs")
-
-
-def warnings(comparison: Comparison) -> Iterator[str]:
-    """Say where variants differ in more than they are compared in: how far they look, and how often they learn."""
-    reaches: dict[str, list[str]] = {}
-    for variant in comparison.variants:
-        settings = next(run.settings for run in comparison.runs if run.variant == variant)
-        labels = reaches.setdefault(_reach(settings), [])
-        if variant.label not in labels:
-            labels.append(variant.label)
-    if len(reaches) > 1:
-        parts = [f"{reach} ({', '.join(labels)})" for reach, labels in reaches.items()]
+def differences(comparison: Comparison) -> Iterator[str]:
+    """Say where variants differ in more than they are compared in: the length of rollouts, and how often they learn."""
+    lengths: dict[str, dict[str, None]] = {}
+    for run in comparison.runs:
+        lengths.setdefault(run.rollout_steps, {})[run.variant.label] = None
+    if len(lengths) > 1:
+        parts = [f"{length} ({', '.join(labels)})" for length, labels in lengths.items()]
         yield (
             f"rollouts are not equally long: {'; '.join(parts)}. A difference between such estimators may come from "
             "the length of their rollouts, which is also how often they learn"
@@ -90,15 +84,6 @@ def _arguments(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         if key.startswith(f"{OWN}.init_args."):
             name = [word for word in key.removeprefix(f"{OWN}.").split(".") if word != "init_args"]
             yield ".".join(word for word in name if word != "class_path"), value
-
-
-def _reach(settings: Mapping[str, Any]) -> str:
-    """Return how long an estimator's rollouts are, as far as its arguments say."""
-    steps = [value for name, value in _arguments(settings) if name.rpartition(".")[2] == "n_steps"]
-    if steps:
-        return word_of(steps[0])
-    classes = [value for key, value in settings.items() if key.startswith(OWN) and key.endswith("class_path")]
-    return "whole episodes" if any(str(name) == "a3c.FullEpisode" for name in classes) else "its own"
 
 
 def _lies_under(key: str, parents: tuple[str, ...]) -> bool:

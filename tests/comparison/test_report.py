@@ -208,7 +208,7 @@ def test_the_report_tells_what_runs_share_and_what_is_each_estimators_own(tmp_pa
     assert own["FullEpisode"] == ["–", "whole episodes", "49"]
     assert own["GAE"] == ["lambda_=0.95, n_steps=32", "32", "49"]
     assert own["NStep:n_steps=5"] == ["end_at_episode=false, n_steps=5", "5", "49"]
-    (told,) = settings.warnings(comparison)  # of lengths; their updates are equal
+    (told,) = settings.differences(comparison)  # of lengths; their updates are equal
     assert "whole episodes (FullEpisode); 32 (GAE); 5 (NStep:n_steps=5)" in told
 
 
@@ -222,7 +222,7 @@ def test_unequal_numbers_of_updates_are_told(tmp_path):
             writer = csv.DictWriter(rewritten, rows[0])
             writer.writeheader()
             writer.writerows(rows)
-    (told,) = settings.warnings(compare(find_runs([tmp_path])))
+    (told,) = settings.differences(compare(find_runs([tmp_path])))
     assert "numbers of updates differ, from 49 (NStep · async) to 63 (GAE · async)" in told
 
 

@@ -66,7 +66,8 @@ class GreedyEvaluation(Callback):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.every_env_steps is not None and data_of(trainer).progress.env_steps == 0:
             with data_of(trainer).progress.clock.paused():  # where a learning curve begins; nothing is decided by it
-                self._log(self._play(self._evaluator, trainer, "evaluation", 0), trainer)
+                if (result := self._play(self._evaluator, trainer, "evaluation", 0)) is not None:
+                    self._log(result, trainer)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         self.is_best = False
@@ -94,9 +95,7 @@ class GreedyEvaluation(Callback):
             if self.stop_when_solved:
                 trainer.should_stop = True
 
-    def _log(self, result: Evaluation | None, trainer: Trainer) -> None:
-        if result is None:
-            return
+    def _log(self, result: Evaluation, trainer: Trainer) -> None:
         figures = {"eval/episode_return": result.return_mean, "eval/episode_length": result.length_mean}
         if any(result.cut):
             figures["eval/episodes_cut"] = float(sum(result.cut))

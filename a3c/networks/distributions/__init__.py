@@ -1,4 +1,4 @@
-"""Action distributions, a class and a file for each kind of action space."""
+"""Action distributions, a file for each kind of action space."""
 
 from __future__ import annotations
 
@@ -6,22 +6,26 @@ from typing import Any
 
 import gymnasium
 
-from a3c.networks.distributions.base import Distribution
-from a3c.networks.distributions.categorical import Categorical
+from a3c.networks.distributions.base import ActionFamily, Distribution
+from a3c.networks.distributions.categorical import Categorical, CategoricalFamily
 
-__all__ = ["DISTRIBUTIONS", "Categorical", "Distribution", "distribution_for"]
+__all__ = ["FAMILIES", "ActionFamily", "Categorical", "Distribution", "family_for"]
 
-DISTRIBUTIONS: tuple[type[Distribution], ...] = (Categorical,)  # the first that supports a space is its own
+FAMILIES: list[type[ActionFamily]] = [CategoricalFamily]  # the first that supports a space is its own
 
 
-def distribution_for(action_space: gymnasium.Space[Any]) -> type[Distribution]:
-    """Return the class of distributions over the actions of a space.
+def family_for(action_space: gymnasium.Space[Any], squash: bool = False) -> ActionFamily:
+    """Return the family of distributions over the actions of a space.
+
+    Args:
+        action_space: the environment's.
+        squash: bring continuous actions within their bounds by tanh; False clips them.
 
     Raises:
         ValueError: there is none; says what is supported.
     """
-    for kind in DISTRIBUTIONS:
-        if kind.layout.supports(action_space):
-            return kind
-    supported = ", ".join(kind.layout.words for kind in DISTRIBUTIONS)
+    for kind in FAMILIES:
+        if kind.layout.supports(action_space) and kind.squashes in (None, squash):
+            return kind(action_space, squash)
+    supported = ", ".join(dict.fromkeys(kind.layout.words for kind in FAMILIES))
     raise ValueError(f"action_space: got {action_space}, must be one of: {supported}")

@@ -7,7 +7,7 @@ environment, or one episode segment, a column).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -31,6 +31,8 @@ class RolloutBatch(NamedTuple):
         mask: the step is a real transition, [T, B], bool; False on reset steps and padding.
         behaviour_log_probs: log μ(a|s) under the policy that acted, [T, B], float32.
         policy_versions: version of the weights that acted, [T, B], int64.
+        states: what a network with memory remembered before each action, [T, B, *state_shape], float32;
+            [T, B, 0] of a network without.
         env_ids: identity of each column's environment in the whole run, [B], int64.
         segment_ids: place of each column among its environment's segments, counted from 0, [B],
             int64; consecutive segments of one environment join to its full trajectory.
@@ -44,6 +46,7 @@ class RolloutBatch(NamedTuple):
     mask: Tensor
     behaviour_log_probs: Tensor
     policy_versions: Tensor
+    states: Tensor
     env_ids: Tensor
     segment_ids: Tensor
 
@@ -56,6 +59,11 @@ class RolloutBatch(NamedTuple):
     def columns(self) -> int:
         """Number of columns B."""
         return self.rewards.shape[1]
+
+    @property
+    def begins(self) -> Tensor:
+        """Whether each observation is the first of an episode that began within the batch, [T+1, B], bool."""
+        return torch.cat((torch.zeros_like(self.mask[:1]), ~self.mask))
 
     def first(self, steps: int) -> RolloutBatch:
         """Return views of the first `steps` time steps, all columns."""
@@ -79,7 +87,7 @@ class RolloutBatch(NamedTuple):
         return RolloutBatch(*(field.clone() for field in self))
 
 
-TIME_FIELDS = RolloutBatch._fields[:8]  # those with a time axis; the rest is one value a column
+TIME_FIELDS = RolloutBatch._fields[:9]  # those with a time axis; the rest is one value a column
 
 
 class BatchShape(NamedTuple):
@@ -92,6 +100,7 @@ class BatchShape(NamedTuple):
         observation_dtype: dtype of the observations.
         action_shape: shape of one action.
         action_dtype: dtype of the actions.
+        state_shape: shape of what a network remembers of one column.
     """
 
     length: int
@@ -100,11 +109,21 @@ class BatchShape(NamedTuple):
     observation_dtype: torch.dtype
     action_shape: Sequence[int] = ()
     action_dtype: torch.dtype = torch.int64
+    state_shape: Sequence[int] = (0,)
 
     @classmethod
-    def like(cls, observations: Tensor, actions: Tensor, length: int, columns: int) -> BatchShape:
-        """Return the shape of another batch, of other sizes, with observations and actions like these, [T, B, ...]."""
-        return cls(length, columns, observations.shape[2:], observations.dtype, actions.shape[2:], actions.dtype)
+    def like(cls, fields: Mapping[str, Tensor], length: int, columns: int) -> BatchShape:
+        """Return the shape of a batch of other sizes, with observations, actions and states like these, [T, B, ...]."""
+        observations, actions, states = (fields[name] for name in ("observations", "actions", "states"))
+        return cls(
+            length,
+            columns,
+            observations.shape[2:],
+            observations.dtype,
+            actions.shape[2:],
+            actions.dtype,
+            states.shape[2:],
+        )
 
     def fields(self) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
         """Return shape and dtype of every field of the batch, in its order."""
@@ -118,6 +137,7 @@ class BatchShape(NamedTuple):
             "mask": (steps, torch.bool),
             "behaviour_log_probs": (steps, torch.float32),
             "policy_versions": (steps, torch.int64),
+            "states": ((*steps, *self.state_shape), torch.float32),
             "env_ids": (columns, torch.int64),
             "segment_ids": (columns, torch.int64),
         }
@@ -145,7 +165,7 @@ def join_columns(batches: Sequence[RolloutBatch]) -> RolloutBatch:
         return RolloutBatch(*(torch.cat(parts, dim=min(parts[0].dim(), 2) - 1) for parts in fields))
     length = max(batch.length for batch in batches)
     columns = sum(batch.columns for batch in batches)
-    joined = empty_batch(BatchShape.like(batches[0].observations, batches[0].actions, length, columns))
+    joined = empty_batch(BatchShape.like(batches[0]._asdict(), length, columns))
     column = 0
     for batch in batches:
         end = column + batch.columns

@@ -48,6 +48,7 @@ def make_batch(
         mask=field(mask, True, torch.bool),
         behaviour_log_probs=field(behaviour_log_probs, 0, dtype),
         policy_versions=torch.zeros(length, columns, dtype=torch.int64),
+        states=torch.zeros(length, columns, 0),
         env_ids=torch.arange(columns) if env_ids is None else torch.tensor(env_ids),
         segment_ids=torch.zeros(columns, dtype=torch.int64) if segment_ids is None else torch.tensor(segment_ids),
     )

@@ -31,6 +31,7 @@ def stream(ends: list[list[str]], first_env_id: int = 0) -> RolloutBatch:
         mask=mask,
         behaviour_log_probs=-steps.float(),
         policy_versions=steps * 2,
+        states=torch.zeros(length, columns, 0),
         env_ids=env_ids,
         segment_ids=torch.full((columns,), 77),
         **flags,
@@ -39,7 +40,7 @@ def stream(ends: list[list[str]], first_env_id: int = 0) -> RolloutBatch:
 
 def piece(batch: RolloutBatch, start: int, end: int) -> RolloutBatch:
     """Gives steps start to end as a fragment with memory of its own."""
-    rows = (field[start:end] for field in batch[1:8])
+    rows = (field[start:end] for field in batch[1:9])
     return RolloutBatch(batch.observations[start : end + 1], *rows, batch.env_ids, batch.segment_ids).copy()
 
 

@@ -10,7 +10,7 @@ from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
 from a3c.envs.single import EnvironmentFaultError, check_cast
-from a3c.envs.spaces import observation_layout
+from a3c.envs.spaces import ACTION_MASK, Leaf, action_choices, observation_layout
 
 
 class EnvCheck:
@@ -22,8 +22,8 @@ class EnvCheck:
             Gymnasium do not keep to.
 
     Attributes:
-        shape: that an observation of all environments must have.
-        dtype: that it must have.
+        shape: that the observations of all environments have in memory.
+        dtype: that they have there.
         reward_shape: that their rewards must have.
     """
 
@@ -31,16 +31,16 @@ class EnvCheck:
         layout = observation_layout(env.single_observation_space)
         self.shape, self.dtype = (env.num_envs, *layout.shape), layout.dtype
         self.reward_shape = (env.num_envs,)
-        self._is_float = np.issubdtype(layout.dtype, np.floating)
-        self._low = self._high = None  # of B observations in a row, [B·n]; None if no finite value could be outside
-        if check_bounds and (bounds := layout.bounds()) is not None:
-            self._low, self._high = (np.tile(bound, env.num_envs) for bound in bounds)
+        leaves = list(layout.leaves())
+        self._leaves = [_LeafCheck(leaf, env.num_envs, check_bounds) for leaf in leaves]
+        self._mask = next((leaf for leaf in leaves if leaf.path == ACTION_MASK), None)
+        self._choices = [] if self._mask is None else action_choices(env.single_action_space)
 
     def shapes(self, observation: NDArray[Any], reward: NDArray[Any]) -> None:
         """Refuse what would be broadcast, or lose its meaning, on its way into the shared memory.
 
         Args:
-            observation: of one step, should be [B, *shape].
+            observation: of one step, as it is going to lie in memory, should be [B, *shape].
             reward: should be [B].
 
         Raises:
@@ -56,7 +56,7 @@ class EnvCheck:
         Infinity is no matter of bounds: whoever discards rollouts with it wants these discarded as well.
 
         Args:
-            observations: [T+1, B, *shape].
+            observations: as they lie in memory, [T+1, B, *shape].
             rewards: [T, B].
 
         Returns:
@@ -66,37 +66,85 @@ class EnvCheck:
             EnvironmentFaultError: which environment, where, the value and its bounds.
         """
         wrong = None
-        if not self._is_inside(observations):
-            wrong = _not_finite("observations", observations)
-            if wrong is None:
-                self._refuse_outside(observations)
+        for leaf in self._leaves:
+            wrong = wrong or leaf.values(observations)
         return wrong or _not_finite("rewards", rewards)
 
-    def _is_inside(self, observations: NDArray[Any]) -> bool:
+    def masks(self, observations: NDArray[Any], real: NDArray[np.bool_]) -> None:
+        """Refuse action masks, if there are any, that forbid everything where an action is taken.
+
+        Args:
+            observations: as they lie in memory, [T+1, B, *shape].
+            real: the steps in which an action was taken, [T, B].
+
+        Raises:
+            EnvironmentFaultError: which environment, and where.
+        """
+        if self._mask is None:
+            return
+        flat, start = self._mask.of(observations[:-1]).reshape(*real.shape, -1) != 0, 0
+        for choices in self._choices:
+            nothing = real & ~flat[..., start : start + choices].any(-1)
+            start += choices
+            if nothing.any():
+                step, column = (int(number) for number in np.argwhere(nothing)[0])
+                raise EnvironmentFaultError(
+                    f"{ACTION_MASK}: environment {column} forbade everything in step {step} of the fragment, must "
+                    "allow one action where an episode goes on"
+                )
+
+
+class _LeafCheck:
+    """Looks at one array of observations of B environments.
+
+    Args:
+        leaf: which one.
+        columns: number B of environments.
+        check_bounds: look whether it lies within its space.
+    """
+
+    def __init__(self, leaf: Leaf, columns: int, check_bounds: bool) -> None:
+        self._leaf, self._columns = leaf, columns
+        self._name = f"observations.{leaf.path}" if leaf.path else "observations"
+        self._is_float = np.issubdtype(leaf.layout.dtype, np.floating)
+        self._low = self._high = None  # of B observations in a row, [B·n]; None if no finite value could be outside
+        if check_bounds and (bounds := leaf.layout.bounds()) is not None:
+            self._low, self._high = (np.tile(bound, columns) for bound in bounds)
+
+    def values(self, observations: NDArray[Any]) -> str | None:
+        """Describe what is not finite, and refuse what lies outside."""
+        values = self._leaf.of(observations)
+        if self._is_inside(values):
+            return None
+        wrong = _not_finite(self._name, values)
+        if wrong is None:
+            self._refuse_outside(values)
+        return wrong
+
+    def _is_inside(self, values: NDArray[Any]) -> bool:
         """Return whether all are finite and within their bounds."""
         if self._low is None or self._high is None:
-            return not self._is_float or _seems_finite(observations)
-        flat = observations.reshape(len(observations), -1)  # a reduction over few long rows is quick
+            return not self._is_float or _seems_finite(values)
+        flat = values.reshape(len(values), -1)  # a reduction over few long rows is quick
         lowest, highest = np.minimum.reduce(flat, axis=0), np.maximum.reduce(flat, axis=0)
         inside = (lowest >= self._low) & (highest <= self._high)  # NaN is not
         return bool(np.logical_and.reduce(inside))
 
-    def _refuse_outside(self, observations: NDArray[Any]) -> None:
-        flat = observations.reshape(len(observations), -1)
+    def _refuse_outside(self, values: NDArray[Any]) -> None:
+        flat = values.reshape(len(values), -1)
         for bound, outside in ((self._low, np.less), (self._high, np.greater)):
             if bound is None:  # then it was a number too large for a look at all at once
                 return
             beyond = outside(flat, bound)
             if beyond.any():
-                self._refuse_value(observations, int(beyond.any(axis=0).argmax()), outside, bound)
+                self._refuse_value(flat, int(beyond.any(axis=0).argmax()), outside, bound)
 
-    def _refuse_value(self, observations: NDArray[Any], place: int, outside: np.ufunc, bound: NDArray[Any]) -> None:
-        values = observations.reshape(len(observations), -1)[:, place]
-        step = int(outside(values, bound[place]).argmax())
-        column, index = divmod(place, int(np.prod(self.shape[1:], dtype=int)))
+    def _refuse_value(self, flat: NDArray[Any], place: int, outside: np.ufunc, bound: NDArray[Any]) -> None:
+        step = int(outside(flat[:, place], bound[place]).argmax())
+        column, index = divmod(place, flat.shape[1] // self._columns)
         side = "at least" if outside is np.less else "at most"
         raise EnvironmentFaultError(
-            f"observations: environment {column} gave {values[step]} for number {index} in step {step} of the "
+            f"{self._name}: environment {column} gave {flat[step, place]} for number {index} in step {step} of the "
             f"fragment, must be {side} {bound[place]}, as its space says; --data.check_bounds false lets it pass"
         )
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from a3c.envs.random_states import derived_seed
-from a3c.envs.spaces import OBSERVATIONS, observation_layout
+from a3c.envs.spaces import OBSERVATIONS, Layout, RecordLayout, observation_layout
 from a3c.envs.watchdog import sign_of_life
 
 
@@ -59,16 +59,17 @@ class Attendant:
             return env
         layout = observation_layout(env.observation_space)
         shape, dtype, reset, step = layout.shape, layout.dtype, env.reset, env.step
+        field = f"observations of environment {number}"
 
         def cast(observation: Any) -> Any:
             if type(observation) is np.ndarray and observation.dtype == dtype and observation.shape == shape:
                 return observation
-            return self._cast(f"observations of environment {number}", observation, shape, dtype)
+            return self._cast_parts(field, observation, layout)
 
         def attended_reset(**kwargs: Any) -> Any:
             if (seed := kwargs.get("seed")) is not None:  # with which an environment seeds its own, and nobody theirs
                 for place, space in enumerate((env.action_space, env.observation_space)):
-                    space.seed(derived_seed(seed, place))
+                    space.seed(derived_seed(seed, place))  # of a Dict or Tuple, its parts' as well
             result = reset(**kwargs)
             sign_of_life()
             if type(result) is not tuple or len(result) != 2:  # Gym's old API, of which the vector has the say
@@ -91,6 +92,23 @@ class Attendant:
 
         env.reset, env.step = attended_reset, attended_step
         return env
+
+    def _cast_parts(self, field: str, value: Any, layout: Layout) -> Any:
+        """Return a value as its space says, cast part by part."""
+        if not isinstance(layout, RecordLayout):
+            return self._cast(field, value, layout.shape, layout.dtype)
+        try:
+            values = layout.values(value)
+        except (KeyError, TypeError, IndexError) as error:
+            raise EnvironmentFaultError(f"{field}: got {value!r}, must have {', '.join(layout.parts)}") from error
+        if len(values) != len(layout.parts):
+            raise EnvironmentFaultError(f"{field}: got {len(values)} parts, must be {len(layout.parts)}")
+        return layout.joined(
+            [
+                self._cast_parts(f"{field}.{key}", each, part)
+                for (key, part), each in zip(layout.parts.items(), values, strict=True)
+            ]
+        )
 
     def _cast(self, field: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
         array = np.asarray(value)

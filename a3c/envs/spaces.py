@@ -140,7 +140,7 @@ class Leaf(NamedTuple):
 class BoxLayout(Layout):
     """Arrays of numbers with bounds, of any shape and dtype."""
 
-    kind, words = spaces.Box, "Box whose bounds are numbers"
+    kind, words = spaces.Box, "Box without NaN as a bound"
 
     @classmethod
     def supports(cls, space: Space) -> bool:
@@ -182,7 +182,7 @@ class BoxLayout(Layout):
 class ControlLayout(BoxLayout):
     """Continuous actions: what a Gaussian has drawn, before it is brought within the space's bounds."""
 
-    words = "Box of floats whose bounds are numbers, the lower ones below the upper ones"
+    words = "Box of floats with lower bounds below the upper ones"
 
     @classmethod
     def supports(cls, space: Space) -> bool:
@@ -200,10 +200,10 @@ class DiscreteLayout(Layout):
     """Whole numbers from `start` on."""
 
     kind, words = spaces.Discrete, "Discrete"
-    shape, dtype = (), np.dtype(np.int64)
+    shape = ()
 
     def __init__(self, space: spaces.Discrete) -> None:
-        self._space = space
+        self._space, self.dtype = space, np.dtype(space.dtype)
 
     def some(self, columns: int) -> NDArray[Any]:
         return np.full(columns, self._space.start, self._space.dtype)
@@ -213,18 +213,22 @@ class DiscreteLayout(Layout):
         return np.array([first]), np.array([first + number - 1])
 
     def arguments(self) -> dict[str, Any]:
-        return {"n": int(self._space.n), "start": int(self._space.start)}
+        space = self._space
+        return {"n": int(space.n), "start": int(space.start), "dtype": np.dtype(space.dtype).name}
+
+    @classmethod
+    def build(cls, arguments: Mapping[str, Any]) -> Space:
+        return spaces.Discrete(arguments["n"], start=arguments["start"], dtype=np.dtype(arguments["dtype"]).type)
 
 
 class MultiDiscreteLayout(Layout):
     """Arrays of whole numbers, each with a range of its own."""
 
     kind, words = spaces.MultiDiscrete, "MultiDiscrete"
-    dtype = np.dtype(np.int64)
 
     def __init__(self, space: spaces.MultiDiscrete) -> None:
         self._space = space
-        self.shape = space.shape
+        self.shape, self.dtype = space.shape, np.dtype(space.dtype)
 
     def some(self, columns: int) -> NDArray[Any]:
         return np.repeat(self._space.start[None].astype(self._space.dtype), columns, axis=0)
@@ -342,7 +346,7 @@ class RecordLayout(Layout):
 class DictLayout(RecordLayout):
     """Parts with names."""
 
-    kind, words = spaces.Dict, "Dict of these, nested as well"
+    kind, words = spaces.Dict, "Dict of these"
 
     @staticmethod
     def parts_of(space: Any) -> dict[str, Space]:
@@ -451,6 +455,20 @@ def action_layout(space: Space) -> Layout:
         ValueError: they are not supported; says which are.
     """
     return _layout(space, "action_space", ACTIONS)
+
+
+def action_choices(space: Space) -> list[int]:
+    """Return how many choices there are for each part of an action that can be forbidden, as a mask has them."""
+    match space:
+        case spaces.Discrete():
+            return [int(space.n)]
+        case spaces.MultiDiscrete():
+            return [int(number) for number in space.nvec.ravel()]
+        case spaces.Dict():
+            return [choices for part in space.spaces.values() for choices in action_choices(part)]
+        case spaces.Tuple():
+            return [choices for part in space.spaces for choices in action_choices(part)]
+    return []
 
 
 def are_supported(given: Spaces) -> bool:

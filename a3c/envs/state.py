@@ -14,13 +14,15 @@ own part alone: not of what a wrapper wraps, and not of `np_random` and the spac
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
 from operator import attrgetter
 from typing import Any, Protocol, TypeGuard
 
+import gymnasium
 import numpy as np
 import torch
+from gymnasium import spaces
 from gymnasium.vector import SyncVectorEnv, VectorEnv
 from torch import Tensor
 
@@ -132,7 +134,17 @@ def _set(layers: Sequence[Any], states: Sequence[dict[str, Any]]) -> None:
 
 def _drawing(env: Any) -> tuple[Any, ...]:
     """Return what holds a generator that an environment may draw from: itself, and a single one's spaces."""
-    return (env,) if isinstance(env, VectorEnv) else (env, env.action_space, env.observation_space)
+    if isinstance(env, VectorEnv):
+        return (env,)
+    return (env, *(each for space in (env.action_space, env.observation_space) for each in _with_parts(space)))
+
+
+def _with_parts(space: gymnasium.Space[Any]) -> Iterator[gymnasium.Space[Any]]:
+    """Yield a space, and those within it."""
+    yield space
+    parts = space.spaces if isinstance(space, spaces.Dict | spaces.Tuple) else ()
+    for part in parts.values() if isinstance(parts, Mapping) else parts:
+        yield from _with_parts(part)
 
 
 def _own_state(layer: Any) -> Any:

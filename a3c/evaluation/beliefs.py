@@ -18,9 +18,9 @@ from a3c.networks import ActorCritic, Categorical, Distribution
 from a3c.returns import discounted_sum
 
 CAME, BELIEVED = "#777777", "#aa3377"  # of the lines; actions have other colours
+_AT_ONCE = 256  # observations that a network is shown together
 COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#bbbbbb")  # the rest of Tol's bright scheme
 MOST_NAMED = 20  # actions in a legend
-_AT_ONCE = 256  # observations that a network is shown together
 
 
 class Beliefs(NamedTuple):
@@ -68,10 +68,14 @@ def observe(
     with playing(env, network, seed, greedy) as episodes:
         steps = list(first_episode(episodes))
     terminated = bool(steps[-1].terminated[0])
-    states = torch.from_numpy(np.concatenate([*(step.observations for step in steps), steps[-1].following]))
+    states = torch.from_numpy(np.stack([*(step.observations for step in steps), steps[-1].following]))
     with torch.inference_mode():
-        parameters, values = map(torch.cat, zip(*map(network, torch.split(states, _AT_ONCE)), strict=True))
-    values = values.double()
+        # What a network without memory makes of all at once may not fit into the machine's.
+        parts = torch.split(states, _AT_ONCE) if network.state_shape == (0,) else [states]
+        judged = [network.judge(part, None, None) for part in parts]
+    values = torch.cat([each.values for each in judged])[:, 0].double()
+    parameters = torch.cat([each.parameters for each in judged])[:-1, 0]
+    masks = [each.mask for each in judged if each.mask is not None]
     rewards = torch.from_numpy(np.array([step.rewards for step in steps], np.float64))
     discounts = torch.full_like(rewards, discount)
     discounts[-1] *= not terminated
@@ -79,7 +83,7 @@ def observe(
     return Beliefs(
         values[:-1].numpy(),
         discounted_sum(rewards, discounts, bootstrap_value)[:, 0].numpy(),
-        network.distribution(parameters[:-1]),
+        network.actions(parameters, torch.cat(masks)[:-1, 0] if masks else None),
         np.concatenate([step.actions for step in steps]),
         sum(float(step.own_rewards[0]) for step in steps),
         reward_scale,

@@ -24,14 +24,14 @@ class Step(NamedTuple):
     """One step of B environments.
 
     Attributes:
-        observations: the states before it, [B, *observation_shape].
-        actions: those taken, as the environments take them, [B, *action_shape].
+        observations: the states before it, as a batch holds them, [B, *observation_shape].
+        actions: those taken, as a batch holds them, [B, *action_shape].
         rewards: what a learner is given for it, unscaled, [B].
         own_rewards: the environments' own, beneath any reward wrapper, [B].
         terminated: it ended an episode in a terminal state, [B].
         truncated: it reached a time limit, [B].
         real: it is a transition; False where an environment was reset after an episode's end, [B].
-        following: the states after it, [B, *observation_shape].
+        following: the states after it, as a batch holds them, [B, *observation_shape].
     """
 
     observations: NDArray[Any]
@@ -79,17 +79,17 @@ def _steps(
     policy = Policy(network, greedy, torch.Generator().manual_seed(seed))
     policy.begin_episodes(env.num_envs)
     real = np.ones(env.num_envs, dtype=np.bool_)
-    dtype = observation_layout(network.observation_space).dtype  # which a native environment may not keep to
-    observations = np.array(observations, dtype)
+    layout = observation_layout(network.observation_space)
+    observations = np.array(layout.pack(observations), layout.dtype)  # which a native environment may not keep to
     while True:
-        actions = policy.act(observations)
-        following, rewards, terminated, truncated, info = env.step(actions)
+        actions = policy.choose(torch.from_numpy(observations))
+        following, rewards, terminated, truncated, info = env.step(network.actions.for_env(actions))
         policy.restart(~real)
-        step = Step(
-            observations, actions, rewards, info.get(OWN_REWARDS, rewards), terminated, truncated, real, following
-        )
+        following = np.array(layout.pack(following), layout.dtype)
+        own_rewards = info.get(OWN_REWARDS, rewards)
+        step = Step(observations, actions, rewards, own_rewards, terminated, truncated, real, following)
         yield step
-        observations, real = np.array(following, dtype), ~step.ended
+        observations, real = following, ~step.ended
 
 
 def first_episode(steps: Iterable[Step], most: int = MAX_EPISODE_STEPS) -> Iterator[Step]:

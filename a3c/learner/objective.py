@@ -134,8 +134,7 @@ class Objective:
             entropy_coefficient = self.entropy_coefficient
         if self.reward_scale != 1.0:
             batch = batch._replace(rewards=batch.rewards * self.reward_scale)
-        parameters, values = network(batch.observations)
-        policy = network.distribution(parameters[:-1])
+        policy, values = network.judge_batch(batch)
         log_probs = policy.log_prob(batch.actions)
         # No bonus, no gradient: the entropy is then only looked at, which saves its backward pass.
         with torch.set_grad_enabled(torch.is_grad_enabled() and entropy_coefficient > 0):

@@ -2,7 +2,7 @@
 
 from a3c.networks.actor_critic import ActorCritic
 from a3c.networks.book import BookActorCritic
-from a3c.networks.distributions import Categorical, Distribution
+from a3c.networks.distributions import ActionFamily, Categorical, Distribution
 from a3c.networks.mlp import MLPActorCritic
 
-__all__ = ["ActorCritic", "BookActorCritic", "Categorical", "Distribution", "MLPActorCritic"]
+__all__ = ["ActionFamily", "ActorCritic", "BookActorCritic", "Categorical", "Distribution", "MLPActorCritic"]

@@ -2,86 +2,195 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium
 import torch
+from gymnasium import spaces
 from torch import Tensor, nn
 
-from a3c.envs.spaces import Spaces
-from a3c.networks.distributions import Distribution, distribution_for
+from a3c.batch import RolloutBatch
+from a3c.envs.spaces import ACTION_MASK, Layout, Spaces, observation_layout
+from a3c.networks.distributions import Distribution, family_for
+
+Inputs = Any  # a tensor [..., *shape], or of a Dict a dict and of a Tuple a tuple of such
 
 
-class ActorCritic(nn.Module, ABC):
+class Judgement(NamedTuple):
+    """What a network makes of observations that follow each other.
+
+    Attributes:
+        parameters: of the actions' distribution, [T, B, P].
+        mask: True where a choice is allowed, [T, B, mask_size]; None if none is ever forbidden.
+        values: [T, B].
+    """
+
+    parameters: Tensor
+    mask: Tensor | None
+    values: Tensor
+
+
+class ActorCritic(nn.Module):
     """A policy and a value function over one observation space.
 
     A subclass takes `observation_space` and `action_space` and keeps every constructor argument
-    as an attribute of the same name, so that a checkpoint can say how to rebuild it.
+    as an attribute of the same name, so that a checkpoint can say how to rebuild it. It has `forward`,
+    and if acting needs less, `actor`; or it has a memory, and so `initial_state` and `step`.
+
+    What these methods are given are *inputs*: of a Box, Discrete, MultiDiscrete or MultiBinary a tensor
+    [..., *shape] in the space's dtype, of a Dict a dict and of a Tuple a tuple of inputs. The `action_mask` of
+    a Dict is not among them: it says which actions can be taken, and is heeded without the network.
 
     Args:
         observation_space: the environment's, of one environment.
         action_space: the environment's, of one environment.
+        squash: bring continuous actions within their bounds by tanh; False clips them.
 
     Attributes:
-        action_distribution: class of the distributions over the actions of its space.
+        input_space: the observation space without its action mask.
+        actions: the family of distributions over the actions.
+        parameter_count: number P of parameters that the actor says for each action.
 
     Raises:
-        ValueError: no distribution is there for the action space.
+        ValueError: a space is not supported, or an action mask does not fit the actions.
     """
 
-    def __init__(self, observation_space: gymnasium.Space[Any], action_space: gymnasium.Space[Any]) -> None:
+    def __init__(
+        self,
+        observation_space: gymnasium.Space[Any],
+        action_space: gymnasium.Space[Any],
+        squash: bool = False,
+    ) -> None:
         super().__init__()
         self.observation_space = observation_space
         self.action_space = action_space
-        self.action_distribution = distribution_for(action_space)
+        self.squash = squash
+        self.actions = family_for(action_space, squash)
+        self.parameter_count = self.actions.parameter_count
+        self._layout: Layout = observation_layout(observation_space)
+        self.input_space, self._is_masked = _without_mask(observation_space, self.actions.mask_size)
+        self._is_plain = next(self._layout.leaves()).path == ""
 
     @property
     def spaces(self) -> Spaces:
         """The spaces that it was made for."""
         return Spaces(self.observation_space, self.action_space)
 
-    @property
-    def parameter_count(self) -> int:
-        """Number P of parameters that the actor says for each action."""
-        return self.action_distribution.parameter_count(self.action_space)
+    # What a network has of its own.
 
-    def distribution(self, parameters: Tensor) -> Distribution:
-        """Return the distribution of actions that parameters [..., P] stand for."""
-        return self.action_distribution(parameters, self.action_space)
+    def forward(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        """Return distribution parameters [..., P] and values [...] of inputs [..., *shape]."""
+        raise NotImplementedError(f"{type(self).__name__} has neither forward nor, for one with a memory, step")
 
-    def noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        """Draw what sampling of actions of a shape [...] needs."""
-        return self.action_distribution.noise(self.action_space, shape, generator)
-
-    @abstractmethod
-    def actor(self, observations: Tensor) -> Tensor:
-        """Return the action distribution's parameters alone: all that acting needs.
-
-        Args:
-            observations: [..., *observation_shape], in the environment's dtype.
-
-        Returns:
-            Parameters of `distribution`, [..., P].
-        """
+    def actor(self, inputs: Inputs) -> Tensor:
+        """Return the distribution's parameters alone, [..., P]: all that acting needs."""
+        return self(inputs)[0]  # type: ignore[no-any-return]
 
     def initial_state(self, columns: int) -> Tensor | None:
-        """Return the state in which episodes begin, [B, ...]; None of a network without memory, as all are by default.
-
-        A network with memory says it here, and goes on from one state to the next in `actor_step`.
-        Evaluations, videos and `Agent` carry the state; rollouts carry none yet, so it cannot be trained.
-        """
+        """Return the memory with which episodes begin, [B, *state_shape], float32; None of a network without memory."""
         return None
 
-    def actor_step(self, observations: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """Return `actor`'s parameters [B, P] for observations [B, *shape], and the state after them, [B, ...]."""
-        raise NotImplementedError(f"{type(self).__name__} has an initial_state and no actor_step")
+    def step(self, inputs: Inputs, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return parameters [B, P], values [B] and the memory afterwards, of inputs [B, *shape] and the memory before.
 
-    @abstractmethod
-    def forward(self, observations: Tensor) -> tuple[Tensor, Tensor]:
-        """Return distribution parameters [..., P] and values [...] of observations [..., *shape]."""
+        Only of a network with memory.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has an initial_state and no step")
+
+    def actor_step(self, inputs: Inputs, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Return parameters and memory alone, of a network with memory: all that acting needs."""
+        parameters, _, state = self.step(inputs, state)
+        return parameters, state
+
+    def unroll(self, inputs: Inputs, state: Tensor, begins: Tensor) -> tuple[Tensor, Tensor]:
+        """Return parameters [T, B, P] and values [T, B] of a network with memory, step after step.
+
+        Args:
+            inputs: that follow each other, [T, B, *shape].
+            state: the memory before the first, [B, *state_shape].
+            begins: which are the first of an episode, so that nothing is remembered before them, [T, B].
+        """
+        fresh = self.initial_state(begins.shape[1])
+        assert fresh is not None, "a network with memory has one to begin with"
+        outputs = []
+        for time, begin in enumerate(begins):
+            state = torch.where(begin.view(-1, *(1,) * (state.dim() - 1)), fresh, state)
+            *output, state = self.step(_at(inputs, time), state)
+            outputs.append(output)
+        parameters, values = map(torch.stack, zip(*outputs, strict=True))
+        return parameters, values
+
+    # What others ask of it.
+
+    @property
+    def state_shape(self) -> tuple[int, ...]:
+        """Shape of what it remembers of one column; (0,) of a network without memory."""
+        state = self.initial_state(1)
+        return (0,) if state is None else tuple(state.shape[1:])
+
+    def inputs(self, observations: Tensor) -> tuple[Inputs, Tensor | None]:
+        """Return inputs, and which choices are allowed if any are forbidden, of observations as a batch holds them."""
+        if self._is_plain:
+            return observations, None
+        inputs = self._layout.unpack(observations)
+        if not self._is_masked:
+            return inputs, None
+        mask = inputs.pop(ACTION_MASK)
+        return inputs, mask.flatten(observations.dim() - 1) != 0
+
+    def judge(self, observations: Tensor, state: Tensor | None, begins: Tensor | None) -> Judgement:
+        """Return what it makes of observations that follow each other.
+
+        Args:
+            observations: as a batch holds them, [T, B, *observation_shape].
+            state: the memory before the first, [B, *state_shape]; None for that of an episode's begin.
+            begins: which are the first of an episode, [T, B]; None for none but what `state` says.
+        """
+        inputs, mask = self.inputs(observations)
+        first = self.initial_state(observations.shape[1])
+        if first is None:
+            return Judgement((output := self(inputs))[0], mask, output[1])
+        if begins is None:
+            begins = torch.zeros(observations.shape[:2], dtype=torch.bool)
+        parameters, values = self.unroll(inputs, first if state is None else state, begins)
+        return Judgement(parameters, mask, values)
+
+    def judge_batch(self, batch: RolloutBatch) -> tuple[Distribution, Tensor]:
+        """Return the distributions of a batch's actions, [T, B], and the values of its observations, [T+1, B]."""
+        remembers = batch.states.shape[-1] > 0
+        state, begins = (batch.states[0], batch.begins) if remembers else (None, None)
+        parameters, mask, values = self.judge(batch.observations, state, begins)
+        return self.actions(parameters[:-1], None if mask is None else mask[:-1]), values
+
+
+def _without_mask(space: gymnasium.Space[Any], mask_size: int | None) -> tuple[gymnasium.Space[Any], bool]:
+    """Return an observation space without its action mask, and whether it has one."""
+    if not isinstance(space, spaces.Dict) or ACTION_MASK not in space.spaces:
+        return space, False
+    rest = {key: part for key, part in space.spaces.items() if key != ACTION_MASK}
+    if mask_size is None:
+        raise ValueError(
+            f"observation_space: got an {ACTION_MASK}, must be without: only Discrete and MultiDiscrete actions, and "
+            "those in a Dict or Tuple, can be forbidden"
+        )
+    size = math.prod(space[ACTION_MASK].shape or ())
+    if size != mask_size:
+        raise ValueError(f"observation_space: got an {ACTION_MASK} of {size} numbers, must be of {mask_size}")
+    if not rest:
+        raise ValueError(f"observation_space: got an {ACTION_MASK} alone, must be with observations")
+    return spaces.Dict(rest), True
+
+
+def _at(inputs: Inputs, time: int) -> Inputs:
+    """Return the inputs of one time step."""
+    if isinstance(inputs, dict):
+        return {key: _at(part, time) for key, part in inputs.items()}
+    if isinstance(inputs, tuple):
+        return tuple(_at(part, time) for part in inputs)
+    return inputs[time]
 
 
 @contextmanager

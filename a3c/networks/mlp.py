@@ -1,4 +1,4 @@
-"""Actor-critic of fully connected layers, for vector observations."""
+"""Actor-critic of fully connected layers, for observations of any kind."""
 
 from __future__ import annotations
 
@@ -7,31 +7,37 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import gymnasium
-import torch
 from torch import Tensor, nn
 
-from a3c.envs.spaces import observation_layout
-from a3c.networks.actor_critic import ActorCritic
+from a3c.networks.actor_critic import Inputs
+from a3c.networks.flat import Flat
+from a3c.networks.trunk import TrunkActorCritic
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "silu": nn.SiLU, "elu": nn.ELU}
 
 
-class MLPActorCritic(ActorCritic):
+class MLPActorCritic(TrunkActorCritic):
     """Fully connected actor and critic, each with a trunk of its own or on a shared one.
 
-    Weights start orthogonal, biases at 0: gain √2 in the trunks, 0.01 before the logits (a first
-    policy close to uniform), 1 before the value. Observations of more than one axis are flattened.
+    Weights start orthogonal, biases at 0: gain √2 in the trunks, 0.01 before the actions (a first
+    policy close to uniform), 1 before the value. Observations become vectors first (`Flat`).
 
     Args:
-        observation_space: of which each value is one array of numbers.
-        action_space: any that has a distribution.
+        observation_space: any that is supported.
+        action_space: any that is supported.
         hidden_sizes: width of each hidden layer, at least one.
         activation: what follows each hidden layer.
-        shared_trunk: actor and critic share the hidden layers.
+        shared_trunk: actor and critic share the hidden layers, as they do in any case where there is a memory.
         orthogonal_init: False leaves torch's own initialisation.
+        memory: "lstm" or "gru" above the hidden layers; None for none.
+        memory_size: width of the memory, ≥ 1.
+        squash: bring continuous actions within their bounds by tanh; False clips them.
+        free_std: the standard deviations of continuous actions are parameters of the network; False has
+            them depend on the observation.
+        initial_std: with which they begin, in half the width of the actions' bounds, > 0.
 
     Raises:
-        ValueError: no hidden layer, a width below 1, or an unknown activation.
+        ValueError: no hidden layer, a width below 1, or an unknown activation or memory.
     """
 
     def __init__(
@@ -42,8 +48,13 @@ class MLPActorCritic(ActorCritic):
         activation: Literal["relu", "tanh", "silu", "elu"] = "relu",
         shared_trunk: bool = False,
         orthogonal_init: bool = True,
+        memory: Literal["lstm", "gru"] | None = None,
+        memory_size: int = 128,
+        squash: bool = False,
+        free_std: bool = True,
+        initial_std: float = 1.0,
     ) -> None:
-        super().__init__(observation_space, action_space)
+        super().__init__(observation_space, action_space, memory, memory_size, squash, free_std, initial_std)
         if not hidden_sizes or min(hidden_sizes) < 1:
             raise ValueError(f"hidden_sizes: got {list(hidden_sizes)}, must be one width or more, each at least 1")
         if activation not in ACTIVATIONS:
@@ -53,41 +64,33 @@ class MLPActorCritic(ActorCritic):
         self.shared_trunk = shared_trunk
         self.orthogonal_init = orthogonal_init
 
-        shape = observation_layout(observation_space).shape
-        self._observation_axes = len(shape)
-        self.actor_trunk = self._trunk(math.prod(shape))
-        self.critic_trunk = self.actor_trunk if shared_trunk else self._trunk(math.prod(shape))
-        self.actor_head = nn.Linear(hidden_sizes[-1], self.parameter_count)
-        self.critic_head = nn.Linear(hidden_sizes[-1], 1)
-        if orthogonal_init:
-            self._initialise()
+        self._flat = Flat(self.input_space)
+        self.actor_trunk = self._trunk(self._flat.width)
+        shares = shared_trunk or self.make_memory(1) is not None
+        self.critic_trunk = self.actor_trunk if shares else self._trunk(self._flat.width)
+        self.make_heads(hidden_sizes[-1], orthogonal_init)
+        self._shares = shares
 
     def _trunk(self, inputs: int) -> nn.Sequential:
         layers: list[nn.Module] = []
         for width in self.hidden_sizes:
             layers += [nn.Linear(inputs, width), ACTIVATIONS[self.activation]()]
             inputs = width
-        return nn.Sequential(*layers)
+        trunk = nn.Sequential(*layers)
+        if self.orthogonal_init:
+            for layer in layers:
+                if isinstance(layer, nn.Linear):
+                    nn.init.orthogonal_(layer.weight, math.sqrt(2))
+                    nn.init.zeros_(layer.bias)
+        return trunk
 
-    def _initialise(self) -> None:
-        for layer in self.modules():
-            if isinstance(layer, nn.Linear):
-                gain = {self.actor_head: 0.01, self.critic_head: 1.0}.get(layer, math.sqrt(2))
-                nn.init.orthogonal_(layer.weight, gain)
-                nn.init.zeros_(layer.bias)
+    def encode(self, inputs: Inputs) -> Tensor:
+        features: Tensor = self.actor_trunk(self._flat(inputs))
+        return features
 
-    def _flat(self, observations: Tensor) -> Tensor:
-        if self._observation_axes != 1:
-            axes = observations.dim() - self._observation_axes
-            observations = observations.reshape(*observations.shape[:axes], -1)
-        return observations.to(torch.float32)
-
-    def actor(self, observations: Tensor) -> Tensor:
-        logits: Tensor = self.actor_head(self.actor_trunk(self._flat(observations)))
-        return logits
-
-    def forward(self, observations: Tensor) -> tuple[Tensor, Tensor]:
-        inputs = self._flat(observations)
-        features = self.actor_trunk(inputs)
-        critic_features = features if self.shared_trunk else self.critic_trunk(inputs)
-        return self.actor_head(features), self.critic_head(critic_features).squeeze(-1)
+    def forward(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        if self._shares:
+            return super().forward(inputs)
+        vectors = self._flat(inputs)
+        values: Tensor = self.critic_head(self.critic_trunk(vectors))
+        return self.actor_head(self.actor_trunk(vectors)), values.squeeze(-1)

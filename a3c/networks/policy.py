@@ -14,7 +14,7 @@ from a3c.networks.actor_critic import ActorCritic
 
 
 class Policy:
-    """Chooses actions of B environments, or of whatever axes observations have in front.
+    """Chooses actions of B environments, or, without memory, of whatever axes observations have in front.
 
     The caller sees to the mode of torch and of the network (`inference_mode`, `evaluating`).
 
@@ -22,56 +22,65 @@ class Policy:
         network: says the parameters of the actions' distribution.
         greedy: take the most probable action; False samples.
         generator: of sampled actions; torch's global one by default.
+
+    Attributes:
+        state: what a network with memory remembers, [B, *state_shape]; None of another, and before
+            `begin_episodes`.
     """
 
     def __init__(self, network: ActorCritic, greedy: bool = False, generator: torch.Generator | None = None) -> None:
         self._network = network
         self._greedy = greedy
         self._generator = torch.default_generator if generator is None else generator
-        self._state: Tensor | None = None
         self._noise: Iterator[Tensor] = iter(())
         self._parameters: list[Tensor] | None = None
+        self._masks: list[Tensor] = []  # where actions can be forbidden
+        self.state: Tensor | None = None
 
     def begin_episodes(self, columns: int) -> None:
         """Put a network with memory into the state in which episodes begin, in all B columns."""
-        self._state = self._network.initial_state(columns)
+        self.state = self._network.initial_state(columns)
 
     def restart(self, columns: NDArray[np.bool_]) -> None:
         """Forget what a network with memory has seen in columns [B] whose next observation begins an episode."""
-        if self._state is not None and columns.any():
+        if self.state is not None and columns.any():
             first = self._network.initial_state(len(columns))
             assert first is not None, "a network that has a state has one to begin in"
             fresh = torch.from_numpy(columns)
-            self._state = self._state.clone()
-            self._state[fresh] = first[fresh]
+            self.state = self.state.clone()
+            self.state[fresh] = first[fresh]
 
     def begin_fragment(self, steps: int, columns: int) -> None:
         """Draw the noise of a fragment's steps at once, and keep what is chosen from, for `log_probs`."""
-        self._noise = iter(self._network.noise((steps, columns), self._generator).unbind(0))
-        self._parameters = []
+        self._noise = iter(self._network.actions.noise((steps, columns), self._generator).unbind(0))
+        self._parameters, self._masks = [], []
 
     def choose(self, observations: Tensor) -> NDArray[Any]:
-        """Choose actions as a batch holds them, [..., *action_shape], on observations [..., *observation_shape]."""
+        """Choose actions [..., *action_shape] on observations [..., *observation_shape], both as a batch holds them."""
         network = self._network
-        if self._state is None:
-            parameters = network.actor(observations)
+        inputs, mask = network.inputs(observations)
+        if self.state is None:
+            parameters = network.actor(inputs)
         else:
-            parameters, self._state = network.actor_step(observations, self._state)
+            parameters, self.state = network.actor_step(inputs, self.state)
         if self._parameters is not None:
             self._parameters.append(parameters)
-        distribution = network.distribution(parameters)
+            if mask is not None:
+                self._masks.append(mask)
+        distribution = network.actions(parameters, mask)
         if self._greedy:
             return distribution.mode().numpy()
         noise = next(self._noise, None)
         if noise is None:
-            noise = network.noise(parameters.shape[:-1], self._generator)
+            noise = network.actions.noise(parameters.shape[:-1], self._generator)
         return distribution.sample(noise).numpy()
 
     def act(self, observations: NDArray[Any]) -> Any:
         """Choose actions as the environments' `step` takes them."""
-        return self._network.action_distribution.for_env(self.choose(torch.from_numpy(observations)))
+        return self._network.actions.for_env(self.choose(torch.from_numpy(observations)))
 
     def log_probs(self, actions: Tensor) -> Tensor:
         """Return log μ(a|s), [T, B], of the T steps of the fragment at hand, actions as `choose` gave them."""
         assert self._parameters is not None, "begin_fragment comes first"
-        return self._network.distribution(torch.stack(self._parameters)).log_prob(actions)
+        mask = torch.stack(self._masks) if self._masks else None
+        return self._network.actions(torch.stack(self._parameters), mask).log_prob(actions)

@@ -16,7 +16,7 @@ from a3c.batch import Episode, RolloutBatch
 from a3c.envs.checks import EnvCheck
 from a3c.envs.random_states import derived_seed, seed_global_generators
 from a3c.envs.single import EnvironmentFaultError
-from a3c.envs.spaces import action_layout
+from a3c.envs.spaces import action_layout, observation_layout
 from a3c.envs.spec import EnvSpec
 from a3c.envs.state import get_env_state, set_env_state
 from a3c.envs.wrappers import OWN_REWARDS
@@ -101,7 +101,6 @@ class Collector:
 
     Raises:
         EnvironmentFaultError: the environments give what they must not give.
-        ValueError: the network has a state of its own, which rollouts do not carry.
     """
 
     def __init__(
@@ -115,24 +114,22 @@ class Collector:
         rules: CollectRules | None = None,
         on_step: Callable[[int], None] = lambda written: None,
     ) -> None:
-        if network.initial_state(1) is not None:
-            raise ValueError(
-                f"network: {type(network).__name__} has a recurrent state, which rollouts do not carry yet"
-            )
         self.env = env
         self.network = network
         self.weights = weights
         env_seed, action_seed = np.random.SeedSequence(seed).generate_state(2)
         self._generator = torch.Generator().manual_seed(int(action_seed))
         self._policy = Policy(network, generator=self._generator)
+        self._policy.begin_episodes(env.num_envs)
         self.env_seed = int(env_seed) % 2**31
         self._steps = 0  # time steps so far
         self._rules = rules = rules or CollectRules()
         self._check = EnvCheck(env, rules.check_bounds)
+        self._pack = observation_layout(env.single_observation_space).pack
         self._reset_action = action_layout(env.single_action_space).some(env.num_envs)
         self._on_step = on_step
         try:
-            self._observation, _ = env.reset(seed=self.env_seed)
+            self._observation = self._pack(env.reset(seed=self.env_seed)[0])
             self._check.shapes(self._observation, np.zeros(env.num_envs))
         except Exception as error:
             error.add_note(f"environment seed {self.env_seed}, in its reset")
@@ -167,7 +164,8 @@ class Collector:
         if self.weights.version != self.version:
             self.version = self.weights.pull(self.network)
         if self._ended.all():
-            self._observation, *_ = self.env.step(self._reset_action)
+            self._observation = self._pack(self.env.step(self._reset_action)[0])
+            self._policy.restart(self._ended)
             self._ended[:] = False
 
         np.logical_not(self._ended, out=out.mask[0].numpy())  # first: of an unfinished fragment it is read
@@ -191,14 +189,17 @@ class Collector:
 
     def _look_at(self, fragment: RolloutBatch) -> str | None:
         """Describe what is wrong with a fragment's values, if it is to be discarded for it."""
-        wrong = self._check.values(fragment.observations.numpy(), fragment.rewards.numpy())
+        observations = fragment.observations.numpy()
+        self._check.masks(observations, fragment.mask.numpy())
+        wrong = self._check.values(observations, fragment.rewards.numpy())
         if wrong is not None and not self._rules.discard_bad_values:
             raise EnvironmentFaultError(wrong)
         return wrong
 
     def _begin_anew(self) -> None:
         """Start new episodes in all environments, which count as other ones from now on."""
-        self._observation, _ = self.env.reset()
+        self._observation = self._pack(self.env.reset()[0])
+        self._policy.begin_episodes(self.env.num_envs)
         self._ended[:] = False
         self._env_ids += LINEAGE
         self._segment = 0
@@ -207,8 +208,8 @@ class Collector:
     def _step_through(self, out: RolloutBatch) -> tuple[int, NDArray[np.float64]]:
         """Step until `out` is full; return the length and the environments' own rewards, [T, B]."""
         policy, step = self._policy, self.env.step
-        choose, for_env = policy.choose, self.network.action_distribution.for_env
-        check, on_step = self._check, self._on_step
+        choose, for_env = policy.choose, self.network.actions.for_env
+        check, on_step, pack = self._check, self._on_step, self._pack
         shape, dtype, reward_shape = check.shape, check.dtype, check.reward_shape
         observations, actions, rewards, terminated, truncated = (field.numpy() for field in out[:5])
         rows = self._rows(out.observations)
@@ -217,9 +218,13 @@ class Collector:
         length = out.length
         for t in range(out.length):
             observations[t] = self._observation
+            if policy.state is not None:
+                out.states[t] = policy.state
             action = choose(rows[t])
-            self._observation, reward, terminated[t], truncated[t], info = step(for_env(action))
-            observation = self._observation
+            observation, reward, terminated[t], truncated[t], info = step(for_env(action))
+            self._observation = observation = pack(observation)
+            if policy.state is not None:
+                policy.restart(terminated[t - 1] | truncated[t - 1] if t else self._ended)  # this was their reset
             if observation.shape != shape or observation.dtype != dtype or reward.shape != reward_shape:
                 check.shapes(observation, reward)  # a call less in each step
             rewards[t], actions[t] = reward, action
@@ -272,6 +277,7 @@ class Collector:
             "generator": self._generator.get_state(),
             "env_seed": self.env_seed,
             "env_ids": self._env_ids.clone(),
+            "memory": None if self._policy.state is None else self._policy.state.clone(),
             **{name: getattr(self, f"_{name}") for name in CARRIED_NUMBERS},
             **{name: torch.from_numpy(getattr(self, f"_{name}").copy()) for name in CARRIED_ARRAYS},
         }
@@ -286,6 +292,7 @@ class Collector:
         self._generator.set_state(state["generator"])
         self.env_seed = state["env_seed"]
         self._env_ids = state["env_ids"].clone()
+        self._policy.state = None if state["memory"] is None else state["memory"].clone()
         for name in CARRIED_NUMBERS:
             setattr(self, f"_{name}", state[name])
         for name in CARRIED_ARRAYS:

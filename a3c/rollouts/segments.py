@@ -184,9 +184,9 @@ class SegmentJoiner:
         if not 0 < count <= len(self._complete):
             raise IndexError(f"{count} segments wanted, {len(self._complete)} complete")
         segments = [self._complete.popleft() for _ in range(count)]
-        observations, actions = map(torch.from_numpy, segments[0].pieces[0].fragment[:2])
+        like = dict(zip(TIME_FIELDS, map(torch.from_numpy, segments[0].pieces[0].fragment), strict=True))
         length = max(segment.length for segment in segments)
-        batch = empty_batch(BatchShape.like(observations, actions, length, count))
+        batch = empty_batch(BatchShape.like(like, length, count))
         rows = [getattr(batch, name).numpy() for name in TIME_FIELDS]
         for column, segment in enumerate(segments):
             offset = 0

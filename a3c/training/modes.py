@@ -228,9 +228,10 @@ class Mode(ABC):
             collection.inject_lag,
         )
 
-    def _fragment_shape(self, returns: ReturnEstimator) -> BatchShape:
-        collection = self.collection
-        return collection.shape(returns.horizon or collection.fragment_steps, collection.envs_per_worker)
+    def _fragment_shape(self, learner: Learner) -> BatchShape:
+        collection, returns = self.collection, learner.learning.objective.returns
+        steps = returns.horizon or collection.fragment_steps
+        return collection.shape(steps, collection.envs_per_worker, learner.network.state_shape)
 
     def _collector(self, learner: Learner) -> CollectorSpec:
         """Return what a worker builds its collector from."""
@@ -258,7 +259,7 @@ class Mode(ABC):
         Raises:
             ValueError: the argument's name, what was given, and how much is needed and there is.
         """
-        self.check_horizon(learner.learning.objective.returns.horizon)
+        self.check_horizon(learner.learning.objective.returns.horizon, learner.network.state_shape)
         check(self.demand(learner))
 
     def check_optimizer(self, optimizer: Optimizer) -> None:
@@ -280,9 +281,10 @@ class Mode(ABC):
     def demand(self, learner: Learner) -> Demand:
         """Return what a run will take of the machine."""
         collection, returns = self.collection, learner.learning.objective.returns
-        fragment = self._fragment_shape(returns).nbytes
+        fragment = self._fragment_shape(learner).nbytes
         longest = returns.horizon or collection.env.time_limit or collection.fragment_steps
-        update = collection.shape(longest, collection.envs_per_worker * collection.rollouts_per_update).nbytes
+        columns = collection.envs_per_worker * collection.rollouts_per_update
+        update = collection.shape(longest, columns, learner.network.state_shape).nbytes
         return Demand(
             workers=self.workers,
             envs_per_worker=collection.envs_per_worker,
@@ -294,11 +296,12 @@ class Mode(ABC):
             delayed=(collection.inject_lag or 0) * update,
         )
 
-    def check_horizon(self, horizon: int | None) -> None:
+    def check_horizon(self, horizon: int | None, state_shape: Sequence[int] = (0,)) -> None:
         """Refuse an estimator of whole episodes where the longest ones would not fit in memory.
 
         Args:
             horizon: the estimator's; None stands for whole episodes.
+            state_shape: of the network's memory of one column.
 
         Raises:
             ValueError: the environment has no time limit, or more bytes are needed than available.
@@ -315,7 +318,7 @@ class Mode(ABC):
         # Every environment's open episode, and the columns of one update.
         updates = max(1, self.learners) + (collection.inject_lag or 0)  # that are held at the same time
         columns = (self.workers + collection.rollouts_per_update * updates) * collection.envs_per_worker
-        needed, available = collection.shape(limit, columns).nbytes, available_memory()
+        needed, available = collection.shape(limit, columns, state_shape).nbytes, available_memory()
         if needed > available:
             raise ValueError(
                 f"envs_per_worker: {columns} episodes of {limit} steps take {needed:,} bytes, "
@@ -346,7 +349,7 @@ class TrainerLearns(Mode):
         returns = learner.learning.objective.returns
         self.weights = weights = SharedWeights(learner.network, learner.updates)
         carried = self._carry_on(learner)
-        self.source = source = self._make_source(self._collector(learner), self._fragment_shape(returns), stopping)
+        self.source = source = self._make_source(self._collector(learner), self._fragment_shape(learner), stopping)
         batching = self._batching(returns)
         if self._is_spent(carried is not None):
             batching = batching._replace(max_env_steps=0)
@@ -445,7 +448,7 @@ class Sync(TrainerLearns):
         return state
 
     def demand(self, learner: Learner) -> Demand:
-        fragment = self._fragment_shape(learner.learning.objective.returns).nbytes
+        fragment = self._fragment_shape(learner).nbytes
         demand = super().demand(learner)
         own = demand.rollouts + self.collection.rollouts_per_update * fragment
         return replace(demand, workers=0, slots=0, rollouts=own)
@@ -510,7 +513,7 @@ class Hogwild(Mode):
         self.weights = weights = LiveWeights(learner.network, tally)
         self._before = Made(learner.updates, learner.skipped_updates)
         self._shared = shared = SharedLearning(learner.network, learner.attached_optimizers, weights, tally)
-        shape = self._fragment_shape(learning.objective.returns)
+        shape = self._fragment_shape(learner)
 
         def on_death(death: Death) -> None:
             self._count_death(death)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from a3c.batch import BatchShape
@@ -41,9 +41,9 @@ class Collection:
             return self.seed
         return derived_seed(self.seed, env_steps)
 
-    def shape(self, length: int, columns: int) -> BatchShape:
-        """Return what a batch of so many time steps and columns looks like in memory."""
-        return batch_shape(length, columns, self.spaces)
+    def shape(self, length: int, columns: int, state_shape: Sequence[int] = (0,)) -> BatchShape:
+        """Return what a batch of so many time steps and columns looks like in memory, of a network's memory as well."""
+        return batch_shape(length, columns, self.spaces)._replace(state_shape=state_shape)
 
 
 def check_choice(name: str, value: str, allowed: Iterable[str]) -> None:

@@ -322,7 +322,7 @@ def test_n_step_on_a_longer_fragment_is_n_step_on_its_parts_of_n_steps(rollout, 
         rows = slice(start, start + n_steps)
         part = RolloutBatch(
             batch.observations[start : start + n_steps + 1],
-            *(field[rows] for field in batch[1:8]),
+            *(field[rows] for field in batch[1:9]),
             batch.env_ids,
             batch.segment_ids,
         )

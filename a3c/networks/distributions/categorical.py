@@ -52,7 +52,7 @@ class Categorical(Distribution):
         return self.logits.log_softmax(-1)
 
     def log_prob(self, actions: Tensor) -> Tensor:
-        return self.log_probabilities.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+        return self.log_probabilities.gather(-1, actions.long().unsqueeze(-1)).squeeze(-1)
 
     @cached_property
     def _finite(self) -> Tensor:

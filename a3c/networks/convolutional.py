@@ -38,17 +38,17 @@ class ImageFormat:
         """Read the format from a space: (H, W), (C, H, W), (H, W, C), or a stack of N: (N, C, H, W), (N, H, W, C).
 
         Channels of a stack are folded: channel c of image n is channel n·C + c. A stack of grey images
-        is (C, H, W) or (H, W, C). Numbers are taken as they are where the space's bounds lie within
-        [−1, 1] or, on either side, nowhere (2³¹ apart or more); else they are divided by the
-        distance of the bounds, those of bytes by 255.
+        is (C, H, W) or (H, W, C). Numbers are divided by the distance between the space's bounds, bytes
+        by 255. They are taken as they are where the bounds lie within [−1, 1], and where there is no bound
+        on one side or none in effect (2³¹ apart or more).
 
         Args:
             observation_space: a Box of 2, 3 or 4 axes.
-            channels: whether they are the first or the last of an image's three axes. None takes the
-                axis that is smaller than both others.
+            channels: whether they are the first or the last of an image's three axes. None takes
+                whichever of the two is smaller than both other axes.
 
         Raises:
-            ValueError: the space holds no images, or channels are None and no end is the smallest axis.
+            ValueError: the space holds no images; or channels is another word, or None and neither end is the smallest.
         """
         shape = observation_space.shape
         if not isinstance(observation_space, spaces.Box) or shape is None or not 2 <= len(shape) <= 4:

@@ -6,7 +6,7 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
-from a3c.networks.convolutional import TORSOS, A3CTorso, ImageFormat, ImpalaTorso, NatureTorso, SmallTorso
+from a3c.networks.torsos import TORSOS, A3CTorso, ImageFormat, ImpalaTorso, NatureTorso, SmallTorso
 
 
 def byte_images(*shape):

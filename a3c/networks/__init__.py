@@ -2,7 +2,18 @@
 
 from a3c.networks.actor_critic import ActorCritic
 from a3c.networks.book import BookActorCritic
+from a3c.networks.convolutional import ConvActorCritic
 from a3c.networks.distributions import ActionFamily, Categorical, Distribution
+from a3c.networks.memory import Memory
 from a3c.networks.mlp import MLPActorCritic
 
-__all__ = ["ActionFamily", "ActorCritic", "BookActorCritic", "Categorical", "Distribution", "MLPActorCritic"]
+__all__ = [
+    "ActionFamily",
+    "ActorCritic",
+    "BookActorCritic",
+    "Categorical",
+    "ConvActorCritic",
+    "Distribution",
+    "MLPActorCritic",
+    "Memory",
+]

@@ -6,10 +6,10 @@ from typing import Any
 
 import gymnasium
 import torch
+from gymnasium import spaces
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from a3c.envs.spaces import observation_layout
 from a3c.networks.actor_critic import ActorCritic
 
 
@@ -35,9 +35,9 @@ class BookActorCritic(ActorCritic):
         zero_biases: bool = False,
     ) -> None:
         super().__init__(observation_space, action_space)
-        shape = observation_layout(observation_space).shape
-        if len(shape) != 1:
-            raise ValueError(f"observation_space: got shape {shape}, BookActorCritic takes vectors only")
+        shape = observation_space.shape
+        if not isinstance(observation_space, spaces.Box) or shape is None or len(shape) != 1:
+            raise ValueError(f"observation_space: got {observation_space}, BookActorCritic takes vectors only")
         self.l1 = nn.Linear(shape[0], 25)
         self.l2 = nn.Linear(25, 50)
         self.actor_lin1 = nn.Linear(50, self.parameter_count)

@@ -1,0 +1,133 @@
+"""Actor-critic for images, alone or among other observations."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import gymnasium
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+
+from a3c.networks.actor_critic import Inputs
+from a3c.networks.flat import Flat
+from a3c.networks.torsos import TORSOS, ImageFormat, Torso
+from a3c.networks.trunk import TrunkActorCritic
+
+VECTOR_FEATURES = 64  # of what stands beside images
+
+
+class ConvActorCritic(TrunkActorCritic):
+    """Convolutions for each image of the observations, one layer for all the rest of them, then a memory and two heads.
+
+    Args:
+        observation_space: an image (`ImageFormat` says which shapes), or a Dict or Tuple with at least one.
+        action_space: any that is supported.
+        torso: the convolutions: "a3c" (Mnih et al., 2016), "nature" (2015), "impala" (Espeholt et al., 2018,
+            residual), "small" for images of few pixels.
+        channels: whether an image's channels are its "first" or its "last" axis; None takes the smallest.
+        memory: "lstm" or "gru" above the features; None for none.
+        memory_size: width of the memory, ≥ 1.
+        squash: bring continuous actions within their bounds by tanh; False clips them.
+        free_std: the standard deviations of continuous actions are parameters of the network; False has
+            them depend on the observation.
+        initial_std: with which they begin, in half the width of the actions' bounds, > 0.
+
+    Raises:
+        ValueError: there is no image, or one too small for the torso, or an unknown torso or memory.
+    """
+
+    def __init__(
+        self,
+        observation_space: gymnasium.Space[Any],
+        action_space: gymnasium.Space[Any],
+        torso: Literal["a3c", "nature", "impala", "small"] = "a3c",
+        channels: Literal["first", "last"] | None = None,
+        memory: Literal["lstm", "gru"] | None = None,
+        memory_size: int = 256,
+        squash: bool = False,
+        free_std: bool = True,
+        initial_std: float = 1.0,
+    ) -> None:
+        super().__init__(observation_space, action_space, memory, memory_size, squash, free_std, initial_std)
+        if torso not in TORSOS:
+            raise ValueError(f"torso: got {torso!r}, must be one of {', '.join(TORSOS)}")
+        self.torso, self.channels = torso, channels
+        self.encoder = _encoder(self.input_space, TORSOS[torso], channels)
+        self.make_heads(self.encoder.features)
+
+    def encode(self, inputs: Inputs) -> Tensor:
+        features: Tensor = self.encoder(inputs)
+        return features
+
+
+class _Image(nn.Module):
+    """An image through a torso, with any axes in front."""
+
+    features: int
+
+    def __init__(self, torso: Torso, axes: int) -> None:
+        super().__init__()
+        self.torso, self._axes = torso, axes
+        self.features = torso.features
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        front = inputs.shape[: inputs.dim() - self._axes]
+        features: Tensor = self.torso(inputs.reshape(-1, *inputs.shape[len(front) :]))
+        return features.view(*front, -1)
+
+
+class _Vector(nn.Module):
+    """Whatever is no image through one layer."""
+
+    features = VECTOR_FEATURES
+
+    def __init__(self, space: gymnasium.Space[Any]) -> None:
+        super().__init__()
+        self._flat = Flat(space)
+        self.linear = nn.Linear(self._flat.width, self.features)
+        nn.init.orthogonal_(self.linear.weight, math.sqrt(2))
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, inputs: Inputs) -> Tensor:
+        return self.linear(self._flat(inputs)).relu()  # type: ignore[no-any-return]
+
+
+class _Joined(nn.Module):
+    """The parts of a Dict or Tuple, each through an encoder of its own."""
+
+    def __init__(self, parts: dict[Any, _Image | _Vector | _Joined]) -> None:
+        super().__init__()
+        self._keys = list(parts)
+        self.parts = nn.ModuleList(parts.values())
+        self.features = sum(part.features for part in parts.values())
+
+    def forward(self, inputs: Inputs) -> Tensor:
+        return torch.cat([part(inputs[key]) for key, part in zip(self._keys, self.parts, strict=True)], -1)
+
+
+def _encoder(
+    space: gymnasium.Space[Any], torso: type[Torso], channels: Literal["first", "last"] | None
+) -> _Image | _Vector | _Joined:
+    if not isinstance(space, spaces.Dict | spaces.Tuple):
+        return _Image(torso(ImageFormat.of(space, channels)), len(space.shape or ()))
+    parts: dict[Any, gymnasium.Space[Any]] = (
+        dict(space.spaces) if isinstance(space, spaces.Dict) else dict(enumerate(space.spaces))
+    )
+    if not any(map(_has_image, parts.values())):
+        raise ValueError(
+            f"observation_space: got {space}, must have an image (a Box of two axes or more) for ConvActorCritic; "
+            "other observations take MLPActorCritic"
+        )
+    return _Joined(
+        {key: _encoder(part, torso, channels) if _has_image(part) else _Vector(part) for key, part in parts.items()}
+    )
+
+
+def _has_image(space: gymnasium.Space[Any]) -> bool:
+    if isinstance(space, spaces.Dict):
+        return any(map(_has_image, space.spaces.values()))
+    if isinstance(space, spaces.Tuple):
+        return any(map(_has_image, space.spaces))
+    return isinstance(space, spaces.Box) and len(space.shape) >= 2

@@ -7,12 +7,15 @@ from typing import Any
 import gymnasium
 
 from a3c.networks.distributions.base import ActionFamily, Distribution
+from a3c.networks.distributions.bernoulli import Bernoulli, BernoulliFamily
 from a3c.networks.distributions.categorical import Categorical, CategoricalFamily
 from a3c.networks.distributions.multi_categorical import MultiCategorical, MultiCategoricalFamily
 
 __all__ = [
     "FAMILIES",
     "ActionFamily",
+    "Bernoulli",
+    "BernoulliFamily",
     "Categorical",
     "CategoricalFamily",
     "Distribution",
@@ -24,6 +27,7 @@ __all__ = [
 FAMILIES: list[type[ActionFamily]] = [  # the first that supports a space is its own
     CategoricalFamily,
     MultiCategoricalFamily,
+    BernoulliFamily,
 ]
 
 

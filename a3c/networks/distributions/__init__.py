@@ -9,6 +9,7 @@ import gymnasium
 from a3c.networks.distributions.base import ActionFamily, Distribution
 from a3c.networks.distributions.bernoulli import Bernoulli, BernoulliFamily
 from a3c.networks.distributions.categorical import Categorical, CategoricalFamily
+from a3c.networks.distributions.gaussian import Gaussian, GaussianFamily, TanhGaussian, TanhGaussianFamily
 from a3c.networks.distributions.multi_categorical import MultiCategorical, MultiCategoricalFamily
 
 __all__ = [
@@ -19,8 +20,12 @@ __all__ = [
     "Categorical",
     "CategoricalFamily",
     "Distribution",
+    "Gaussian",
+    "GaussianFamily",
     "MultiCategorical",
     "MultiCategoricalFamily",
+    "TanhGaussian",
+    "TanhGaussianFamily",
     "family_for",
 ]
 
@@ -28,6 +33,8 @@ FAMILIES: list[type[ActionFamily]] = [  # the first that supports a space is its
     CategoricalFamily,
     MultiCategoricalFamily,
     BernoulliFamily,
+    GaussianFamily,
+    TanhGaussianFamily,
 ]
 
 

@@ -9,6 +9,7 @@ import gymnasium
 from a3c.networks.distributions.base import ActionFamily, Distribution
 from a3c.networks.distributions.bernoulli import Bernoulli, BernoulliFamily
 from a3c.networks.distributions.categorical import Categorical, CategoricalFamily
+from a3c.networks.distributions.composite import Composite, CompositeFamily, DictFamily, TupleFamily
 from a3c.networks.distributions.gaussian import Gaussian, GaussianFamily, TanhGaussian, TanhGaussianFamily
 from a3c.networks.distributions.multi_categorical import MultiCategorical, MultiCategoricalFamily
 
@@ -19,6 +20,9 @@ __all__ = [
     "BernoulliFamily",
     "Categorical",
     "CategoricalFamily",
+    "Composite",
+    "CompositeFamily",
+    "DictFamily",
     "Distribution",
     "Gaussian",
     "GaussianFamily",
@@ -26,6 +30,7 @@ __all__ = [
     "MultiCategoricalFamily",
     "TanhGaussian",
     "TanhGaussianFamily",
+    "TupleFamily",
     "family_for",
 ]
 
@@ -35,6 +40,8 @@ FAMILIES: list[type[ActionFamily]] = [  # the first that supports a space is its
     BernoulliFamily,
     GaussianFamily,
     TanhGaussianFamily,
+    DictFamily,
+    TupleFamily,
 ]
 
 

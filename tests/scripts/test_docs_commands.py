@@ -28,7 +28,6 @@ from helpers import fit
 from a3c import GAE
 from a3c.comparison import command as comparison
 from a3c.comparison.grid import make_grid
-from a3c.envs import spaces
 from a3c.networks import distributions
 from a3c.training import modes
 from a3c.training.cli import command as cli
@@ -240,21 +239,21 @@ def test_the_estimator_of_the_worked_example_is_gae_without_lambda(examples):
         examples.TD(0)
 
 
-class Switches(gymnasium.Env):
-    """Switch all on: the reward is the share that is."""
+class Gears(gymnasium.Env):
+    """Find the right gear: the further from it, the less reward."""
 
     observation_space = gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
-    action_space = gymnasium.spaces.MultiBinary(3)
+    action_space = gymnasium.spaces.Discrete(5, start=1)
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
         return np.zeros(2, np.float32), {}
 
     def step(self, action):
-        return np.zeros(2, np.float32), float(np.mean(action)), False, False, {}
+        return np.zeros(2, np.float32), -float(abs(action - 4)), False, False, {}
 
 
-gymnasium.register("Switches-v0", Switches, max_episode_steps=10)
+gymnasium.register("Gears-v0", Gears, max_episode_steps=10)
 
 
 def adam(parameters):
@@ -262,20 +261,15 @@ def adam(parameters):
 
 
 def test_the_distribution_of_the_worked_example_learns(examples, monkeypatch):
-    layout, kind = examples.MultiBinaryLayout, examples.Bernoulli
-    monkeypatch.setattr("a3c.envs.spaces.ACTIONS", (*spaces.ACTIONS, layout))
-    monkeypatch.setattr("a3c.networks.distributions.DISTRIBUTIONS", (*distributions.DISTRIBUTIONS, kind))
-    # What follows of ACTIONS where it stands in the file.
-    monkeypatch.setitem(spaces._DESCRIBED, layout.kind, layout)
-    monkeypatch.setattr("a3c.runs.descriptions.KINDS", tuple(spaces._DESCRIBED))
-    assert layout.build(layout(gymnasium.spaces.MultiBinary(3)).arguments()) == gymnasium.spaces.MultiBinary(3)
-    logits = torch.tensor([[2.0, -1.0, 0.0]], requires_grad=True)
-    torchs = torch.distributions.Independent(torch.distributions.Bernoulli(logits=logits), 1)
-    action = torch.tensor([[1.0, 0.0, 1.0]])
-    torch.testing.assert_close(kind(logits).log_prob(action), torchs.log_prob(action))
-    torch.testing.assert_close(kind(logits).entropy(), torchs.entropy())
-    module, _, _ = fit(env="Switches-v0", max_env_steps=12_000, learning={"optimizer": adam})
-    assert module.network.distribution(module.network.actor(torch.zeros(2))).mode().tolist() == [1, 1, 1]
+    monkeypatch.setattr(distributions, "FAMILIES", [examples.OrdinalFamily, *distributions.FAMILIES])
+    family = distributions.family_for(Gears.action_space)
+    assert type(family) is examples.OrdinalFamily
+    parameters = torch.tensor([0.5, 1.0, -2.0, 0.3, 0.1])
+    reached = parameters.sigmoid()
+    odds = torch.stack([torch.cat([reached[: i + 1], 1 - reached[i + 1 :]]).prod() for i in range(5)])
+    torch.testing.assert_close(family(parameters).log_probabilities.exp(), odds / odds.sum())
+    module, _, _ = fit(env="Gears-v0", max_env_steps=12_000, learning={"optimizer": adam})
+    assert module.network.distribution(module.network.actor(torch.zeros(2))).mode().item() == 4 - 1
 
 
 def test_the_mode_and_the_pool_of_the_worked_example_train(examples, monkeypatch):

@@ -7,11 +7,42 @@ from typing import Any
 import gymnasium
 
 from a3c.networks.distributions.base import ActionFamily, Distribution
+from a3c.networks.distributions.bernoulli import Bernoulli, BernoulliFamily
 from a3c.networks.distributions.categorical import Categorical, CategoricalFamily
+from a3c.networks.distributions.composite import Composite, CompositeFamily, DictFamily, TupleFamily
+from a3c.networks.distributions.gaussian import Gaussian, GaussianFamily, TanhGaussian, TanhGaussianFamily
+from a3c.networks.distributions.multi_categorical import MultiCategorical, MultiCategoricalFamily
 
-__all__ = ["FAMILIES", "ActionFamily", "Categorical", "Distribution", "family_for"]
+__all__ = [
+    "FAMILIES",
+    "ActionFamily",
+    "Bernoulli",
+    "BernoulliFamily",
+    "Categorical",
+    "CategoricalFamily",
+    "Composite",
+    "CompositeFamily",
+    "DictFamily",
+    "Distribution",
+    "Gaussian",
+    "GaussianFamily",
+    "MultiCategorical",
+    "MultiCategoricalFamily",
+    "TanhGaussian",
+    "TanhGaussianFamily",
+    "TupleFamily",
+    "family_for",
+]
 
-FAMILIES: list[type[ActionFamily]] = [CategoricalFamily]  # the first that supports a space is its own
+FAMILIES: list[type[ActionFamily]] = [  # the first that supports a space is its own
+    CategoricalFamily,
+    MultiCategoricalFamily,
+    BernoulliFamily,
+    GaussianFamily,
+    TanhGaussianFamily,
+    DictFamily,
+    TupleFamily,
+]
 
 
 def family_for(action_space: gymnasium.Space[Any], squash: bool = False) -> ActionFamily:
@@ -28,4 +59,5 @@ def family_for(action_space: gymnasium.Space[Any], squash: bool = False) -> Acti
         if kind.layout.supports(action_space) and kind.squashes in (None, squash):
             return kind(action_space, squash)
     supported = ", ".join(dict.fromkeys(kind.layout.words for kind in FAMILIES))
-    raise ValueError(f"action_space: got {action_space}, must be one of: {supported}")
+    given = " ".join(str(action_space).split())  # large arrays come in several lines
+    raise ValueError(f"action_space: got {given}, must be one of: {supported}")

@@ -62,12 +62,10 @@ def discounts_of(batch: RolloutBatch, discount: float) -> Tensor:
 class TableNetwork(nn.Module):
     """Says the same logits [T+1, B, A] and values [T+1, B] whatever it is shown; both are its parameters."""
 
-    distribution = Categorical
-
     def __init__(self, logits: Tensor, values: Tensor) -> None:
         super().__init__()
         self.logits = nn.Parameter(logits)
         self.values = nn.Parameter(values)
 
-    def forward(self, observations: Tensor) -> tuple[Tensor, Tensor]:
-        return self.logits, self.values
+    def judge_batch(self, batch: RolloutBatch) -> tuple[Categorical, Tensor]:
+        return Categorical(self.logits[:-1]), self.values

@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
 from itertools import accumulate
 from typing import Any, ClassVar, NamedTuple
 
@@ -110,31 +109,31 @@ class Layout(ABC):
         return packed
 
 
-class Leaf(NamedTuple):
+class Leaf:
     """One array of a value that may have several.
 
-    Attributes:
+    Args:
         path: its keys and places within a Dict or Tuple, with points between them; "" for the only one.
         layout: its own.
         offset: the byte at which it begins in a record.
+
+    Attributes:
+        path: see there.
+        layout: see there.
+        offset: see there.
     """
 
-    path: str
-    layout: Layout
-    offset: int
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes that it takes."""
-        return math.prod(self.layout.shape) * self.layout.dtype.itemsize
+    def __init__(self, path: str, layout: Layout, offset: int) -> None:
+        self.path, self.layout, self.offset = path, layout, offset
+        self._bytes = slice(offset, offset + math.prod(layout.shape) * layout.dtype.itemsize)
+        self._shape, self._dtype, self._torch_dtype = layout.shape, layout.dtype, layout.torch_dtype
 
     def of(self, packed: Any) -> Any:
         """Return its view, [..., *its shape], of a tensor or an array in memory, [..., *shape]."""
         if not self.path:
             return packed
-        own = packed[..., self.offset : self.offset + self.nbytes]
-        own = own.view(self.layout.torch_dtype if isinstance(packed, Tensor) else self.layout.dtype)
-        return own.reshape(*packed.shape[:-1], *self.layout.shape)
+        own = packed[..., self._bytes].view(self._torch_dtype if isinstance(packed, Tensor) else self._dtype)
+        return own if len(self._shape) == 1 else own.reshape(*packed.shape[:-1], *self._shape)
 
 
 class BoxLayout(Layout):
@@ -298,10 +297,8 @@ class RecordLayout(Layout):
         sizes = [_aligned(math.prod(part.shape) * part.dtype.itemsize) for part in self.parts.values()]
         self.offsets = dict(zip(self.parts, accumulate(sizes, initial=0), strict=False))
         self.shape = (sum(sizes),)
-
-    @cached_property
-    def _leaves(self) -> list[Leaf]:
-        return [
+        self._own = {key: Leaf(key, part, self.offsets[key]) for key, part in self.parts.items()}
+        self._leaves = [
             Leaf(f"{key}.{leaf.path}".rstrip("."), leaf.layout, self.offsets[key] + leaf.offset)
             for key, part in self.parts.items()
             for leaf in part.leaves()
@@ -312,7 +309,7 @@ class RecordLayout(Layout):
 
     def part(self, key: str, packed: Any) -> Any:
         """Return one part as it lies in memory, [..., *its shape]."""
-        return Leaf(key, self.parts[key], self.offsets[key]).of(packed)
+        return self._own[key].of(packed)
 
     def pack(self, values: Any) -> NDArray[np.uint8]:
         arrays = list(self._arrays(values))
@@ -354,7 +351,7 @@ class DictLayout(RecordLayout):
 
     @classmethod
     def supports(cls, space: Space) -> bool:
-        return type(space) is cls.kind and all(type(key) is str for key in space) and super().supports(space)
+        return type(space) is cls.kind and all(type(key) is str and key for key in space) and super().supports(space)
 
     def values(self, given: Any) -> Sequence[Any]:
         return [given[key] for key in self.parts]
@@ -436,7 +433,8 @@ def _layout(space: Space, name: str, layouts: tuple[type[Layout], ...]) -> Layou
     for layout in layouts:
         if layout.supports(space):
             return layout(space)
-    raise ValueError(f"{name}: got {space}, must be one of: {_words(layouts)}")
+    given = " ".join(str(space).split())  # large arrays come in several lines
+    raise ValueError(f"{name}: got {given}, must be one of: {_words(layouts)}")
 
 
 def observation_layout(space: Space) -> Layout:

@@ -97,6 +97,8 @@ class _Vector(nn.Module):
 class _Joined(nn.Module):
     """The parts of a Dict or Tuple, each through an encoder of its own."""
 
+    features: int
+
     def __init__(self, parts: dict[Any, _Image | _Vector | _Joined]) -> None:
         super().__init__()
         self._keys = list(parts)

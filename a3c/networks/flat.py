@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium
@@ -13,8 +13,6 @@ from gymnasium import spaces
 from torch import Tensor
 
 from a3c.networks.actor_critic import Inputs
-
-Flattening = tuple[int, Callable[[Any], Tensor]]
 
 
 class Flat:
@@ -31,60 +29,71 @@ class Flat:
     """
 
     def __init__(self, space: gymnasium.Space[Any]) -> None:
-        self.width, self._flatten = _flattening(space)
+        self._part = _part(space)
+        self.width = self._part.width
 
     def __call__(self, inputs: Inputs) -> Tensor:
         """Return vectors [..., width] of inputs [..., *shape]."""
-        return self._flatten(inputs)
+        return self._part(inputs)
 
 
-def _flattening(space: gymnasium.Space[Any]) -> Flattening:
+class _Numbers:
+    """The numbers of an array in a row; those of integers are brought to 0..1 by their bounds."""
+
+    def __init__(self, space: gymnasium.Space[Any]) -> None:
+        self._axes = len(space.shape or ())
+        self.width = math.prod(space.shape or ())
+        self._bounds: tuple[Tensor, Tensor] | None = None
+        if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.integer):
+            low, high = (torch.from_numpy(bound.ravel().astype(np.float32)) for bound in (space.low, space.high))
+            self._bounds = low, (high - low).clamp(min=1)
+
+    def __call__(self, inputs: Inputs) -> Tensor:
+        numbers = _row(inputs, self._axes).to(torch.float32)
+        if self._bounds is None:
+            return numbers
+        low, width = (bound.to(numbers.device) for bound in self._bounds)
+        return (numbers - low) / width
+
+
+class _OneHot:
+    """A place for each value of each number, which is 1 where the number has it; of padding there may be none."""
+
+    def __init__(self, firsts: Sequence[int], sizes: Sequence[int], axes: int) -> None:
+        values = [first + place for first, size in zip(firsts, sizes, strict=True) for place in range(size)]
+        self.width, self._axes = len(values), axes
+        self._values = torch.tensor(values)
+        self._whose = torch.tensor([number for number, size in enumerate(sizes) for _ in range(size)])
+
+    def __call__(self, inputs: Inputs) -> Tensor:
+        numbers = _row(inputs, self._axes).index_select(-1, self._whose.to(inputs.device))
+        return (numbers == self._values.to(inputs.device)).to(torch.float32)
+
+
+class _Joined:
+    """All parts of a Dict or Tuple, one after another."""
+
+    def __init__(self, parts: dict[Any, gymnasium.Space[Any]]) -> None:
+        self._parts = {key: _part(part) for key, part in parts.items()}
+        self.width: int = sum(part.width for part in self._parts.values())
+
+    def __call__(self, inputs: Inputs) -> Tensor:
+        return torch.cat([part(inputs[key]) for key, part in self._parts.items()], -1)
+
+
+def _part(space: gymnasium.Space[Any]) -> _Numbers | _OneHot | _Joined:
     match space:
         case spaces.Dict():
-            return _joined({key: _flattening(part) for key, part in space.spaces.items()})
+            return _Joined(dict(space.spaces))
         case spaces.Tuple():
-            return _joined(dict(enumerate(map(_flattening, space.spaces))))
+            return _Joined(dict(enumerate(space.spaces)))
         case spaces.Discrete():
-            values = list(range(int(space.start), int(space.start + space.n)))
-            return len(values), lambda inputs: _one_hot(inputs.unsqueeze(-1), values)
+            return _OneHot([int(space.start)], [int(space.n)], 0)
         case spaces.MultiDiscrete():
-            firsts, sizes = space.start.ravel().tolist(), space.nvec.ravel().tolist()
-            values = [first + place for first, size in zip(firsts, sizes, strict=True) for place in range(size)]
-            whose = [number for number, size in enumerate(sizes) for _ in range(size)]
-            axes = len(space.shape)
-            return len(values), lambda inputs: _one_hot(_row(inputs, axes)[..., whose], values)
-        case spaces.Box():
-            return math.prod(space.shape), _numbers(space)
-    shape = space.shape or ()
-    return math.prod(shape), lambda inputs: _row(inputs, len(shape)).to(torch.float32)
-
-
-def _joined(parts: dict[Any, Flattening]) -> Flattening:
-    def flatten(inputs: Inputs) -> Tensor:
-        return torch.cat([own(inputs[key]) for key, (_, own) in parts.items()], -1)
-
-    return sum(width for width, _ in parts.values()), flatten
+            return _OneHot(space.start.ravel().tolist(), space.nvec.ravel().tolist(), len(space.shape))
+    return _Numbers(space)
 
 
 def _row(inputs: Tensor, axes: int) -> Tensor:
     """Return the last axes of a tensor as one."""
     return inputs if axes == 1 else inputs.reshape(*inputs.shape[: inputs.dim() - axes], -1)
-
-
-def _one_hot(numbers: Tensor, values: list[int]) -> Tensor:
-    """Return 1 where a number equals the value of its place, else 0; of padding there is none."""
-    return (numbers == torch.tensor(values, device=numbers.device)).to(torch.float32)
-
-
-def _numbers(space: spaces.Box) -> Callable[[Tensor], Tensor]:
-    axes = len(space.shape)
-    if not np.issubdtype(space.dtype, np.integer):
-        return lambda inputs: _row(inputs, axes).to(torch.float32)
-    low, high = (torch.from_numpy(bound.ravel().astype(np.float32)) for bound in (space.low, space.high))
-    width = (high - low).clamp(min=1)
-
-    def fractions(inputs: Tensor) -> Tensor:
-        numbers = _row(inputs, axes).to(torch.float32)
-        return (numbers - low.to(numbers.device)) / width.to(numbers.device)
-
-    return fractions

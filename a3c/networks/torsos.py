@@ -121,7 +121,7 @@ class Torso(nn.Module):
     """
 
     windows: ClassVar[tuple[Window, ...]]
-    features: ClassVar[int]
+    features: int
 
     def __init__(self, image: ImageFormat) -> None:
         super().__init__()

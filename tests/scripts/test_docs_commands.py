@@ -269,7 +269,7 @@ def test_the_distribution_of_the_worked_example_learns(examples, monkeypatch):
     odds = torch.stack([torch.cat([reached[: i + 1], 1 - reached[i + 1 :]]).prod() for i in range(5)])
     torch.testing.assert_close(family(parameters).log_probabilities.exp(), odds / odds.sum())
     module, _, _ = fit(env="Gears-v0", max_env_steps=12_000, learning={"optimizer": adam})
-    assert module.network.distribution(module.network.actor(torch.zeros(2))).mode().item() == 4 - 1
+    assert module.network.actions(module.network.actor(torch.zeros(2))).mode().item() == 4 - 1
 
 
 def test_the_mode_and_the_pool_of_the_worked_example_train(examples, monkeypatch):

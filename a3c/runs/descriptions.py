@@ -31,6 +31,8 @@ def describe(value: Any) -> Any:
     """
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
+    if type(value) in KINDS:  # first, since a Dict is a mapping and a Tuple a sequence
+        return {"class_path": public_path(type(value)), "init_args": describe(space_arguments(value))}
     if isinstance(value, Mapping):
         return {str(key): describe(item) for key, item in value.items()}
     if isinstance(value, np.ndarray):
@@ -47,8 +49,6 @@ def public_path(cls: type) -> str:
 
 
 def _arguments(value: Any) -> dict[str, Any]:
-    if type(value) in KINDS:
-        return {key: describe(argument) for key, argument in space_arguments(value).items()}
     cls = type(value)
     arguments = {}
     for name in inspect.signature(cls).parameters:

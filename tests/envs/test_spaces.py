@@ -1,13 +1,17 @@
 """What spaces look like in memory, and which are supported."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from gymnasium.vector.utils import batch_space
 
 from a3c.envs.spaces import (
     SUPPORTED,
     Spaces,
+    action_choices,
     action_layout,
     agree,
     are_supported,
@@ -16,6 +20,8 @@ from a3c.envs.spaces import (
     observation_layout,
     space_arguments,
 )
+from a3c.networks import ActorCritic
+from a3c.runs.descriptions import build, describe
 
 DISCRETE = spaces.Discrete(3)
 BOXES = [
@@ -66,19 +72,109 @@ class Odd(spaces.Box):
 
 
 @pytest.mark.parametrize(
-    ("observation", "action"),
+    ("observation", "action", "name"),
     [
-        (spaces.Dict(x=BOXES[0]), DISCRETE),
-        (Odd(-1, 1), DISCRETE),
-        (BOXES[0], spaces.Discrete(3, start=1)),
-        (BOXES[0], BOXES[0]),
+        (Odd(-1, 1), DISCRETE, "observation_space"),
+        (spaces.Text(3), DISCRETE, "observation_space"),
+        (spaces.Dict(x=spaces.Sequence(BOXES[0])), DISCRETE, "observation_space"),
+        (spaces.Dict({}), DISCRETE, "observation_space"),
+        (spaces.Dict({1: BOXES[0]}), DISCRETE, "observation_space"),
+        (spaces.Dict({"": BOXES[0]}), DISCRETE, "observation_space"),
+        (BOXES[0], spaces.Box(0, 255, (2,), np.uint8), "action_space"),
+        (BOXES[0], spaces.Box(np.array([1.0]), np.array([1.0])), "action_space"),
+        (BOXES[0], spaces.Dict(x=BOXES[0], y=spaces.Text(3)), "action_space"),
     ],
+    ids=str,
 )
-def test_another_kind_is_refused_with_those_that_are_supported(observation, action):
+def test_another_kind_is_refused_in_one_line_with_those_that_are_supported(observation, action, name):
     assert not are_supported(Spaces(observation, action))
-    with pytest.raises(ValueError, match=r"_space: got .*, must be one of: (Box|Discrete starting at 0)"):
+    with pytest.raises(ValueError, match=rf"^{name}: got .*, must be one of: .*Discrete, MultiDiscrete, .*$"):
         batch_shape(1, 1, Spaces(observation, action))
-    assert SUPPORTED == "observations: Box; actions: Discrete starting at 0"
+    assert all(word in SUPPORTED for word in ("Box", "MultiBinary", "Dict", "Tuple"))
+
+
+def test_a_box_whose_bound_is_no_number_is_refused():
+    space = spaces.Box(-1, 1, (2,))
+    space.low[1] = np.nan
+    with pytest.raises(ValueError, match=r"observation_space: got .*, must be one of: Box without NaN"):
+        observation_layout(space)
+    with pytest.raises(ValueError, match=r"action_space: got .*"):
+        action_layout(space)
+
+
+NESTED = spaces.Dict(
+    camera=spaces.Box(0, 255, (3, 4, 4), np.uint8),
+    joints=spaces.Box(-1, 1, (3,), np.float64),
+    on=spaces.Box(0, 1, (2,), np.bool_),
+    rest=spaces.Dict(gear=spaces.Discrete(3, start=2), pair=spaces.Tuple((spaces.MultiBinary(3), BOXES[2]))),
+)
+
+
+def test_the_parts_of_a_record_are_views_in_their_own_dtypes():
+    layout = observation_layout(NESTED)
+    values = batch_space(
+        NESTED,
+        5,
+    ).sample()
+    packed = layout.pack(values)
+    assert (packed.shape, packed.dtype) == ((5, *layout.shape), np.uint8)
+    for memory in (packed, torch.from_numpy(packed).unsqueeze(0)):  # arrays and tensors, with any axes in front
+        parts = layout.unpack(memory)
+        for part, own in (
+            (parts["camera"], values["camera"]),
+            (parts["joints"], values["joints"]),
+            (parts["on"], values["on"]),
+            (parts["rest"]["gear"], values["rest"]["gear"]),
+            (parts["rest"]["pair"][0], values["rest"]["pair"][0]),
+            (parts["rest"]["pair"][1], values["rest"]["pair"][1]),
+        ):
+            assert str(part.dtype).removeprefix("torch.") == own.dtype.name
+            assert np.array_equal(np.asarray(part).reshape(own.shape), own)
+    layout.unpack(torch.from_numpy(packed))["rest"]["gear"][3] = 4  # a view: what is written lands in the record
+    assert layout.unpack(packed)["rest"]["gear"][3] == 4
+
+
+def test_a_record_names_its_arrays_and_begins_each_where_it_can_be_viewed():
+    leaves = list(observation_layout(NESTED).leaves())
+    assert [leaf.path for leaf in leaves] == ["camera", "joints", "on", "rest.gear", "rest.pair.0", "rest.pair.1"]
+    assert all(leaf.offset % 8 == 0 for leaf in leaves)
+    assert observation_layout(NESTED).shape == (48 + 24 + 8 + 8 + 8 + 8,)
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        NESTED,
+        spaces.Discrete(4, start=-1),
+        spaces.MultiDiscrete(np.array([[2, 3], [4, 5]]), start=np.array([[0, 1], [2, 3]])),
+        spaces.MultiDiscrete([2, 3], np.int32),
+        spaces.MultiBinary((2, 3)),
+        spaces.MultiBinary(4),
+        spaces.Tuple((DISCRETE, spaces.Dict(x=BOXES[0]))),
+    ],
+    ids=str,
+)
+def test_a_space_of_any_kind_is_described_by_plain_values_and_built_again(space):
+    described = json.loads(json.dumps(describe(space)))
+    assert build(described, ActorCritic) == space
+
+
+@pytest.mark.parametrize("layout", [observation_layout, action_layout])
+@pytest.mark.parametrize(
+    "space",
+    [spaces.Discrete(3, start=2), spaces.MultiDiscrete([2, 3], start=[4, 5]), spaces.Tuple((BOXES[0], DISCRETE))],
+)
+def test_actions_that_count_not_are_as_environments_take_them(space, layout):
+    some = layout(space).some(2)
+    batched = batch_space(space, 2)
+    assert batched.contains(some)
+
+
+def test_choices_that_can_be_forbidden_are_counted_part_by_part():
+    assert action_choices(DISCRETE) == [3]
+    assert action_choices(spaces.MultiDiscrete([2, 4])) == [2, 4]
+    assert action_choices(BOXES[0]) == []
+    assert action_choices(spaces.Dict(a=BOXES[0], b=spaces.Tuple((DISCRETE, spaces.MultiDiscrete([2]))))) == [3, 2]
 
 
 def test_a_policy_can_act_where_shape_dtype_and_actions_are_its_own():
@@ -87,3 +183,8 @@ def test_a_policy_can_act_where_shape_dtype_and_actions_are_its_own():
     assert not agree(ours, Spaces(spaces.Box(-1, 1, (2,), np.float64), DISCRETE))
     assert not agree(ours, Spaces(spaces.Box(-1, 1, (3,), np.float32), DISCRETE))
     assert not agree(ours, Spaces(BOXES[0], spaces.Discrete(4)))
+    nested = Spaces(NESTED, DISCRETE)
+    assert agree(nested, nested)
+    assert not agree(nested, Spaces(spaces.Dict(NESTED.spaces | {"on": spaces.Box(0, 1, (2,), np.int8)}), DISCRETE))
+    renamed = {("eye" if key == "camera" else key): part for key, part in NESTED.spaces.items()}
+    assert not agree(nested, Spaces(spaces.Dict(renamed), DISCRETE))

@@ -3,16 +3,15 @@
 from itertools import islice
 
 import numpy as np
-import pytest
 import torch
 from gymnasium import spaces
-from helpers import COUNTDOWN, make_collector, make_network
-from test_distributions import Sign
+from helpers import COUNTDOWN, make_network
+from test_distributions import SignFamily
 
 from a3c import Agent, MLPActorCritic
 from a3c.envs.spec import EnvSpec
 from a3c.evaluation.episode import playing
-from a3c.networks.distributions import DISTRIBUTIONS
+from a3c.networks.distributions import FAMILIES
 from a3c.networks.policy import Policy
 
 
@@ -53,7 +52,7 @@ def test_a_fragments_noise_is_drawn_at_once_and_its_log_probabilities_are_those_
         after = generator.get_state()
         actions = torch.from_numpy(np.stack([policy.choose(observation) for observation in observations]))
         assert torch.equal(generator.get_state(), after)
-        expected = network.distribution(network.actor(observations)).log_prob(actions)
+        expected = network.actions(network.actor(observations)).log_prob(actions)
         torch.testing.assert_close(policy.log_probs(actions), expected)
         policy.begin_fragment(5, 4)
         again = torch.from_numpy(np.stack([policy.choose(observation) for observation in observations]))
@@ -81,21 +80,13 @@ def test_an_evaluation_carries_the_memory_and_forgets_it_with_each_episode():
     assert [step.actions.tolist() for step in steps] == [[k, k] for k in (0, 0, 0, 1, 1, 1, 0, 0, 0, 1, 1)]
 
 
-def test_rollouts_refuse_a_network_with_memory_until_they_carry_it(monkeypatch):
-    monkeypatch.setattr("helpers.make_network", remembering)
-    with pytest.raises(
-        ValueError, match=r"network: Remembering has a recurrent state, which rollouts do not carry yet"
-    ):
-        make_collector()
-
-
 def test_actions_reach_an_environment_in_the_form_that_it_takes(monkeypatch):
-    monkeypatch.setattr("a3c.networks.distributions.DISTRIBUTIONS", (*DISTRIBUTIONS, Sign))
+    monkeypatch.setattr("a3c.networks.distributions.FAMILIES", [SignFamily, *FAMILIES])
     network = MLPActorCritic(spaces.Box(-1, 1, (2,)), spaces.Box(-1, 1, (1,)))
     policy = Policy(network, greedy=True)
     with torch.inference_mode():
         network.actor_head.bias += 9
-        assert policy.choose(torch.zeros(3, 2)).tolist() == [1, 1, 1]
+        assert policy.choose(torch.zeros(3, 2)).tolist() == [[1], [1], [1]]
         assert policy.act(np.zeros((3, 2), np.float32)).tolist() == [[1.0], [1.0], [1.0]]
 
 

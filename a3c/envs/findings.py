@@ -13,12 +13,16 @@ import gymnasium
 from gymnasium.envs.registration import EnvSpec as Registered
 from gymnasium.utils.env_checker import check_env
 
-from a3c.envs.watchdog import HangError, sign_of_life
+from a3c.envs.single import Attendant
+from a3c.envs.watchdog import HangError
 
 CHECKED = ("gymnasium", "ale_py", "minigrid", "a3c")  # packages whose environments are known
 WARNING = re.compile(r"(\x1b\[\d+m)?WARN: (?P<text>.*?)(\x1b\[0m)?", re.DOTALL)  # as Gymnasium colours it
-# What was meant by who put a wrapper on, and what is so in most environments, Gymnasium's own included.
-GROUNDLESS = re.compile("The environment is different from the unwrapped version|A Box observation space m.*infinity")
+GROUNDLESS = re.compile(
+    "The environment is different from the unwrapped version"  # as meant by who put a wrapper on
+    "|A Box observation space m.*infinity"  # as in most environments, Gymnasium's own included
+    "|Environment truncates after 1 step"  # which it also says of a flag that is NumPy's
+)
 
 
 def comes_checked(spec: Registered) -> bool:
@@ -39,24 +43,22 @@ def findings(env: gymnasium.Env[Any, Any], said: Callable[[str], AbstractContext
     """
     raised: list[BaseException] = []
 
-    def attended(name: str) -> Callable[..., Any]:
-        call = getattr(env, name)
-
-        @wraps(call)  # whose signature is looked at
-        def attended_call(*args: Any, **kwargs: Any) -> Any:
+    def telling(call: Callable[..., Any], own: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(own)  # whose signature is looked at
+        def telling_call(*args: Any, **kwargs: Any) -> Any:
             try:
-                with said(f"{name} under Gymnasium's check_env (check_env false leaves it out)"):
-                    result = call(*args, **kwargs)
+                with said(f"{own.__name__} under Gymnasium's check_env (check_env false leaves it out)"):
+                    return call(*args, **kwargs)
             except Exception as error:
                 raised.append(error)
                 raise
-            sign_of_life()
-            return result
 
-        return attended_call
+        return telling_call
 
-    # On the object, as wrappers around it would be found to be none of its own.
-    env.reset, env.step = attended("reset"), attended("step")  # type: ignore[method-assign]
+    reset, step = env.reset, env.step
+    Attendant()(env)  # of what it casts is told already, and the check would look no further
+    # On the object, since it would find that wrappers are not the environment.
+    env.reset, env.step = telling(env.reset, reset), telling(env.step, step)  # type: ignore[method-assign]
     found = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

@@ -86,9 +86,10 @@ def registered(text: str, make: Callable[..., Any] | None = None) -> Registered:
         RuntimeError: its module raised; its own exception is the cause.
     """
     if make is None and text.startswith("<"):
+        name = name_of(text)
         raise EnvError(
-            f"env: got {text[1:-1]}, which was made in a script, a notebook or a function and cannot be imported; "
-            f"must be given to a3c.load(path, env={name_of(text)})"
+            f"env: got {name}, which was made in a script, a notebook or a function and cannot be imported; "
+            f"must be given: a3c.load(path, env={name if name.isidentifier() else 'what makes one'})"
         )
     if make is None and is_import_path(text):
         make = _imported_callable(text)
@@ -127,6 +128,8 @@ def _imported(text: str, module: str) -> ModuleType:
         if not f"{module}.".startswith(f"{error.name}."):  # it was found, and lacks another
             raise RuntimeError(f"env: {text}: its module raised: {error}") from error
         how = f"; {INSTALL[module]}" if module in INSTALL else ""
+        if module == "minigrid":
+            how += f", then minigrid:{text.removeprefix('minigrid:')}"
         raise EnvError(f"env: got {text!r}, must be of a module that can be imported: {error}{how}") from error
     except Exception as error:
         raise RuntimeError(f"env: {text}: its module raised: {error}") from error

@@ -292,6 +292,11 @@ class EnvSpec:
         return is_import_path(self._text)
 
     @property
+    def is_local(self) -> bool:
+        """Whether it was made in a script, a notebook or a function, and can be imported from nowhere."""
+        return self._text.startswith("<")
+
+    @property
     def _text(self) -> str:
         return str(self.id)  # a callable is given, and never kept there
 
@@ -320,7 +325,7 @@ class EnvSpec:
     @property
     def reward_threshold(self) -> float | None:
         """Mean episode return at which Gymnasium calls the environment solved, if it says."""
-        return self._registered().reward_threshold
+        return None if self.is_local else self._registered().reward_threshold
 
 
 def check_agreement(policy: Spaces, env: VectorEnv) -> None:

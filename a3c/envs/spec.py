@@ -263,7 +263,7 @@ class EnvSpec:
                 raise EnvError(f"env: {self.name} cannot be made: {not_installed(self._registered(), own)}") from error
             if isinstance(own, gymnasium.error.Error) or (call == "constructor" and self._is_of_arguments(own)):
                 raise EnvError(f"env: {self.name} cannot be made: {own}") from error
-            beside = "; there is one already, and envs_per_worker 1 makes no other beside it"
+            beside = "; there is one already, and with envs_per_worker 1, or evaluation.episodes 1, no other beside it"
             alone = beside if attendant is not None and attendant.made else ""
             raise RuntimeError(f"env: {self.name} raised in its {call}: {own}{alone}") from own
 

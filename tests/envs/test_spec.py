@@ -263,7 +263,7 @@ def test_a_render_mode_reaches_what_takes_one_and_is_missed_only_for_a_video():
 
 
 def test_of_an_environment_that_may_exist_once_a_second_is_refused_with_what_to_set():
-    with pytest.raises(RuntimeError, match=r"the simulator is open already; .* envs_per_worker 1 makes no other"):
+    with pytest.raises(RuntimeError, match=r"the simulator is open already; .* with envs_per_worker 1, or evaluation"):
         EnvSpec(Lonely).make(2)
     Lonely.is_open = False
 

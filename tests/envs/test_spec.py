@@ -365,9 +365,13 @@ def test_an_environment_that_hangs_in_the_check_is_refused():
         RolloutDataModule(Unseeded, {"mood": "hang"}, worker_timeout=0.5)
 
 
-def test_what_an_environment_raises_in_the_check_is_shown_as_its_own():
-    with pytest.raises(
-        RuntimeError, match=r"Unseeded raised in its reset under .*check_env.*: no such track"
-    ) as caught:
-        RolloutDataModule(Unseeded, {"mood": "raise"})
-    assert isinstance(caught.value.__cause__, ValueError)
+def test_what_an_environment_raises_in_the_check_alone_ends_nothing(caplog):
+    RolloutDataModule(Unseeded, {"mood": "raise"})
+    assert told_by_check(caplog) == ["env: Unseeded: check_env: it raised ValueError: no such track"]
+
+
+def test_an_environment_that_can_be_made_but_once_in_a_process_is_looked_at(caplog, monkeypatch):
+    monkeypatch.setattr(Lonely, "close", lambda env: None)
+    RolloutDataModule(Lonely, envs_per_worker=1)
+    Lonely.is_open = False
+    assert told_by_check(caplog) == ["env: Lonely: check_env: it raised RuntimeError: the simulator is open already"]

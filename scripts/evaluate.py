@@ -171,12 +171,12 @@ def evaluate(agent: Agent, options: argparse.Namespace) -> dict[str, Any]:
     try:
         scores = score(evaluation, options.seed)
     except ValueError as error:
-        raise EnvError(f"env: {agent.env.id}: {error}") from error
+        raise EnvError(f"env: {agent.env.name}: {error}") from error
     threshold = agent.env.reward_threshold
     return {
         "schema": SCHEMA,
         "checkpoint": str(agent.checkpoint),
-        "env": agent.env.id,
+        "env": agent.env.name,
         "policy": "greedy" if greedy else "sampled",
         "seed": options.seed,
         "episodes": len(evaluation.episodes),

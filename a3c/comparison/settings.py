@@ -21,7 +21,7 @@ PARTS = {
 }
 NOT_TOLD = (
     *("model.returns", "data.env", "data.max_env_steps", "data.worker_timeout", "data.max_restarts"),
-    *("data.restart_window", "data.on_worker_failure", "data.on_bad_values", "data.check_bounds"),
+    *("data.restart_window", "data.on_worker_failure", "data.on_bad_values", "data.check_bounds", "data.check_env"),
 )
 OWN_COLUMNS = ("variant", "mode", "the estimator's own arguments", "steps of a rollout", "updates, median of runs")
 UNEQUAL = 1.1  # ratio of updates from which their numbers are called different

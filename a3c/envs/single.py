@@ -44,16 +44,17 @@ class Attendant:
 
     Attributes:
         casts: what has been cast, in words.
+        made: environments around which it stands.
     """
 
     def __init__(self) -> None:
         self.casts: set[str] = set()
-        self._made = 0
+        self.made = 0
 
     def __call__(self, env: Any) -> Any:
         """Put itself around a new environment, and return it."""
         sign_of_life()
-        number, self._made = self._made, self._made + 1
+        number, self.made = self.made, self.made + 1
         supported = any(layout.supports(env.observation_space) for layout in OBSERVATIONS)
         if not supported:  # which is said once all are made
             return env

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import difflib
+import inspect
 import logging
 import math
 import re
-import sys
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field, replace
-from importlib import import_module
+from copy import copy
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import gymnasium
 from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import CloudpickleWrapper
 
+from a3c.envs.findings import comes_checked, findings
 from a3c.envs.random_states import random_states_kept
 from a3c.envs.shared_statistics import RunStatistics, unshared
 from a3c.envs.single import Attendant, EnvironmentFaultError
+from a3c.envs.source import EnvError as EnvError
+from a3c.envs.source import described, is_import_path, module_of, name_of, not_installed, registered
 from a3c.envs.spaces import SUPPORTED, Spaces, action_layout, agree, are_supported
 from a3c.envs.watchdog import HangError, StepWatch
 from a3c.envs.wrappers import Wrappers, Wrapping, keep_own_rewards
@@ -34,12 +37,6 @@ SYNC, NATIVE = "sync", "vector_entry_point"  # Gymnasium's names of the kinds of
 
 
 log = logging.getLogger(__name__)
-
-
-class EnvError(ValueError):
-    """An environment that does not exist, cannot be made, or is of a kind not supported."""
-
-    fatal = True  # a worker that ends with it is not replaced
 
 
 class Look(NamedTuple):
@@ -64,7 +61,8 @@ class EnvSpec:
     """Which environment, so that every process can make its own.
 
     Attributes:
-        id: Gymnasium's id; "module:Name-v0" imports the module first.
+        id: Gymnasium's id, "module:Name-v0", which imports the module first, or the import path of a
+            class or function that makes one environment; or that itself, of which this keeps the path.
         kwargs: arguments of its constructor.
         max_episode_steps: time limit in steps, or None for the environment's own.
         wrappers: import paths of wrappers, from the innermost on, each as "module.Class" or with
@@ -72,18 +70,30 @@ class EnvSpec:
             `Wrapper` goes around each environment, which then is not native; one derived from its
             `VectorWrapper` goes around all of them together.
         statistics: those of wrappers, that all environments made from this share; see `sharing`.
+        factory: the class or function that was given; it reaches other processes by value.
 
     Raises:
-        ValueError: a wrapper is given in another form.
+        ValueError: a wrapper is given in another form, or an environment instead of what makes one.
     """
 
-    id: str
+    id: str | Callable[..., Any]
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     max_episode_steps: int | None = None
     wrappers: Sequence[Any] = ()
     statistics: RunStatistics | None = field(default=None, init=False, compare=False, repr=False)
+    factory: CloudpickleWrapper | None = field(default=None, init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.id, str):
+            if not callable(self.id):
+                raise EnvError(
+                    f"env: got {self.id!r}, must be an id, an import path, or a class or function that makes one "
+                    "environment"
+                )
+            object.__setattr__(self, "factory", CloudpickleWrapper(self.id))
+            path, bound = described(self.id)
+            object.__setattr__(self, "id", path)
+            object.__setattr__(self, "kwargs", {**bound, **self.kwargs})
         object.__setattr__(self, "wrappers", tuple(map(Wrapping.read, self.wrappers)))
 
     def make(
@@ -121,11 +131,11 @@ class EnvSpec:
 
     def sharing(self, statistics: RunStatistics | None) -> EnvSpec:
         """Return the same, of which all environments share the statistics that their wrappers keep."""
-        spec = replace(self)
+        spec = copy(self)
         object.__setattr__(spec, "statistics", statistics)
         return spec
 
-    def look(self, num_envs: int, timeout: float = math.inf) -> Look:
+    def look(self, num_envs: int, timeout: float = math.inf, check_env: bool = False) -> Look:
         """Return what must be known of the environments where `num_envs` are stepped together.
 
         Few environments of that kind are made, reset and stepped once, so that what does not work at
@@ -134,6 +144,8 @@ class EnvSpec:
         Args:
             num_envs: how many are going to be made, ≥ 1.
             timeout: seconds that the constructor, and the first reset and step, may take.
+            check_env: have Gymnasium's `check_env` look at one more, and tell what it finds, unless it is
+                an environment that comes with Gymnasium or with a package that checks its own.
 
         Raises:
             EnvError: they cannot be made, hang, are not supported, or have Gym's old API.
@@ -151,17 +163,28 @@ class EnvSpec:
                     with self._said("first step"):
                         env.step(action_layout(env.single_action_space).some(env.num_envs))
                     for cast in sorted(attendant.casts):
-                        log.warning("env: %s gives %s", self.id, cast)
+                        log.warning("env: %s gives %s", self.name, cast)
                     for name in unshared(env):
                         log.warning(
                             "env: %s keeps statistics in %s that no other environment has: workers and evaluations "
                             "act on other numbers; take gymnasium.wrappers.NormalizeObservation, whose are shared",
-                            self.id,
+                            self.name,
                             name,
                         )
-                    return Look(spaces_of(env), RunStatistics.of(env))
+                    look = Look(spaces_of(env), RunStatistics.of(env))
+                if check_env:  # once the other is closed: there may be place for one only
+                    self._tell_findings(timeout)
+                return look
         except HangError as error:
-            raise EnvError(f"env: {self.id} cannot be made: {error}") from error
+            raise EnvError(f"env: {self.name} cannot be made: {error}") from error
+
+    def _tell_findings(self, timeout: float) -> None:
+        registered = self._registered()
+        if comes_checked(registered):
+            return
+        with StepWatch(timeout, "Gymnasium's check_env (check_env false leaves it out)"):
+            for finding in findings(registered, self.kwargs):
+                log.warning("env: %s: check_env: %s", self.name, finding)
 
     def _kinds(self, num_envs: int) -> list[str]:
         """Return the kinds of vector environments that can be made, the one to be preferred first."""
@@ -176,10 +199,11 @@ class EnvSpec:
         kwargs = dict(self.kwargs)
         if self.max_episode_steps is not None:
             kwargs["max_episode_steps"] = self.max_episode_steps
-        if render_mode is not None:
-            kwargs["render_mode"] = render_mode
         registered, wrappers = self._registered(), self._wrappers()
-        with self._said("constructor"):
+        takes_mode = self.factory is None or _takes(self.factory.fn, "render_mode")
+        if render_mode is not None and takes_mode:
+            kwargs["render_mode"] = render_mode
+        with self._said("constructor", attendant):
             env = gymnasium.make_vec(
                 registered,
                 num_envs=num_envs,
@@ -196,10 +220,15 @@ class EnvSpec:
             for wrap in wrappers.vector:
                 env = wrap(env)
             keep_own_rewards(env)
+        if not takes_mode and render_mode not in (None, env.render_mode):
+            env.close()
+            raise EnvError(
+                f"env: {self.name} cannot be drawn: it takes no render_mode, must take render_mode={render_mode!r}"
+            )
         given = spaces_of(env)
         if not are_supported(given):
             env.close()
-            raise EnvError(f"env: {self.id} has {given.words}; supported: {SUPPORTED}")
+            raise EnvError(f"env: {self.name} has {given.words}; supported: {SUPPORTED}")
         return env
 
     def _wrappers(self) -> Wrappers:
@@ -209,7 +238,7 @@ class EnvSpec:
             raise EnvError(str(error)) from error
 
     @contextmanager
-    def _said(self, call: str) -> Iterator[None]:
+    def _said(self, call: str, attendant: Attendant | None = None) -> Iterator[None]:
         """Say of an exception in a call whose it is; the environment's own becomes the cause of a RuntimeError.
 
         As such it is shown with its traceback, whatever its type: a ValueError of ours is said in one line.
@@ -219,52 +248,57 @@ class EnvSpec:
         except HangError:
             raise
         except EnvironmentFaultError as error:
-            raise EnvError(f"env: {self.id} gave in its {call}: {error}") from error
+            raise EnvError(f"env: {self.name} gave in its {call}: {error}") from error
         except Exception as error:
             if _is_of_old_api(error):
                 raise EnvError(
-                    f"env: {self.id} has the old API of Gym ({call}: {error}); supported: {SUPPORTED_API}"
+                    f"env: {self.name} has the old API of Gym ({call}: {error}); supported: {SUPPORTED_API}"
                 ) from error
             own = error.__context__ if "was raised from the environment creator" in str(error) else None
             own = own or error  # Gymnasium says a TypeError anew
+            if isinstance(own, gymnasium.error.DependencyNotInstalled):
+                raise EnvError(f"env: {self.name} cannot be made: {not_installed(self._registered(), own)}") from error
             if isinstance(own, gymnasium.error.Error) or (call == "constructor" and self._is_of_arguments(own)):
-                raise EnvError(f"env: {self.id} cannot be made: {own}") from error
-            raise RuntimeError(f"env: {self.id} raised in its {call}: {own}") from own
+                raise EnvError(f"env: {self.name} cannot be made: {own}") from error
+            beside = "; there is one already, and with envs_per_worker 1, or evaluation.episodes 1, no other beside it"
+            alone = beside if attendant is not None and attendant.made else ""
+            raise RuntimeError(f"env: {self.name} raised in its {call}: {own}{alone}") from own
 
     def _is_of_arguments(self, error: BaseException) -> bool:
         """Return whether a constructor, or a wrapper's, did not take the arguments that it was given."""
         if not isinstance(error, TypeError):
             return False
         unexpected = re.search(r"unexpected keyword argument '(\w+)'", str(error))
-        handed_on = unexpected is not None and unexpected[1] in self.kwargs  # by a constructor to that of its base
+        given = {*self.kwargs, "render_mode"}
+        handed_on = unexpected is not None and unexpected[1] in given  # by a constructor to that of its base
         return handed_on or _raised_in(error, GYMNASIUM, Path(__file__).parent)
+
+    @property
+    def name(self) -> str:
+        """How reports, logs and files call it: its id, or the name of its class or function."""
+        return name_of(self._text)
 
     @property
     def module(self) -> str:
         """The module that is imported before the environment is made; empty if there is none."""
-        return self.id.rpartition(":")[0]
+        return module_of(self._text)
+
+    @property
+    def is_import_path(self) -> bool:
+        """Whether a class or function is named by its import path."""
+        return is_import_path(self._text)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it was made in a script, a notebook or a function, and can be imported from nowhere."""
+        return self._text.startswith("<")
+
+    @property
+    def _text(self) -> str:
+        return str(self.id)  # a callable is given, and never kept there
 
     def _registered(self) -> gymnasium.envs.registration.EnvSpec:
-        module, _, name = self.id.rpartition(":")
-        if module:
-            try:
-                import_module(module)
-            except ModuleNotFoundError as error:
-                if not f"{module}.".startswith(f"{error.name}."):  # it was found, and lacks another
-                    raise RuntimeError(f"env: {self.id}: its module raised: {error}") from error
-                raise EnvError(f"env: got {self.id!r}, must be of a module that can be imported: {error}") from error
-            except Exception as error:
-                raise RuntimeError(f"env: {self.id}: its module raised: {error}") from error
-        try:
-            return gymnasium.spec(name)
-        except gymnasium.error.Error as error:
-            near = difflib.get_close_matches(self.id, gymnasium.registry, n=1, cutoff=0.3)
-            nearest = f"; nearest: {near[0]}" if near else ""
-            if module.partition(".")[0] in sys.stdlib_module_names:
-                nearest = f"; {module} is a module of the standard library, so one of your own must be called otherwise"
-            raise EnvError(
-                f"env: got {self.id!r}, must be an id that Gymnasium knows (module:Name-v0 imports the module){nearest}"
-            ) from error
+        return registered(self._text, self.factory and self.factory.fn)
 
     @property
     def time_limit(self) -> int | None:
@@ -281,12 +315,14 @@ class EnvSpec:
         limit = self.time_limit
         if limit is not None and (steps is None or steps >= limit):
             return self
-        return replace(self, max_episode_steps=steps or MAX_EPISODE_STEPS).sharing(self.statistics)
+        spec = copy(self)
+        object.__setattr__(spec, "max_episode_steps", steps or MAX_EPISODE_STEPS)
+        return spec
 
     @property
     def reward_threshold(self) -> float | None:
         """Mean episode return at which Gymnasium calls the environment solved, if it says."""
-        return self._registered().reward_threshold
+        return None if self.is_local else self._registered().reward_threshold
 
 
 def check_agreement(policy: Spaces, env: VectorEnv) -> None:
@@ -300,6 +336,15 @@ def check_agreement(policy: Spaces, env: VectorEnv) -> None:
         env.close()
         name = env.unwrapped.spec.id if env.unwrapped.spec else type(env.unwrapped).__name__
         raise EnvError(f"env: {name} has {found.words}, must have those that the policy was made for: {policy.words}")
+
+
+def _takes(function: Callable[..., Any], argument: str) -> bool:
+    """Return whether a function or class has an argument, or hands on all that it is given."""
+    try:
+        parameters = inspect.signature(function).parameters
+    except ValueError:  # of one that is not written in Python
+        return True
+    return argument in parameters or any(each.kind is each.VAR_KEYWORD for each in parameters.values())
 
 
 def _is_of_old_api(error: Exception) -> bool:

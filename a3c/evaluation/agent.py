@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -148,7 +148,9 @@ class Agent:
         how = "greedy" if greedy else "sampled"
         end = "terminated" if beliefs.terminated else "cut off"
         steps = len(beliefs.actions)
-        title = f"{self.env.id} · {how} · seed {seed} · return {beliefs.episode_return:.6g} · {end} after {steps} steps"
+        title = (
+            f"{self.env.name} · {how} · seed {seed} · return {beliefs.episode_return:.6g} · {end} after {steps} steps"
+        )
         return draw(beliefs, title)
 
     @property
@@ -169,7 +171,7 @@ class Agent:
         """
         from a3c.runs.curves import learning_curve
 
-        return learning_curve(self._run_folder() / "metrics.csv", self.env.id, self.env.reward_threshold)
+        return learning_curve(self._run_folder() / "metrics.csv", self.env.name, self.env.reward_threshold)
 
     def _run_folder(self) -> Path:
         if self.folder is None:
@@ -177,22 +179,30 @@ class Agent:
         return self.folder
 
 
-def load(path: str | PathLike[str], which: Literal["last", "best"] = "last", allow: str | Iterable[str] = ()) -> Agent:
+def load(
+    path: str | PathLike[str],
+    which: Literal["last", "best"] = "last",
+    allow: str | Iterable[str] = (),
+    env: str | Callable[..., Any] | None = None,
+) -> Agent:
     """Load a policy from a run folder or a checkpoint; no environment is made for it.
 
-    A checkpoint names the classes of its network and, as "module:Name-v0", the module of its
+    A checkpoint names the classes of its network and, as "module:Name-v0" or by its import path, its
     environment. Nothing is imported for it but this project, modules below the current folder, and what
-    `allow` says.
+    `allow` says. An environment that was made in a script or notebook cannot be imported, and must be given.
 
     Args:
         path: a run folder, or a checkpoint file, on this machine.
         which: the checkpoint of a run folder: the last one, or the best one evaluated.
         allow: other modules and packages that the checkpoint may name, such as ["my_networks"].
+        env: the environment instead of the one that the checkpoint names: an id, an import path, or a
+            class or function that makes one; arguments, time limit and wrappers stay the checkpoint's.
 
     Raises:
         FileNotFoundError: there is nothing there.
         CheckpointError: the file is no checkpoint of this project, it names what is not allowed, or
             its network cannot be built.
+        EnvError: `env` is nothing that makes an environment.
         ValueError: `allow` holds what is no module or package.
     """
     allow = checked_prefixes(allow)
@@ -206,17 +216,21 @@ def load(path: str | PathLike[str], which: Literal["last", "best"] = "last", all
     try:
         network = build(described["network"], ActorCritic, allow)
         network.load_state_dict(weights)
-        env = build(described["env"], EnvSpec)
-        _check_env_module(env, allow)
+        spec = build(described["env"], EnvSpec)
+        if env is None:
+            _check_env_module(spec, allow)
+        _check_wrappers(spec, allow)
         if described["env_statistics"] is not None:
-            env = env.sharing(RunStatistics.from_state(described["env_statistics"]))
+            spec = spec.sharing(RunStatistics.from_state(described["env_statistics"]))
         discount, reward_scale = described["settings"]["discount"], _units(described)
     except (KeyError, TypeError, ValueError, AttributeError, ImportError, RuntimeError) as error:
         raise CheckpointError(f"{file}: cannot be rebuilt here: {error}") from error
+    if env is not None:
+        spec = EnvSpec(env, spec.kwargs, spec.max_episode_steps, spec.wrappers).sharing(spec.statistics)
     network.eval()
     folder = file.parent.parent
     run_folder = folder if (folder / "metrics.csv").exists() else None
-    return Agent(network, env, run_folder, file, discount, reward_scale)
+    return Agent(network, spec, run_folder, file, discount, reward_scale)
 
 
 def _units(described: dict[str, Any]) -> float | None:
@@ -226,12 +240,18 @@ def _units(described: dict[str, Any]) -> float | None:
 
 def _check_env_module(env: EnvSpec, allow: tuple[str, ...]) -> None:
     """Refuse an environment for which modules would be imported once it is made, unless they are trusted."""
-    module = env.module
-    if module and not (lies_under(module, allow) or own_module(module)):
+    module, path = env.module, str(env.id)
+    # Of a path something is called, which in a file that somebody else wrote must be no more than an environment.
+    if module and not (lies_under(module, allow) or (own_class(path) if env.is_import_path else own_module(module))):
+        kind = "a class" if env.is_import_path else "an id alone, or"
         raise ImportError(
-            f"env: got {env.id!r}, which imports {module}; must be an id alone, or of a module below the current "
-            f"folder, {or_trusted(module)}"
+            f"env: got {path!r}, which imports {module}; must be {kind} of a module below the current folder, "
+            f"{or_trusted(module)}"
         )
+
+
+def _check_wrappers(env: EnvSpec, allow: tuple[str, ...]) -> None:
+    """Refuse wrappers for which modules would be imported once they are put on, unless they are trusted."""
     for path, _ in env.wrappers:
         if not (lies_under(path, (*WRAPPERS, *allow)) or own_class(path)):
             raise ImportError(

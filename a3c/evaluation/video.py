@@ -70,7 +70,7 @@ class Recorder:
             imageio_ffmpeg.get_ffmpeg_exe()
         except RuntimeError as error:
             raise EnvError(f"video: ffmpeg is missing: pip install 'imageio[ffmpeg]' ({error})") from error
-        self._id = env.id
+        self._id = env.name
         self._env = make_drawn(env, "rgb_array")
         self._fps = float(self._env.metadata.get("render_fps") or 30)
 
@@ -157,19 +157,19 @@ def make_drawn(spec: EnvSpec, render_mode: str) -> VectorEnv:
     plain.close()
     if not {render_mode, "rgb_array"} & set(modes):  # of pictures Gymnasium can make a window
         raise EnvError(
-            f"env: {spec.id} cannot be drawn: its render modes are {', '.join(modes) or 'none'}, must have rgb_array"
+            f"env: {spec.name} cannot be drawn: its render modes are {', '.join(modes) or 'none'}, must have rgb_array"
         )
     with random_states_kept(0), _without_window() if render_mode == "rgb_array" else nullcontext():
         env = spec.make(1, render_mode)
         try:
             env.reset(seed=0)
             if render_mode == "rgb_array":
-                draw(env, spec.id)
+                draw(env, spec.name)
             else:
                 _check_window()
         except (gymnasium.error.Error, RuntimeError) as error:  # the second is pygame's, of a display
             env.close()
-            raise EnvError(f"env: {spec.id} cannot be drawn: {str(error).splitlines()[0]}") from error
+            raise EnvError(f"env: {spec.name} cannot be drawn: {str(error).splitlines()[0]}") from error
         except EnvError:
             env.close()
             raise

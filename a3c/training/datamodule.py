@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import torch
@@ -37,8 +37,9 @@ class RolloutDataModule(LightningDataModule):
     `end_at_episode`. Nothing is started before the fit.
 
     Args:
-        env: Gymnasium id; "module:Name-v0" imports the module first, in workers too.
-        env_kwargs: arguments of the environment's constructor.
+        env: Gymnasium id; "module:Name-v0" imports the module first, in workers too. Or a class or
+            function that makes one environment, wherever it was made, or its import path, my_envs.MyEnv.
+        env_kwargs: arguments of the environment's constructor, or of that function.
         max_episode_steps: time limit in steps instead of the environment's own.
         mode: "sync": one collector in this process, never stale, reproducible bit for bit; "async":
             worker processes collect while the Trainer learns; "hogwild": worker processes collect
@@ -70,6 +71,8 @@ class RolloutDataModule(LightningDataModule):
         on_bad_values: "raise" ends the run when an observation or a reward is NaN or infinite;
             "discard" drops the rollout, counts its steps and begins new episodes.
         check_bounds: end the run when an observation lies outside its space.
+        check_env: have Gymnasium's `check_env` look at one environment before the start, and tell what
+            it finds; those that come with Gymnasium are not looked at.
         seed: of environments and actions.
 
     Attributes:
@@ -82,7 +85,7 @@ class RolloutDataModule(LightningDataModule):
 
     def __init__(
         self,
-        env: str = "CartPole-v1",
+        env: str | Callable[..., Any] = "CartPole-v1",
         env_kwargs: Mapping[str, Any] | None = None,
         max_episode_steps: int | None = None,
         mode: str = "async",
@@ -102,6 +105,7 @@ class RolloutDataModule(LightningDataModule):
         restart_window: float = 60.0,
         on_bad_values: Literal["raise", "discard"] = "raise",
         check_bounds: bool = True,
+        check_env: bool = True,
         seed: int = 1,
     ) -> None:
         super().__init__()
@@ -129,7 +133,7 @@ class RolloutDataModule(LightningDataModule):
         check_finite(terminal_reward=terminal_reward)
         terminal = [] if terminal_reward is None else [Wrapping("a3c.TerminalReward", {"reward": terminal_reward})]
         self.env = EnvSpec(env, dict(env_kwargs or {}), max_episode_steps, [*(wrappers or ()), *terminal])
-        spaces, statistics = self.env.look(envs_per_worker, worker_timeout)
+        spaces, statistics = self.env.look(envs_per_worker, worker_timeout, check_env)
         self.env = self.env.sharing(statistics)
         self.observation_space, self.action_space = spaces
         collection = Collection(

@@ -312,7 +312,7 @@ class Mode(ABC):
         limit = collection.env.time_limit
         if limit is None:
             raise ValueError(
-                f"max_episode_steps: got none, and {collection.env.id} has no time limit; "
+                f"max_episode_steps: got none, and {collection.env.name} has no time limit; "
                 "an estimator of whole episodes needs one"
             )
         # Every environment's open episode, and the columns of one update.
@@ -397,7 +397,7 @@ class Sync(TrainerLearns):
 
     def _make_source(self, spec: CollectorSpec, shape: BatchShape, stopping: Stopping) -> InlineSource:
         buffers = [empty_batch(shape) for _ in range(self.collection.rollouts_per_update)]
-        watch = StepWatch(self.supervision.timeout or math.inf, f"{self.collection.env.id} in this process")
+        watch = StepWatch(self.supervision.timeout or math.inf, f"{self.collection.env.name} in this process")
 
         def beat(_: int) -> None:
             watch.beat()
@@ -426,7 +426,7 @@ class Sync(TrainerLearns):
         log.warning(
             "%s: %s; its environments start anew, and the resumed run is not bit-equal to one that was never "
             "interrupted",
-            collection.env.id,
+            collection.env.name,
             reason,
         )
         return None

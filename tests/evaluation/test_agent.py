@@ -1,10 +1,12 @@
 import numpy as np
 import pytest
 import torch
+from gymnasium.envs.classic_control import CartPoleEnv
 from helpers import fit, make_network
+from scripted_envs import Countdown
 
 from a3c import Agent, NStep, load
-from a3c.envs.spec import EnvSpec
+from a3c.envs.spec import EnvError, EnvSpec
 from a3c.runs.checkpoints import CheckpointError
 
 
@@ -64,3 +66,55 @@ def test_a_description_that_is_no_network_is_refused(tmp_path, checkpoint):
     with pytest.raises(CheckpointError, match=r"got 'os\.system', must be a class of a3c, gymnasium\.spaces"):
         load(tmp_path / "evil.ckpt")
     assert not (tmp_path / "canary").exists()
+
+
+# Environments that a checkpoint cannot name, and those that it names by import path
+
+
+def saved(env, path, **data):
+    _, _, trainer = fit(NStep(8), env=env, max_env_steps=100, **data)
+    trainer.save_checkpoint(path)
+
+
+def test_an_environment_that_cannot_be_imported_is_given_to_load_and_is_not_needed_to_act(tmp_path):
+    path = tmp_path / "some.ckpt"
+    saved(lambda length: Countdown((length,)), path, env_kwargs={"length": 4}, max_episode_steps=3)
+    agent = load(path)
+    assert agent.act([0, 0]) in (0, 1, 2)
+    assert agent.env.name == "<lambda>"
+    assert agent.env.reward_threshold is None
+    message = (
+        r"^env: got <lambda>, which was made in a script, a notebook or a function and cannot be imported; must be"
+    )
+    with pytest.raises(EnvError, match=message) as caught:
+        agent.evaluate(1)
+    assert "\n" not in str(caught.value)
+    for env in (lambda length: Countdown((length - 1,)), "scripted_envs:Countdown-v0"):
+        agent = load(path, env=env)
+        assert agent.env.max_episode_steps == 3
+        assert agent.env.kwargs == {"length": 4}
+    assert load(path, env=lambda length: Countdown((length - 2,))).evaluate(1).length_mean == 2
+    with pytest.raises(EnvError, match="must be an id, an import path, or a class or function that makes one"):
+        load(path, env=Countdown())
+
+
+def test_a_class_of_another_package_is_called_only_with_leave(tmp_path):
+    path = tmp_path / "some.ckpt"
+    saved(CartPoleEnv, path, max_episode_steps=9)
+    with pytest.raises(
+        CheckpointError, match=r"CartPoleEnv', which imports .*; must be a class .*allow=\['gymnasium'\]"
+    ):
+        load(path)
+    assert load(path, allow="gymnasium").evaluate(1).length_mean <= 9
+    assert load(path, env=CartPoleEnv).evaluate(1).length_mean <= 9
+
+
+def test_a_run_goes_on_with_the_same_class_or_function(tmp_path):
+    def make(lengths=(3,)):
+        return Countdown(lengths)
+
+    for env in (make, Countdown):
+        path = tmp_path / f"{env.__name__}.ckpt"
+        saved(env, path)
+        _, data, _ = fit(NStep(8), path, env=env, max_env_steps=200)
+        assert data.progress.env_steps >= 200

@@ -16,6 +16,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
 SCRIPT = """
 import sys
 import torch
+from gymnasium.envs.classic_control import CartPoleEnv
 from lightning.pytorch import Trainer
 import a3c
 import logging
@@ -33,8 +34,11 @@ class Mine(a3c.NStep):
 class Steps(torch.optim.SGD):
     pass
 
-for mode in ("async", "hogwild"):
-    data = a3c.RolloutDataModule("CartPole-v1", mode=mode, workers=2, envs_per_worker=4, max_env_steps=2000)
+class Pole(CartPoleEnv):
+    pass
+
+for mode, env in (("async", Pole), ("hogwild", lambda: Pole())):
+    data = a3c.RolloutDataModule(env, mode=mode, workers=2, envs_per_worker=4, max_env_steps=2000)
     model = a3c.A3C(Net(data.observation_space, data.action_space), Mine(8), lambda params: Steps(params, lr=0.01)
                     if mode == "async" else torch.optim.SGD(params, lr=0.01))
     trainer = Trainer(max_epochs=-1, accelerator="cpu", logger=False, enable_checkpointing=False,

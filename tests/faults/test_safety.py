@@ -296,6 +296,9 @@ def test_row_33_classes_and_environments_below_the_current_folder_need_no_leave(
         ("model: {returns: antigravity.Mine}", "some.yaml: model.returns: got 'antigravity.Mine', must be a class of"),
         ("model: {returns: packaged.Mine}", "some.yaml: model.returns: got 'packaged.Mine', must be a class of a3c"),
         ("data: {env: 'linked:X-v0'}", "some.yaml: data.env: got 'linked:X-v0', which imports linked; .*--allow li"),
+        ("data: {env: own.touch}", "some.yaml: data.env: got 'own.touch', must be a class, and own.py defines none"),
+        ("data: {env: linked.Mine}", "some.yaml: data.env: got 'linked.Mine', must be a class of a3c"),
+        ("data: {env: packaged.Mine}", "some.yaml: data.env: got 'packaged.Mine', must be a class of a3c"),
         ("data: {env: 'packaged:X-v0'}", "some.yaml: data.env: got 'packaged:X-v0', which imports packaged"),
         (
             "trainer: {callbacks: [{class_path: lightning.pytorch.callbacks.LambdaCallback, "

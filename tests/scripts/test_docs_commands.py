@@ -43,6 +43,7 @@ SHORT = ["--data.max_env_steps", "1000", "--data.envs_per_worker", "8", "--evalu
 OWN = {
     "class OneStep": "my_returns",
     "class Hallway": "my_envs",
+    'register("Hallway-v0"': "my_hallways",
     "class NormedActorCritic": "my_networks",
     "class ClippedReward": "my_wrappers",
 }
@@ -208,6 +209,15 @@ def test_what_a_run_left_behind_can_be_used(here, first_run, capsys):
     assert 8 < float(mean) <= 500
     assert int(env_steps) >= 1000
     assert (here / "curve.png").stat().st_size > 10_000
+
+
+def test_an_environment_in_a_notebook_trains_and_each_way_takes_few_lines(here, capsys):
+    names = {"__name__": "__main__"}
+    for _, text, _ in blocks("python", ["docs/environments.md"]):
+        assert len(text.splitlines()) <= 20
+        exec(text.replace("50_000", "2_000"), names)
+    assert names["data"].progress.env_steps >= 2000
+    assert -100 <= float(capsys.readouterr().out.splitlines()[-1]) <= -6
 
 
 @pytest.mark.parametrize("text", [text for _, text, _ in blocks("yaml")])

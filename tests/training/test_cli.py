@@ -19,6 +19,7 @@ from helpers import fit
 from shared_server import ForkedScript, run_script
 
 from a3c import NStep, load
+from a3c.runs.checkpoints import CheckpointError
 from a3c.training.cli.command import main
 
 ROOT = Path(__file__).parent.parent.parent
@@ -234,6 +235,35 @@ def test_a_users_own_estimator_and_network_work_by_their_import_paths(here):
     summary = json.loads((run_folder(here) / "summary.json").read_text())
     assert summary["estimator"] == "OneStep"
     assert 62 <= summary["updates"] < 75  # its horizon of 8 cuts rollouts of 64 steps, resets among them
+
+
+OWN_ENV = """
+from scripted_envs import Countdown
+
+class Hall(Countdown):
+    pass
+
+def make_hall(length=3):
+    return Hall((length,))
+"""
+
+
+@pytest.mark.parametrize(("name", "flags"), [("Hall", ["--mode", "async"]), ("make_hall", ["--mode", "sync"])])
+def test_an_environment_of_a_users_own_is_named_by_its_import_path(here, capsys, name, flags):
+    (here / "halls_of_mine.py").write_text(OWN_ENV)
+    assert main(CONFIG, ["--data.env", f"halls_of_mine.{name}", *flags, *SMALL]) == 0
+    folder = run_folder(here)
+    assert folder.relative_to(here).parts[:2] == ("runs", name)
+    assert json.loads((folder / "summary.json").read_text())["env"] == name
+    assert load(folder, allow="halls_of_mine").evaluate(1).length_mean >= 1
+    again = ["--resume", str(folder), "--data.max_env_steps", "5000"]
+    if name == "make_hall":  # which a file may not have called by itself
+        with pytest.raises(CheckpointError, match="must be a class of a module below the current folder"):
+            load(folder)
+        assert main(CONFIG, again) == 2
+        assert "data.env: got 'halls_of_mine.make_hall', must be a class" in capsys.readouterr().err
+        again += ["--allow", "halls_of_mine"]
+    assert main(CONFIG, again) == 0
 
 
 def test_a_resumed_run_goes_on_where_the_first_one_ended(here, capsys):

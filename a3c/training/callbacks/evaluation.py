@@ -135,7 +135,7 @@ class GreedyEvaluation(Callback):
             _log.warning(
                 "%s: %d of the %d episodes of an evaluation were cut after %s steps, and count with their returns "
                 "so far (evaluation.max_episode_steps)",
-                data.env.id,
+                data.env.name,
                 sum(result.cut),
                 len(result.cut),
                 f"{evaluator.bound:,}",

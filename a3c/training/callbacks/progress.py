@@ -47,7 +47,7 @@ class BudgetBar(Callback):
         self._progress.start()
 
     def _label(self, trainer: Trainer) -> str:
-        return f"{data_of(trainer).env.id} {type(module_of(trainer).returns).__name__}"
+        return f"{data_of(trainer).env.name} {type(module_of(trainer).returns).__name__}"
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         now = time.monotonic()

@@ -65,7 +65,7 @@ class RunReport(Callback):
         seconds = progress.clock.seconds
         final = evaluation.final
         return {
-            "env": data.env.id,
+            "env": data.env.name,
             "estimator": type(module.returns).__name__,
             "estimator_label": label_of(module.returns),
             "estimator_arguments": describe(module.returns)["init_args"],

@@ -60,7 +60,7 @@ class GreedyVideo(Callback):
             with random_states_kept(), StepWatch(timeout, "its first picture"):
                 Recorder(env).close()
         except HangError as error:
-            raise EnvError(f"env: {env.id} cannot be drawn: {error}") from error
+            raise EnvError(f"env: {env.name} cannot be drawn: {error}") from error
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._schedule.begin(trainer)

@@ -147,7 +147,7 @@ class TrainingRun:
     @property
     def _shelf(self) -> Path:
         """Where run folders lie that nobody placed: runs/ENV/ESTIMATOR-MODE; no id and no link leads out of runs/."""
-        env = [re.sub(r"^\.+|[^\w.-]|^$", "-", part) for part in self.data.env.id.split("/")]
+        env = [re.sub(r"^\.+|[^\w.-]|^$", "-", part) for part in self.data.env.name.split("/")]
         parent = Path("runs", *env, f"{self.estimator}-{self.data.mode.name}")
         inner = [folder for folder in (parent, *parent.parents) if len(folder.parts) > 1]
         if link := next((folder for folder in inner if folder.is_symlink()), None):
@@ -250,7 +250,7 @@ class TrainingRun:
         """Give the trainer the loggers and callbacks that need the run folder."""
         self._tracker = make_wandb_logger(
             self.folder,
-            env=self.data.env.id,
+            env=self.data.env.name,
             estimator=label_of(self.module.returns),
             mode=self.data.mode.name,
             seed=self.data.seed,

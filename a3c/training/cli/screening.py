@@ -20,6 +20,7 @@ from jsonargparse import Namespace, get_loader, set_loader, set_parsing_settings
 from jsonargparse._util import config_load_stack  # the files that are being read
 from yaml import YAMLError
 
+from a3c.envs.source import is_import_path as is_env_path
 from a3c.runs.allowlist import checked_prefixes, is_import_path, lies_under, names_in, own_class, own_module
 from a3c.training.cli.kept_arguments import KeptArguments
 from a3c.training.cli.usage import UsageError, nearest, refusing
@@ -155,6 +156,12 @@ class Screening:
             is_path = key not in PLAIN and not key.startswith("data.env")
         if key == "allow" and text:
             wrong = f"got {text!r}, must be typed on the command line"
+        elif (
+            key == "data.env"
+            and is_env_path(text)
+            and not (lies_under(text, self.allow) or own_class(text, self._here))
+        ):  # a function of that name is not enough: it would be called
+            wrong = self._denied(text)
         elif key == "data.env" and module and not (lies_under(module, self.allow) or own_module(module, self._here)):
             wrong = (
                 f"got {text!r}, which imports {module}; must be an id alone, or of a module below the current "

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import gymnasium
 from gymnasium.vector import AutoresetMode, VectorEnv
 
+from a3c.envs import atari, envpool
 from a3c.envs.random_states import random_states_kept
 from a3c.envs.shared_statistics import RunStatistics, unshared
 from a3c.envs.single import Attendant, EnvironmentFaultError
@@ -30,6 +31,7 @@ SUPPORTED_API = (
 )
 MAX_EPISODE_STEPS = 10_000  # of an episode that is only looked at, where nothing else limits it
 GYMNASIUM = Path(gymnasium.__file__).parent
+GAMES = (atari.ENTRY_POINT, envpool.ENTRY_POINT)  # native ones of ours, however many are made
 SYNC, NATIVE = "sync", "vector_entry_point"  # Gymnasium's names of the kinds of vector environments
 
 
@@ -102,17 +104,18 @@ class EnvSpec:
             like: the spaces of a policy that is going to act: where single and native environments
                 differ in theirs, those that it can act in are made.
             attendant: what stands around each single one.
-            learns: what they see changes the statistics that wrappers share; else these stay as they are.
+            learns: what they see changes the statistics that wrappers share; else these stay as they are, and
+                games are played to their end, where an argument of theirs has each life be an episode.
 
         Raises:
             EnvError: the id is unknown, or the environment is not supported, or not `like` that.
         """
         first, *others = self._kinds(num_envs)
         attendant = attendant or Attendant()
-        env = self._make(num_envs, render_mode, first, attendant)
+        env = self._make(num_envs, render_mode, first, attendant, learns)
         for kind in others if like is not None and not agree(like, spaces_of(env)) else ():
             env.close()
-            env = self._make(num_envs, render_mode, kind, attendant)
+            env = self._make(num_envs, render_mode, kind, attendant, learns)
         if like is not None:
             check_agreement(like, env)
         if self.statistics is not None:
@@ -166,19 +169,28 @@ class EnvSpec:
     def _kinds(self, num_envs: int) -> list[str]:
         """Return the kinds of vector environments that can be made, the one to be preferred first."""
         registered = self._registered()
+        if registered.vector_entry_point in GAMES:
+            if self._wrappers().single:
+                raise EnvError(
+                    f"wrappers: got one for single environments, must be a VectorWrapper around those of {self.id}: "
+                    "gymnasium.wrappers.vector has them"
+                )
+            return [NATIVE]
         if registered.vector_entry_point is None or registered.additional_wrappers or self._wrappers().single:
             return [SYNC]
         if registered.entry_point is None:
             return [NATIVE]
         return [SYNC, NATIVE] if num_envs == 1 else [NATIVE, SYNC]  # of one, native arrays cost more than they save
 
-    def _make(self, num_envs: int, render_mode: str | None, kind: str, attendant: Attendant) -> VectorEnv:
+    def _make(self, num_envs: int, render_mode: str | None, kind: str, attendant: Attendant, learns: bool) -> VectorEnv:
         kwargs = dict(self.kwargs)
         if self.max_episode_steps is not None:
             kwargs["max_episode_steps"] = self.max_episode_steps
         if render_mode is not None:
             kwargs["render_mode"] = render_mode
         registered, wrappers = self._registered(), self._wrappers()
+        if registered.vector_entry_point in GAMES and not learns:
+            kwargs.pop("episodic_life", None)
         with self._said("constructor"):
             env = gymnasium.make_vec(
                 registered,
@@ -241,12 +253,12 @@ class EnvSpec:
 
     @property
     def module(self) -> str:
-        """The module that is imported before the environment is made; empty if there is none."""
-        return self.id.rpartition(":")[0]
+        """The module that is imported before the environment is made; empty if there is none, or it is an extra."""
+        return "" if self.id.startswith(envpool.PREFIX) else self.id.rpartition(":")[0]
 
     def _registered(self) -> gymnasium.envs.registration.EnvSpec:
         module, _, name = self.id.rpartition(":")
-        if module:
+        if module and not self.id.startswith(envpool.PREFIX):
             try:
                 import_module(module)
             except ModuleNotFoundError as error:
@@ -256,7 +268,11 @@ class EnvSpec:
             except Exception as error:
                 raise RuntimeError(f"env: {self.id}: its module raised: {error}") from error
         try:
-            return gymnasium.spec(name)
+            if self.id.startswith(envpool.PREFIX):
+                return envpool.registered(self.id, self.kwargs)
+            return atari.registered(name, self.kwargs) if name.startswith(atari.NAMESPACE) else gymnasium.spec(name)
+        except ValueError as error:
+            raise EnvError(str(error)) from error
         except gymnasium.error.Error as error:
             near = difflib.get_close_matches(self.id, gymnasium.registry, n=1, cutoff=0.3)
             nearest = f"; nearest: {near[0]}" if near else ""

@@ -83,7 +83,7 @@ def threads():
 # Spaces and arguments
 
 
-@pytest.mark.parametrize("columns", [1, 4])
+@pytest.mark.parametrize("columns", [1, 2])
 def test_one_game_and_several_have_the_spaces_that_were_looked_at(columns):
     spec = EnvSpec(PONG, {"img_height": 42, "img_width": 36, "stack_num": 3})
     spaces = spec.look(columns).spaces
@@ -150,13 +150,13 @@ def test_a_learner_is_given_clipped_rewards_and_episodes_have_the_games_own():
     torch.testing.assert_close(unclipped[0].rewards, 10 * batch.rewards)
 
 
-@pytest.mark.parametrize(("columns", "length"), [(4, 220), (1, 10)])
+@pytest.mark.parametrize(("columns", "length"), [(2, 220), (1, 10)])
 def test_with_a_life_an_episode_ends_for_the_learner_and_the_logged_one_is_the_whole_game(
     columns, length, actions_played
 ):
     """One column passes most of its resets between fragments, where no batch shows them."""
     spec = EnvSpec(BREAKOUT, {**SMALL, "episodic_life": True})
-    batches, episodes = played(spec, columns, length, fragments=600 // length)
+    batches, episodes = played(spec, columns, length, fragments=500 // length)
     games = reference("breakout", columns, actions_played)
     assert len(games) >= 2
     assert any(game_return > 0 for game_return, _ in games)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +20,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from a3c.envs.spaces import action_layout
+from a3c.envs.watchdog import sign_of_life
 from a3c.envs.wrappers import OWN_ENDS, OWN_REWARDS
 
 NAMESPACE = "ALE/"
@@ -27,6 +28,7 @@ ENTRY_POINT = "a3c.envs.atari:make"
 ALE_ENTRY_POINT = "ale_py.vector_env:AtariVectorEnv"
 FRAMES_PER_SECOND = 60  # of the console
 NOT_FOR_USERS = ("self", "game", "num_envs", "batch_size", "autoreset_mode", "life_loss_info")
+GROUP = 8  # games of one call, for each thread: to make or to reset one may take a tenth of a second
 LEAST = {"noop_max": 0, "thread_affinity_offset": -1}  # of whole numbers; of all others 1
 AS_DRAWN = {"img_height": 210, "img_width": 160, "grayscale": False, "stack_num": 1}  # a picture of the screen
 
@@ -92,6 +94,51 @@ def make(num_envs: int, render_mode: str | None = None, **arguments: Any) -> Vec
     return HumanRendering(AtariEnvs(num_envs, render_mode="rgb_array", **arguments))
 
 
+class _Native:
+    """B games of ale-py in groups, each a native vector, with a sign of life after each group's call.
+
+    Groups are stepped one after the other, so that no more threads run than one of them has.
+
+    Args:
+        game: ale-py's name of it.
+        num_envs: B.
+        arguments: those of `AtariVectorEnv`.
+    """
+
+    def __init__(self, game: str, num_envs: int, arguments: Arguments) -> None:
+        from ale_py.vector_env import AtariVectorEnv
+
+        at_once = GROUP * arguments["num_threads"]
+        self.groups, self._columns = [], [slice(first, first + at_once) for first in range(0, num_envs, at_once)]
+        for columns in self._columns:
+            self.groups.append(AtariVectorEnv(game, len(range(num_envs)[columns]), **arguments))
+            sign_of_life()
+
+    def reset(self, seeds: NDArray[Any] | None) -> tuple[Any, ...]:
+        """Begin new games, with seeds [B] or where the generators are; return observations and infos."""
+        return self._joined(
+            group.reset(seed=None if seeds is None else seeds[columns])
+            for group, columns in zip(self.groups, self._columns, strict=True)
+        )
+
+    def step(self, actions: NDArray[Any]) -> tuple[Any, ...]:
+        """Step all games; return what Gymnasium's `step` does."""
+        return self._joined(
+            group.step(actions[columns]) for group, columns in zip(self.groups, self._columns, strict=True)
+        )
+
+    def _joined(self, results: Iterable[tuple[Any, ...]]) -> tuple[Any, ...]:
+        all_results = []
+        for result in results:
+            sign_of_life()
+            all_results.append(result)
+        if len(all_results) == 1:
+            return all_results[0]
+        *arrays, infos = zip(*all_results, strict=True)
+        info = {key: np.concatenate([each[key] for each in infos]) for key in infos[0]}
+        return *map(np.concatenate, arrays), info
+
+
 class AtariEnvs(VectorEnv[NDArray[np.uint8], NDArray[Any], NDArray[Any]]):
     """B games in ale-py's threads, of which `info` keeps the scores and ends that a learner is not given.
 
@@ -129,21 +176,20 @@ class AtariEnvs(VectorEnv[NDArray[np.uint8], NDArray[Any], NDArray[Any]]):
         **arguments: Any,
     ) -> None:
         from ale_py import Action
-        from ale_py.vector_env import AtariVectorEnv
 
         if max_episode_steps is not None:
             arguments["max_num_frames_per_episode"] = max_episode_steps * arguments["frameskip"]
         arguments |= {"num_threads": num_threads, "reward_clipping": False, "use_fire_reset": use_fire_reset}
-        self._games = [AtariVectorEnv(game, num_envs, **arguments)]
+        self._games = [_Native(game, num_envs, arguments)]
         if render_mode is not None:
-            self._games.append(AtariVectorEnv(game, num_envs, **arguments | AS_DRAWN))
+            self._games.append(_Native(game, num_envs, arguments | AS_DRAWN))
         self.num_envs, self.render_mode = num_envs, render_mode
         self.metadata = {
             "autoreset_mode": AutoresetMode.NEXT_STEP,
             "render_modes": ["rgb_array"],
             "render_fps": FRAMES_PER_SECOND / arguments["frameskip"],
         }
-        first = self._games[0]
+        first = self._games[0].groups[0]
         self.single_observation_space, self.single_action_space = (
             first.single_observation_space,
             first.single_action_space,
@@ -166,7 +212,7 @@ class AtariEnvs(VectorEnv[NDArray[np.uint8], NDArray[Any], NDArray[Any]]):
         if seed is None and len(self._games) > 1:  # both need the same one
             seed = int(self.np_random.integers(2**31))
         seeds = None if seed is None else (seed + np.arange(self.num_envs)) % 2**31  # ale-py's are below
-        (observations, info), *drawn = [game.reset(seed=seeds) for game in self._games]
+        (observations, info), *drawn = [game.reset(seeds) for game in self._games]
         self._keep_screens(drawn)
         self._lives, self._life_lost = info["lives"], np.zeros(self.num_envs, np.bool_)
         return observations, info

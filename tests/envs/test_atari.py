@@ -12,6 +12,7 @@ from lightning.pytorch import Callback
 
 from a3c import Agent, MLPActorCritic, NStep
 from a3c.batch import empty_batch
+from a3c.envs import atari, watchdog
 from a3c.envs.spaces import batch_shape
 from a3c.envs.spec import EnvError, EnvSpec
 from a3c.envs.state import EnvStateError, get_env_state
@@ -230,6 +231,24 @@ def test_the_same_seed_plays_the_same_game_and_each_column_its_own():
     assert torch.equal(one[0], again[0])
     assert not torch.equal(one[:, 0], one[:, 1])
     assert not torch.equal(one, other)
+
+
+def test_many_games_are_made_in_groups_that_play_as_one_would_and_give_signs_of_life(monkeypatch):
+    signs = []
+    monkeypatch.setattr(watchdog, "_listeners", [lambda: signs.append(None)])
+
+    def play():
+        env = EnvSpec(BREAKOUT, {**SMALL, "max_num_frames_per_episode": 40}).make(3)
+        observations, _ = env.reset(seed=4)
+        results = [(observations,), *(env.step(np.array([step % 4, 1, 2])) for step in range(12))]
+        env.close()
+        return [np.concatenate([np.ravel(array) for array in result[:4]]) for result in results]
+
+    whole, few = play(), len(signs)
+    monkeypatch.setattr(atari, "GROUP", 2)
+    grouped = play()
+    assert all(map(np.array_equal, whole, grouped))
+    assert len(signs) - few == 2 * few == 2 * (1 + 1 + 12)
 
 
 def test_closing_leaves_no_thread():

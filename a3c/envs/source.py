@@ -6,7 +6,7 @@ import difflib
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from importlib import import_module
 from types import ModuleType
@@ -15,9 +15,10 @@ from typing import Any
 import gymnasium
 from gymnasium.envs.registration import EnvSpec as Registered
 
-OF_A_PACKAGE = {"ALE/": "ale_py", "MiniGrid-": "minigrid", "BabyAI-": "minigrid"}  # how ids begin that it registers
+from a3c.envs import atari, envpool
+
+OF_A_PACKAGE = {"MiniGrid-": "minigrid", "BabyAI-": "minigrid"}  # how ids begin that it registers
 INSTALL = {
-    "ale_py": "pip install 'a3c[atari]'",
     "minigrid": "pip install minigrid",
     "box2d": "pip install 'a3c[box2d]'",
     "mujoco": "pip install 'a3c[mujoco]'",
@@ -71,15 +72,18 @@ def name_of(text: str) -> str:
 
 def module_of(text: str) -> str:
     """Return the module that is imported before the environment is made; empty if there is none."""
-    return "" if text.startswith("<") else text.rpartition("." if is_import_path(text) else ":")[0]
+    return "" if text.startswith(("<", envpool.PREFIX)) else text.rpartition("." if is_import_path(text) else ":")[0]
 
 
-def registered(text: str, make: Callable[..., Any] | None = None) -> Registered:
+def registered(
+    text: str, make: Callable[..., Any] | None = None, arguments: Mapping[str, Any] | None = None
+) -> Registered:
     """Return what Gymnasium makes an environment from.
 
     Args:
         text: a registered id, or what `described` says of a callable.
         make: the callable, where it is at hand.
+        arguments: those of its constructor.
 
     Raises:
         EnvError: there is no such environment, or it cannot be imported.
@@ -94,7 +98,7 @@ def registered(text: str, make: Callable[..., Any] | None = None) -> Registered:
     if make is None and is_import_path(text):
         make = _imported_callable(text)
     if make is None:
-        return _of_id(text)
+        return _of_id(text, arguments or {})
 
     def called(**kwargs: Any) -> Any:
         return make(**kwargs)
@@ -135,8 +139,17 @@ def _imported(text: str, module: str) -> ModuleType:
         raise RuntimeError(f"env: {text}: its module raised: {error}") from error
 
 
-def _of_id(text: str) -> Registered:
+def _of_id(text: str, arguments: Mapping[str, Any]) -> Registered:
     module, _, name = text.rpartition(":")
+    try:
+        if text.startswith(envpool.PREFIX):
+            return envpool.registered(text, arguments)
+        if name.startswith(atari.NAMESPACE):
+            return atari.registered(name, arguments)
+    except ValueError as error:
+        raise EnvError(str(error)) from error
+    except gymnasium.error.Error as error:
+        raise _unknown(text) from error
     if name not in gymnasium.registry:
         module = module or next((OF_A_PACKAGE[start] for start in OF_A_PACKAGE if name.startswith(start)), "")
     if module:
@@ -144,13 +157,18 @@ def _of_id(text: str) -> Registered:
     try:
         return gymnasium.spec(name)
     except gymnasium.error.Error as error:
-        near = difflib.get_close_matches(text, gymnasium.registry, n=1, cutoff=0.3)
-        nearest = f"; nearest: {near[0]}" if near else ""
-        if module.partition(".")[0] in sys.stdlib_module_names:
-            nearest = f"; {module} is a module of the standard library, so one of your own must be called otherwise"
-        raise EnvError(
-            f"env: got {text!r}, must be an id that Gymnasium knows (module:Name-v0 imports the module){nearest}"
-        ) from error
+        raise _unknown(text) from error
+
+
+def _unknown(text: str) -> EnvError:
+    module = text.rpartition(":")[0]
+    near = difflib.get_close_matches(text, gymnasium.registry, n=1, cutoff=0.3)
+    nearest = f"; nearest: {near[0]}" if near else ""
+    if module.partition(".")[0] in sys.stdlib_module_names:
+        nearest = f"; {module} is a module of the standard library, so one of your own must be called otherwise"
+    return EnvError(
+        f"env: got {text!r}, must be an id that Gymnasium knows (module:Name-v0 imports the module){nearest}"
+    )
 
 
 def not_installed(spec: Registered, error: Exception) -> str:

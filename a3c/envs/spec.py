@@ -18,6 +18,7 @@ import gymnasium
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import CloudpickleWrapper
 
+from a3c.envs import atari, envpool
 from a3c.envs.findings import comes_checked, findings
 from a3c.envs.random_states import random_states_kept
 from a3c.envs.shared_statistics import RunStatistics, unshared
@@ -33,6 +34,7 @@ SUPPORTED_API = (
 )
 MAX_EPISODE_STEPS = 10_000  # of an episode that is only looked at, where nothing else limits it
 GYMNASIUM = Path(gymnasium.__file__).parent
+GAMES = (atari.ENTRY_POINT, envpool.ENTRY_POINT)  # native ones of ours, however many are made
 SYNC, NATIVE = "sync", "vector_entry_point"  # Gymnasium's names of the kinds of vector environments
 
 
@@ -112,17 +114,18 @@ class EnvSpec:
             like: the spaces of a policy that is going to act: where single and native environments
                 differ in theirs, those that it can act in are made.
             attendant: what stands around each single one.
-            learns: what they see changes the statistics that wrappers share; else these stay as they are.
+            learns: what they see changes the statistics that wrappers share; else these stay as they are, and
+                games are played to their end, where an argument of theirs has each life be an episode.
 
         Raises:
             EnvError: the id is unknown, or the environment is not supported, or not `like` that.
         """
         first, *others = self._kinds(num_envs)
         attendant = attendant or Attendant()
-        env = self._make(num_envs, render_mode, first, attendant)
+        env = self._make(num_envs, render_mode, first, attendant, learns)
         for kind in others if like is not None and not agree(like, spaces_of(env)) else ():
             env.close()
-            env = self._make(num_envs, render_mode, kind, attendant)
+            env = self._make(num_envs, render_mode, kind, attendant, learns)
         if like is not None:
             check_agreement(like, env)
         if self.statistics is not None:
@@ -189,13 +192,20 @@ class EnvSpec:
     def _kinds(self, num_envs: int) -> list[str]:
         """Return the kinds of vector environments that can be made, the one to be preferred first."""
         registered = self._registered()
+        if registered.vector_entry_point in GAMES:
+            if self._wrappers().single:
+                raise EnvError(
+                    f"wrappers: got one for single environments, must be a VectorWrapper around those of {self.id}: "
+                    "gymnasium.wrappers.vector has them"
+                )
+            return [NATIVE]
         if registered.vector_entry_point is None or registered.additional_wrappers or self._wrappers().single:
             return [SYNC]
         if registered.entry_point is None:
             return [NATIVE]
         return [SYNC, NATIVE] if num_envs == 1 else [NATIVE, SYNC]  # of one, native arrays cost more than they save
 
-    def _make(self, num_envs: int, render_mode: str | None, kind: str, attendant: Attendant) -> VectorEnv:
+    def _make(self, num_envs: int, render_mode: str | None, kind: str, attendant: Attendant, learns: bool) -> VectorEnv:
         kwargs = dict(self.kwargs)
         if self.max_episode_steps is not None:
             kwargs["max_episode_steps"] = self.max_episode_steps
@@ -203,6 +213,8 @@ class EnvSpec:
         takes_mode = self.factory is None or _takes(self.factory.fn, "render_mode")
         if render_mode is not None and takes_mode:
             kwargs["render_mode"] = render_mode
+        if registered.vector_entry_point in GAMES and not learns:
+            kwargs.pop("episodic_life", None)
         with self._said("constructor", attendant):
             env = gymnasium.make_vec(
                 registered,
@@ -298,7 +310,7 @@ class EnvSpec:
         return str(self.id)  # a callable is given, and never kept there
 
     def _registered(self) -> gymnasium.envs.registration.EnvSpec:
-        return registered(self._text, self.factory and self.factory.fn)
+        return registered(self._text, self.factory and self.factory.fn, self.kwargs)
 
     @property
     def time_limit(self) -> int | None:

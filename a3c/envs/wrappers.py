@@ -23,6 +23,7 @@ from gymnasium.vector import (
 from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 
 OWN_REWARDS = "own_rewards"  # where, in `info`, the environments' own rewards stand
+OWN_ENDS = "own_ends"  # and, in a step where they are others than a learner is told, which own episodes ended
 
 
 class OwnReward(gymnasium.Wrapper[Any, Any, Any, Any]):

@@ -19,7 +19,7 @@ from a3c.envs.single import EnvironmentFaultError
 from a3c.envs.spaces import action_layout, observation_layout
 from a3c.envs.spec import EnvSpec
 from a3c.envs.state import get_env_state, set_env_state
-from a3c.envs.wrappers import OWN_REWARDS
+from a3c.envs.wrappers import OWN_ENDS, OWN_REWARDS
 from a3c.networks.actor_critic import ActorCritic
 from a3c.networks.policy import Policy
 from a3c.rollouts.weights import WeightSource
@@ -163,13 +163,10 @@ class Collector:
     def _collect(self, out: RolloutBatch) -> Fragment:
         if self.weights.version != self.version:
             self.version = self.weights.pull(self.network)
-        if self._ended.all():
-            self._observation = self._pack(self.env.step(self._reset_action)[0])
-            self._policy.restart(self._ended)
-            self._ended[:] = False
+        episodes = self._step_past_resets()
 
         np.logical_not(self._ended, out=out.mask[0].numpy())  # first: of an unfinished fragment it is read
-        length, own_rewards = self._step_through(out)
+        length, own_rewards, own_ends = self._step_through(out)
 
         ended = (out.terminated[:length] | out.truncated[:length]).numpy()
         mask = out.mask[:length].numpy()
@@ -182,7 +179,7 @@ class Collector:
         out.env_ids.copy_(self._env_ids)
         out.segment_ids.fill_(self._segment)
         self._segment += 1
-        episodes = self._whole_episodes(own_rewards, ended, mask)
+        episodes += self._whole_episodes(own_rewards, ended, mask, own_ends)
         if self._episodes_left is not None:
             self._episodes_left = max(0, self._episodes_left - len(episodes))
         return Fragment(length, episodes, self._episodes_left == 0)
@@ -205,8 +202,31 @@ class Collector:
         self._segment = 0
         self._episode_returns[:], self._episode_lengths[:] = 0, 0
 
-    def _step_through(self, out: RolloutBatch) -> tuple[int, NDArray[np.float64]]:
-        """Step until `out` is full; return the length and the environments' own rewards, [T, B]."""
+    def _step_past_resets(self) -> list[Episode]:
+        """Step environments that all wait for their reset; return the episodes that ended meanwhile.
+
+        Of a game that ended for a learner alone, with a life, this is a step like any other.
+        """
+        episodes: list[Episode] = []
+        while self._ended.all():
+            observation, reward, terminated, truncated, info = self.env.step(self._reset_action)
+            self._observation = self._pack(observation)
+            self._policy.restart(self._ended)
+            self._ended = terminated | truncated
+            own_reward = info.get(OWN_REWARDS, reward)
+            if own_reward.any() or self._ended.any():
+                no_steps = np.zeros((1, len(reward)), np.bool_)
+                own_ends = {0: info[OWN_ENDS]} if OWN_ENDS in info else {}
+                episodes += self._whole_episodes(own_reward[None], self._ended[None], no_steps, own_ends)
+        return episodes
+
+    def _step_through(self, out: RolloutBatch) -> tuple[int, NDArray[np.float64], dict[int, NDArray[np.bool_]]]:
+        """Step until `out` is full.
+
+        Returns:
+            The length; the environments' own rewards, [T, B]; and which own episodes ended, [B], of
+            the steps where they are others than a learner is told.
+        """
         policy, step = self._policy, self.env.step
         choose, for_env = policy.choose, self.network.actions.for_env
         check, on_step, pack = self._check, self._on_step, self._pack
@@ -215,6 +235,7 @@ class Collector:
         rows = self._rows(out.observations)
         policy.begin_fragment(out.length, out.columns)
         own_rewards = np.zeros(rewards.shape)
+        own_ends = {}
         length = out.length
         for t in range(out.length):
             observations[t] = self._observation
@@ -229,6 +250,8 @@ class Collector:
                 check.shapes(observation, reward)  # a call less in each step
             rewards[t], actions[t] = reward, action
             own_rewards[t] = info.get(OWN_REWARDS, reward)
+            if OWN_ENDS in info:
+                own_ends[t] = info[OWN_ENDS]
             self._steps += 1
             on_step(t + 1)
             if self._rules.end_with_episodes and (terminated[t] | truncated[t]).all():
@@ -237,7 +260,7 @@ class Collector:
         observations[length] = self._observation
         self._ended = terminated[length - 1] | truncated[length - 1]
         out.behaviour_log_probs[:length] = policy.log_probs(out.actions[:length])
-        return length, own_rewards[:length]
+        return length, own_rewards[:length], own_ends
 
     def _rows(self, observations: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Return a buffer's rows; to make them anew for each fragment would take longer than short episodes do."""
@@ -249,11 +272,21 @@ class Collector:
         return self._rows_of_buffer[key]
 
     def _whole_episodes(
-        self, rewards: NDArray[np.float64], ended: NDArray[np.bool_], mask: NDArray[np.bool_]
+        self,
+        rewards: NDArray[np.float64],
+        ended: NDArray[np.bool_],
+        mask: NDArray[np.bool_],
+        own_ends: dict[int, NDArray[np.bool_]],
     ) -> list[Episode]:
-        """Return the episodes that ended, and carry the sums of the unfinished ones."""
+        """Return the episodes that ended, and carry the sums of the unfinished ones; all arrays [T, B]."""
+        steps = mask
+        if own_ends:
+            ended, told = ended.copy(), ended
+            for t, ends in own_ends.items():
+                ended[t] = ends
+            steps = mask + (told & ~ended).astype(np.int64)  # the next one, which no learner sees, is one of the game
         returns = self._episode_returns + rewards.cumsum(axis=0)
-        lengths = self._episode_lengths + mask.cumsum(axis=0)
+        lengths = self._episode_lengths + steps.cumsum(axis=0)
         times, columns = np.nonzero(ended)
         episodes = []
         return_before = np.zeros(len(self._episode_returns))  # sums up to each column's last end

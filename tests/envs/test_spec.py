@@ -294,7 +294,7 @@ def missing(monkeypatch):
     [
         ("LunarLander-v3", r"Box2D is not installed: pip install 'a3c\[box2d\]'$"),
         ("HalfCheetah-v5", r"MuJoCo is not installed: pip install 'a3c\[mujoco\]'$"),
-        ("ALE/Pong-v5", r"must be of a module that can be imported: .*ale_py.*; pip install 'a3c\[atari\]'$"),
+        ("ALE/Pong-v5", r"ALE/Pong-v5 needs ale-py: pip install 'a3c\[atari\]'"),
         ("MiniGrid-Empty-5x5-v0", "pip install minigrid, then minigrid:MiniGrid-Empty-5x5-v0$"),
         ("minigrid:MiniGrid-Empty-5x5-v0", "pip install minigrid, then minigrid:MiniGrid-Empty-5x5-v0$"),
     ],
@@ -305,12 +305,11 @@ def test_what_is_not_installed_is_named_with_the_command_that_installs_it(missin
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("name", "package"), [("ALE/Pong-v5", "ale_py"), ("MiniGrid-Empty-5x5-v0", "minigrid")])
-def test_a_package_that_is_installed_is_imported_for_its_ids(name, package):
-    pytest.importorskip(package)
-    code = f"from a3c.envs.source import registered; print(registered({name!r}).entry_point)"
+def test_a_package_that_is_installed_is_imported_for_its_ids():
+    pytest.importorskip("minigrid")
+    code = "from a3c.envs.source import registered; print(registered('MiniGrid-Empty-5x5-v0').entry_point)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
-    assert found.stdout.startswith(package)
+    assert found.stdout.startswith("minigrid")
 
 
 # What Gymnasium's own check finds

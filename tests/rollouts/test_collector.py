@@ -1,3 +1,5 @@
+from itertools import chain, repeat
+
 import numpy as np
 import pytest
 import torch
@@ -80,6 +82,31 @@ def test_returns_are_those_beneath_a_reward_wrapper():
     batch, fragment = collect(collector, 3)
     assert batch.rewards[:, 0].tolist() == [1, 2, -10]
     assert fragment.episodes == [Episode(6.0, 3)]
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 4, 9])
+def test_an_episode_of_the_environments_own_goes_on_past_the_ends_that_a_learner_is_told(length):
+    # Two lives of two steps; in the step between them the game gives 5, in that after the second it ends and gives 7.
+    rewards, told, own = (
+        [1, 1, 5, 1, 1, 7, 0, 1, 1],
+        [0, 1, 0, 0, 1, 1, 0, 0, 1],
+        [0, 0, 0, 0, 0, 1, 0, 0, 0],
+    )
+    collector = make_collector()
+    steps = chain(zip(rewards, told, own, strict=True), repeat((0, 0, 0)))
+
+    def step(action):
+        reward, ended, own_ended = (np.array([value]) for value in next(steps))
+        info = {"own_ends": own_ended > 0} if ended and not own_ended else {}
+        return np.zeros((1, 2), np.float32), reward.astype(float), ended > 0, np.zeros(1, bool), info
+
+    collector.env.step = step
+    episodes = []
+    for _ in range(9):
+        batch, fragment = collect(collector, length)
+        episodes += fragment.episodes
+        assert batch.mask.any()
+    assert episodes == [Episode(16.0, 6)]
 
 
 def test_a_fragment_ends_with_its_episode_if_asked():

@@ -127,6 +127,26 @@ class Agent:
         policy.restart(ended)
         self._state = policy.state
 
+    def export(self, path: str | PathLike[str]) -> None:
+        """Write the greedy policy as an ONNX graph, for programs without torch; needs `pip install 'a3c[onnx]'`.
+
+        Its inputs are the parts of the observation by their paths ("camera", "a.b"), or "observation", of the
+        space's shapes and dtypes with a batch axis in front; and "state" of a network with memory, which begins with
+        `network.initial_state`. Its outputs are the parts of the action, or "action", as environments take them;
+        "action_parameters", of its distribution; and "next_state". What the environment's wrappers make of
+        observations is not part of it.
+
+        Args:
+            path: the file, in a folder that exists.
+
+        Raises:
+            ExportError: what is needed is not installed, or the network does what ONNX has no operators for.
+            OSError: the file cannot be written.
+        """
+        from a3c.evaluation.export import export_policy
+
+        export_policy(self.network, Path(path))
+
     def evaluate(
         self, episodes: int = 100, seed: int = 0, greedy: bool = True, max_episode_steps: int | None = None
     ) -> Evaluation:

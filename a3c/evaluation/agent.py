@@ -107,7 +107,7 @@ class Agent:
         return self._state
 
     def reset(self, columns: ArrayLike | None = None) -> None:
-        """Begin new episodes: a network with memory forgets what it has seen.
+        """Begin new episodes: a network with memory forgets what it has seen, before it is shown their first states.
 
         Args:
             columns: which of the B environments that `act` sees have ended an episode, bools [B]; None for all.

@@ -118,7 +118,7 @@ def make_parser() -> OneLineParser:
     add("--video", type=Path, metavar="DIR", help="write mp4 and GIF of episodes, of 1000 steps each at most")
     add("--video_episodes", type=whole_number(1), default=1, metavar="N", help="for --video and --render (default: 1)")
     add("--render", action="store_true", help="play episodes in a window")
-    add("--beliefs", type=picture, metavar="FILE", help="draw values and action probabilities along one episode")
+    add("--beliefs", type=picture, metavar="FILE", help="draw values and the policy along one episode")
     add("--allow", action="append", default=[], metavar="PREFIX", help="another module that the checkpoint may name")
     return parser
 

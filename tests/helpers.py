@@ -21,6 +21,18 @@ def make_network(observations=2, actions=3, hidden=(8,)):
     return MLPActorCritic(space, gymnasium.spaces.Discrete(actions), hidden_sizes=hidden)
 
 
+def lively(network, seed=0):
+    """Gives weights with which a policy heeds what it sees, and evaluation mode."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in network.parameters():
+        with torch.no_grad():
+            if parameter.dim() > 1:
+                torch.nn.init.orthogonal_(parameter, 2.0, generator)
+            else:
+                parameter.normal_(0, 0.1, generator=generator)
+    return network.eval()
+
+
 def with_rules(arguments):
     """Put arguments of `CollectRules` together, and leave others as they are."""
     names = {field.name for field in fields(CollectRules)} & arguments.keys()

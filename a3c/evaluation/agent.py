@@ -12,13 +12,17 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
+from torch import Tensor
 
 from a3c.envs.random_states import random_states_kept
 from a3c.envs.shared_statistics import RunStatistics
+from a3c.envs.spaces import observation_layout
 from a3c.envs.spec import EnvSpec
 from a3c.evaluation.evaluator import Evaluation, Evaluator
+from a3c.evaluation.given import give_actions, read_observations
 from a3c.networks import ActorCritic
+from a3c.networks.actor_critic import evaluating
 from a3c.networks.policy import Policy
 from a3c.runs.allowlist import checked_prefixes, lies_under, or_trusted, own_class, own_module
 from a3c.runs.checkpoints import CheckpointError, read_checkpoint
@@ -59,30 +63,89 @@ class Agent:
         self.checkpoint = checkpoint
         self.discount = discount
         self.reward_scale = reward_scale
+        self._state: Tensor | None = None  # what a network with memory remembers in `act`, [B, *state_shape]
 
     @torch.inference_mode()
-    def act(self, observation: ArrayLike, greedy: bool = True) -> NDArray[np.int64] | int:
-        """Choose an action.
+    def act(self, observation: Any, greedy: bool = True) -> Any:
+        """Choose an action; a network with memory remembers what it has seen since the last `reset`.
 
         Args:
-            observation: one observation, [*shape], or several, [..., *shape].
+            observation: one observation, [*shape], or several, [..., *shape]; of a Dict a mapping and of a Tuple a
+                sequence of its parts, which all have the same axes in front. With a memory several are those of B
+                environments side by side, [B, *shape]. An "action_mask" among them is heeded.
             greedy: take the most probable action; False samples, with torch's global generator.
 
         Returns:
-            The action as an int, or as an array, [...].
+            The action as the environment takes it: an int for a Discrete, else an array, of a Dict a dict and of a
+            Tuple a tuple of its parts. For several observations arrays with the same axes in front.
 
         Raises:
-            ValueError: the observation's last axes are not the observation space's, or a number is not finite.
+            ValueError: the observation is not of the observation space's form, a number is not finite, or the
+                memory is of another number of environments.
         """
-        space = self.network.observation_space
-        array = np.asarray(observation, dtype=space.dtype)
-        shape = space.shape or ()
-        if array.shape[array.ndim - len(shape) :] != shape:
-            raise ValueError(f"observation: got shape {array.shape}, must end in {shape}")
-        if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
-            raise ValueError(f"observation: got {array[~np.isfinite(array)][0]}, must be finite")
-        action = Policy(self.network, greedy).act(array)
-        return int(action) if array.shape == shape else action
+        network = self.network
+        observations, lead = read_observations(observation_layout(network.observation_space), observation)
+        policy = Policy(network, greedy)
+        policy.begin_episodes(len(observations))
+        if policy.state is not None:
+            policy.state = self._remembered(policy.state, lead)
+        with evaluating(network):
+            actions = policy.act(observations)
+        self._state = policy.state
+        return give_actions(network.action_space, actions, lead)
+
+    def _remembered(self, first: Tensor, lead: tuple[int, ...]) -> Tensor:
+        """Return the memory of environments side by side, which begins as `first`."""
+        if len(lead) > 1:
+            raise ValueError(f"observation: got axes {lead} in front, must be one at most for a network with memory")
+        if self._state is None:
+            return first
+        if len(self._state) != len(first):
+            raise ValueError(
+                f"observation: got {len(first)} of them, must be {len(self._state)} as before; reset() begins anew"
+            )
+        return self._state
+
+    def reset(self, columns: ArrayLike | None = None) -> None:
+        """Begin new episodes: a network with memory forgets what it has seen, before it is shown their first states.
+
+        Args:
+            columns: which of the B environments that `act` sees have ended an episode, bools [B]; None for all.
+
+        Raises:
+            ValueError: these are no bools, or of another number of environments.
+        """
+        if columns is None:
+            self._state = None
+            return
+        ended = np.atleast_1d(np.asarray(columns))
+        known = ended.shape if self._state is None else (len(self._state),)
+        if ended.dtype != np.bool_ or ended.shape != known:
+            raise ValueError(f"columns: got {ended.dtype} {ended.shape}, must be bool {known}")
+        policy = Policy(self.network)
+        policy.state = self._state
+        policy.restart(ended)
+        self._state = policy.state
+
+    def export(self, path: str | PathLike[str]) -> None:
+        """Write the greedy policy as an ONNX graph, for programs without torch; needs `pip install 'a3c[onnx]'`.
+
+        Its inputs are the parts of the observation by their paths ("camera", "a.b"), or "observation", of the
+        space's shapes and dtypes with a batch axis in front; and "state" of a network with memory, which begins with
+        `network.initial_state`. Its outputs are the parts of the action, or "action", as environments take them;
+        "action_parameters", of its distribution; and "next_state". What the environment's wrappers make of
+        observations is not part of it.
+
+        Args:
+            path: the file, in a folder that exists.
+
+        Raises:
+            ExportError: what is needed is not installed, or the network does what ONNX has no operators for.
+            OSError: the file cannot be written.
+        """
+        from a3c.evaluation.export import export_policy
+
+        export_policy(self.network, Path(path))
 
     def evaluate(
         self, episodes: int = 100, seed: int = 0, greedy: bool = True, max_episode_steps: int | None = None

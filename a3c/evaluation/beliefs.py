@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,13 +13,14 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from a3c.evaluation.episode import first_episode, playing
-from a3c.networks import ActorCritic, Categorical, Distribution
+from a3c.evaluation.policy_panels import panels_of
+from a3c.networks import ActionFamily, ActorCritic, Distribution
 from a3c.returns import discounted_sum
 
 CAME, BELIEVED = "#777777", "#aa3377"  # of the lines; actions have other colours
+MOST_NAMED = 20  # choices in a legend
+LEGEND_ROWS = 7  # of a legend beside a panel
 _AT_ONCE = 256  # observations that a network is shown together
-COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#bbbbbb")  # the rest of Tol's bright scheme
-MOST_NAMED = 20  # actions in a legend
 
 
 class Beliefs(NamedTuple):
@@ -31,6 +31,7 @@ class Beliefs(NamedTuple):
         returns_to_go: discounted rewards from each state on, as a learner is given them, unscaled,
             [T]. Where the episode is cut they end in the critic's value of the last state, as in
             training; without it where that value is in other units.
+        family: of the actions.
         policy: the distributions that the actions come from, of parameters [T, P].
         actions: the actions taken, [T, *action_shape].
         episode_return: in the environment's own rewards, undiscounted.
@@ -40,6 +41,7 @@ class Beliefs(NamedTuple):
 
     values: NDArray[np.float64]
     returns_to_go: NDArray[np.float64]
+    family: ActionFamily
     policy: Distribution
     actions: NDArray[Any]
     episode_return: float
@@ -83,6 +85,7 @@ def observe(
     return Beliefs(
         values[:-1].numpy(),
         discounted_sum(rewards, discounts, bootstrap_value)[:, 0].numpy(),
+        network.actions,
         network.actions(parameters, torch.cat(masks)[:-1, 0] if masks else None),
         np.concatenate([step.actions for step in steps]),
         sum(float(step.own_rewards[0]) for step in steps),
@@ -98,15 +101,45 @@ def draw(beliefs: Beliefs, title: str) -> Figure:
         beliefs: of one episode.
         title: above the picture.
     """
-    figure = Figure(figsize=(11, 7), layout="constrained")
+    panels = panels_of(beliefs.family, beliefs.policy, beliefs.actions)
+    single = len(panels) == 1
+    heights = [3.4, *(max(3.0 if single else 1.7, min(0.25 * panel.rows, 6)) for panel in panels)]
+    figure = Figure(figsize=(11, sum(heights) + 0.6), layout="constrained")
     FigureCanvasAgg(figure)
-    above, below = figure.subplots(2, sharex=True, height_ratios=(1.1, 1))
+    above, *below = figure.subplots(len(heights), sharex=True, height_ratios=heights)
     figure.suptitle(title)
     _draw_values(above, beliefs)
-    _DRAWN[type(beliefs.policy)](below, beliefs)
-    below.set_xlabel("step of the episode")
-    below.set_xlim(-0.5, len(beliefs.actions) - 0.5)
+    for axes, panel in zip(below, panels, strict=True):
+        panel.draw(axes)
+        axes.set_title(panel.title, loc="left", fontsize="medium")
+        if panel.choices <= MOST_NAMED:
+            _name_choices(axes, panel.choices, single)
+    below[-1].set_xlabel("step of the episode")
+    below[-1].set_xlim(-0.5, len(beliefs.actions) - 0.5)
     return figure
+
+
+def _name_choices(axes: Axes, choices: int, single: bool) -> None:
+    """Name the colours of choices: below the picture, or beside the panel if it is one of several."""
+    handles, labels = axes.get_legend_handles_labels()
+    if not choices:
+        return
+    if single:
+        axes.figure.legend(handles, labels, loc="outside lower center", ncols=7, frameon=False)
+        return
+    columns = -(-choices // LEGEND_ROWS)
+    labels = [label.removeprefix("action ") for label in labels]
+    axes.legend(
+        handles,
+        labels,
+        loc="center left",
+        bbox_to_anchor=(1, 0.5),
+        ncols=columns,
+        frameon=False,
+        fontsize="small",
+        handlelength=1,
+        columnspacing=1,
+    )
 
 
 def _draw_values(axes: Axes, beliefs: Beliefs) -> None:
@@ -124,35 +157,3 @@ def _draw_values(axes: Axes, beliefs: Beliefs) -> None:
     lines += own.plot(steps, values, color=BELIEVED, linewidth=1.4, label=label)
     axes.grid(alpha=0.25)
     axes.legend(handles=lines, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, borderaxespad=0.2)
-
-
-def _draw_probabilities(axes: Axes, beliefs: Beliefs) -> None:
-    assert isinstance(beliefs.policy, Categorical), "another kind is drawn in another way"
-    probabilities = beliefs.policy.log_probabilities.exp().numpy()
-    length, actions = probabilities.shape
-    colours = _colours(actions)
-    edges = np.arange(length + 1) - 0.5
-    floor = np.zeros(length)
-    for action, colour in enumerate(colours):
-        ceiling = floor + probabilities[:, action]
-        axes.stairs(ceiling, edges, baseline=floor, fill=True, color=colour, alpha=0.75, label=f"action {action}")
-        floor = ceiling
-        taken = np.flatnonzero(beliefs.actions == action)
-        axes.broken_barh([(step - 0.5, 1.0) for step in taken], (1.04, 0.08), color=colour, linewidth=0)
-    axes.set_ylim(0, 1.15)
-    axes.set_yticks([0, 0.25, 0.5, 0.75, 1, 1.08], ["0", "0.25", "0.5", "0.75", "1", "taken"])
-    axes.set_ylabel("probability of each action")
-    if actions <= MOST_NAMED:
-        axes.figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=7, frameon=False)
-
-
-def _colours(actions: int) -> list[str]:
-    if actions <= len(COLOURS):
-        return list(COLOURS[:actions])
-    from matplotlib import colormaps
-    from matplotlib.colors import to_hex
-
-    return [to_hex(colour) for colour in colormaps["turbo"](np.linspace(0.05, 0.95, actions))]
-
-
-_DRAWN: dict[type[Distribution], Callable[[Axes, Beliefs], None]] = {Categorical: _draw_probabilities}

@@ -72,7 +72,7 @@ class ActorCritic(nn.Module):
         self.parameter_count = self.actions.parameter_count
         self._layout: Layout = observation_layout(observation_space)
         self.input_space, self._is_masked = _without_mask(observation_space, self.actions.mask_size)
-        self._is_plain = next(self._layout.leaves()).path == ""
+        self._mask_axes = len(observation_space[ACTION_MASK].shape) if self._is_masked else 0  # type: ignore[index]
 
     @property
     def spaces(self) -> Spaces:
@@ -133,13 +133,15 @@ class ActorCritic(nn.Module):
 
     def inputs(self, observations: Tensor) -> tuple[Inputs, Tensor | None]:
         """Return inputs, and which choices are allowed if any are forbidden, of observations as a batch holds them."""
-        if self._is_plain:
-            return observations, None
-        inputs = self._layout.unpack(observations)
+        return self.inputs_of(self._layout.unpack(observations))
+
+    def inputs_of(self, observations: Inputs) -> tuple[Inputs, Tensor | None]:
+        """Do as `inputs` does, of tensors in the form of the observation space, which an exported policy is given."""
         if not self._is_masked:
-            return inputs, None
+            return observations, None
+        inputs = dict(observations)
         mask = inputs.pop(ACTION_MASK)
-        return inputs, mask.flatten(observations.dim() - 1) != 0
+        return inputs, mask.flatten(mask.dim() - self._mask_axes) != 0
 
     def judge(self, observations: Tensor, state: Tensor | None, begins: Tensor | None) -> Judgement:
         """Return what it makes of observations that follow each other.

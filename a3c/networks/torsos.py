@@ -74,7 +74,7 @@ class ImageFormat:
         order first, which costs least in the space's own dtype: bytes are a quarter of floats.
         """
         rows = observations.permute(0, *(axis + 1 for axis in self.order)).contiguous()
-        pixels = rows.view(len(rows), self.height, self.width, self.depth)
+        pixels = rows.view(rows.shape[0], self.height, self.width, self.depth)
         return pixels.to(torch.float32).permute(0, 3, 1, 2)
 
 

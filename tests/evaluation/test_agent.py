@@ -1,11 +1,12 @@
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 from gymnasium.envs.classic_control import CartPoleEnv
-from helpers import fit, make_network
+from helpers import fit, lively, make_network
 from scripted_envs import Countdown
 
-from a3c import Agent, NStep, load
+from a3c import Agent, MLPActorCritic, NStep, load
 from a3c.envs.spec import EnvError, EnvSpec
 from a3c.runs.checkpoints import CheckpointError
 
@@ -118,3 +119,130 @@ def test_a_run_goes_on_with_the_same_class_or_function(tmp_path):
         saved(env, path)
         _, data, _ = fit(NStep(8), path, env=env, max_env_steps=200)
         assert data.progress.env_steps >= 200
+
+
+SPACES = {
+    "Discrete": spaces.Discrete(4, start=-2),
+    "Discrete of int32": spaces.Discrete(3, start=1, dtype=np.int32),
+    "MultiDiscrete": spaces.MultiDiscrete([[2, 3], [4, 5]], np.int32, start=[[1, -1], [0, -3]]),
+    "MultiBinary": spaces.MultiBinary((2, 3)),
+    "Box": spaces.Box(np.float32([-1, 5]), np.float32([0.1, 8])),
+    "Box of a number": spaces.Box(-3, 1, (), np.float64),
+    "Dict": spaces.Dict(
+        gear=spaces.Discrete(3, start=1), rest=spaces.Tuple((spaces.Box(-1, 1, (2,)), spaces.MultiBinary(2)))
+    ),
+}
+SEEN = spaces.Dict(
+    camera=spaces.Box(0, 255, (2, 3), np.uint8),
+    where=spaces.Tuple((spaces.Discrete(4, start=2), spaces.Box(-1, 1, (2,), np.float64))),
+)
+
+
+def stacked(samples):
+    """Several observations or actions as one, part by part."""
+    if isinstance(samples[0], dict):
+        return {key: stacked([sample[key] for sample in samples]) for key in samples[0]}
+    if isinstance(samples[0], tuple):
+        return tuple(map(stacked, zip(*samples, strict=True)))
+    return np.stack(samples)
+
+
+def reshaped(value, lead):
+    if isinstance(value, dict):
+        return {key: reshaped(part, lead) for key, part in value.items()}
+    if isinstance(value, tuple):
+        return tuple(reshaped(part, lead) for part in value)
+    return value.reshape(*lead, *value.shape[1:])
+
+
+def same(one, other):
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, tuple):
+        return all(map(same, one, other))
+    return np.shape(one) == np.shape(other) and np.allclose(one, other, atol=1e-6)
+
+
+def samples_of(space, number, seed=0):
+    space.seed(seed)
+    return [space.sample() for _ in range(number)]
+
+
+@pytest.mark.parametrize("squash", [False, True], ids=["clip", "squash"])
+@pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
+def test_actions_are_the_spaces_own_for_one_observation_and_for_several(space, squash):
+    agent = Agent(lively(MLPActorCritic(SEEN, space, squash=squash)), EnvSpec("unused"))
+    observations = samples_of(SEEN, 6)
+    singles = [agent.act(observation) for observation in observations]
+    for action in singles:
+        assert space.contains(action), action
+        assert not isinstance(space, spaces.Discrete) or type(action) is int
+    many = agent.act(stacked(observations))
+    assert same(many, stacked(singles))
+    assert same(agent.act(reshaped(stacked(observations), (2, 3))), reshaped(many, (2, 3)))
+    if isinstance(space, spaces.Discrete):
+        assert many.dtype == space.dtype
+        assert len(set(singles)) > 1
+    sampled = agent.act(observations[0], greedy=False)
+    assert space.contains(sampled)
+
+
+def test_an_action_mask_is_heeded():
+    seen = spaces.Dict(action_mask=spaces.MultiBinary(4), x=spaces.Box(-1, 1, (2,)))
+    agent = Agent(lively(MLPActorCritic(seen, spaces.Discrete(4, start=1))), EnvSpec("unused"))
+    for greedy in (True, False):
+        allowed = np.eye(4, dtype=np.int8)
+        actions = agent.act({"x": np.zeros((4, 2)), "action_mask": allowed}, greedy)
+        assert actions.tolist() == [1, 2, 3, 4]
+    assert agent.act({"x": [0.5, 0.5], "action_mask": [0, 0, 1, 0]}) == 3
+
+
+def remembering(memory="gru"):
+    network = MLPActorCritic(spaces.Box(-1, 1, (2,)), spaces.Box(-1, 1, (3,)), memory=memory, memory_size=8)
+    return Agent(lively(network), EnvSpec("unused"))
+
+
+@pytest.mark.parametrize("memory", ["gru", "lstm"])
+def test_an_agent_remembers_from_call_to_call_until_it_is_reset(memory):
+    agent = remembering(memory)
+    first, second = agent.act([0.1, 0.2]), agent.act([0.1, 0.2])
+    assert not np.allclose(first, second)
+    agent.reset()
+    assert np.allclose(agent.act([0.1, 0.2]), first)
+    assert np.allclose(agent.act([[0.1, 0.2]]), [second])  # one row is one environment
+
+
+def test_those_environments_whose_episodes_ended_are_forgotten_alone():
+    agent = remembering()
+    rows = np.array([[0.1, 0.2], [0.1, 0.2], [0.3, -0.2]])
+    first, second = agent.act(rows), agent.act(rows)
+    agent.reset()
+    agent.act(rows)
+    agent.reset([True, False, False])
+    mixed = agent.act(rows)
+    assert np.allclose(mixed[0], first[0])
+    assert np.allclose(mixed[1:], second[1:])
+
+
+def test_a_memory_refuses_another_number_of_environments_and_axes_that_it_cannot_follow():
+    agent = remembering()
+    agent.act(np.zeros((2, 2)))
+    with pytest.raises(ValueError, match=r"^observation: got 3 of them, must be 2 as before; reset\(\) begins anew$"):
+        agent.act(np.zeros((3, 2)))
+    with pytest.raises(ValueError, match=r"^observation: got axes \(1, 2\) in front, must be one at most for a netw"):
+        agent.act(np.zeros((1, 2, 2)))
+    with pytest.raises(ValueError, match=r"^columns: got bool \(3,\), must be bool \(2,\)$"):
+        agent.reset([True, False, True])
+    with pytest.raises(ValueError, match=r"^columns: got int64 \(2,\), must be bool \(2,\)$"):
+        agent.reset([0, 1])
+    agent.reset()
+    assert agent.act(np.zeros((3, 2))).shape == (3, 3)
+
+
+def test_acting_leaves_a_network_in_its_mode_and_is_made_in_that_of_evaluation():
+    network = lively(MLPActorCritic(spaces.Box(-1, 1, (2,)), spaces.Discrete(3)))
+    network.actor_trunk.append(torch.nn.Dropout(0.99))
+    network.train()
+    agent = Agent(network, EnvSpec("unused"))
+    assert len({agent.act([0.5, 0.1]) for _ in range(30)}) == 1
+    assert network.training

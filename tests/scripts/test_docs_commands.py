@@ -220,6 +220,21 @@ def test_an_environment_in_a_notebook_trains_and_each_way_takes_few_lines(here, 
     assert -100 <= float(capsys.readouterr().out.splitlines()[-1]) <= -6
 
 
+def test_an_agent_acts_in_environments_side_by_side_as_is_shown(here, first_run):
+    shutil.copytree(first_run, "runs/first")
+    shown = {}
+    exec(python_block("agent.reset"), shown)
+    assert shown["agent"].act(shown["observations"]).shape == (4,)
+
+
+def test_a_policy_is_exported_as_is_shown(here, first_run, capsys):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    shutil.copytree(first_run, "runs/first")
+    exec(python_block("agent.export"), {})
+    assert capsys.readouterr().out == "True\n"
+
+
 @pytest.mark.parametrize("text", [text for _, text, _ in blocks("yaml")])
 def test_every_config_that_is_shown_is_built(here, built, text):
     Path("shown.yaml").write_text(text)

@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 
 import gymnasium
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from a3c.envs.spaces import Layout
@@ -84,6 +83,9 @@ class ActionFamily(ABC):
             mask: True where a choice is allowed, [..., mask_size]; None allows all.
         """
 
-    def for_env(self, actions: NDArray[Any]) -> Any:
-        """Return what the environments' `step` takes for actions as a batch holds them, [B, *action_shape]."""
+    def for_env(self, actions: Any) -> Any:
+        """Return what the environments' `step` takes for actions as a batch holds them, [B, *action_shape].
+
+        Of an array; and of a tensor, by torch's operations, where an exported policy shall have it.
+        """
         return actions

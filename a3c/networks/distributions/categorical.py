@@ -7,7 +7,6 @@ from typing import Any
 
 import gymnasium
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from a3c.envs.spaces import DiscreteLayout
@@ -84,5 +83,5 @@ class CategoricalFamily(ActionFamily):
     def __call__(self, parameters: Tensor, mask: Tensor | None = None) -> Categorical:
         return Categorical(parameters, mask)
 
-    def for_env(self, actions: NDArray[Any]) -> NDArray[Any]:
+    def for_env(self, actions: Any) -> Any:
         return actions + self._start if self._start else actions

@@ -149,8 +149,11 @@ class GaussianFamily(ActionFamily):
     def __call__(self, parameters: Tensor, mask: Tensor | None = None) -> Gaussian:
         return Gaussian(parameters, self._shape, self._log_scale)
 
-    def for_env(self, actions: NDArray[Any]) -> NDArray[Any]:
+    def for_env(self, actions: Any) -> Any:
         # Clipped in float64, in which every bound is exact; and rounding keeps an order.
+        if isinstance(actions, Tensor):
+            middle, half, low, high = map(torch.as_tensor, (self._middle, self._half, self._low, self._high))
+            return (middle + half * actions.double()).clamp(low, high)
         clipped: NDArray[Any] = np.clip(self._middle + self._half * actions, self._low, self._high)
         return clipped.astype(self._dtype)
 
@@ -170,5 +173,7 @@ class TanhGaussianFamily(GaussianFamily):
     def __call__(self, parameters: Tensor, mask: Tensor | None = None) -> TanhGaussian:
         return TanhGaussian(parameters, self._shape, self._log_scale, self._squashed)
 
-    def for_env(self, actions: NDArray[Any]) -> NDArray[Any]:
+    def for_env(self, actions: Any) -> Any:
+        if isinstance(actions, Tensor):
+            return super().for_env(actions.double().tanh().where(torch.as_tensor(self._bounded), actions.double()))
         return super().for_env(np.where(self._bounded, np.tanh(actions, dtype=np.float64), actions))

@@ -7,7 +7,6 @@ from typing import Any
 
 import gymnasium
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -85,6 +84,7 @@ class MultiCategoricalFamily(ActionFamily):
             values = F.pad(values, (0, 1), value=beyond).index_select(-1, self._places)
         return values.reshape(*values.shape[:-1], *self._groups)
 
-    def for_env(self, actions: NDArray[Any]) -> NDArray[Any]:
-        shifted: NDArray[Any] = (actions + self._start).astype(self._dtype, copy=False)
-        return shifted
+    def for_env(self, actions: Any) -> Any:
+        if isinstance(actions, Tensor):
+            return actions + torch.from_numpy(self._start)
+        return (actions + self._start).astype(self._dtype, copy=False)

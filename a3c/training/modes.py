@@ -238,7 +238,7 @@ class Mode(ABC):
         assert self.weights is not None, "the mode has shared them"
         collection = self.collection
         return CollectorSpec(
-            collection.env,
+            collection.env.discounting(learner.learning.objective.discount),
             collection.envs_per_worker,
             cloudpickle.dumps(learner.network),
             self.weights,

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from a3c.batch import RolloutBatch
 from a3c.envs.spaces import ACTION_MASK, Layout, Spaces, observation_layout
 from a3c.networks.distributions import Distribution, family_for
+from a3c.networks.normalisation import CRITIC_HEAD, ObservationNormaliser, PopArt
 
 Inputs = Any  # a tensor [..., *shape], or of a Dict a dict and of a Tuple a tuple of such
 
@@ -42,7 +43,8 @@ class ActorCritic(nn.Module):
 
     What these methods are given are *inputs*: of a Box, Discrete, MultiDiscrete or MultiBinary a tensor
     [..., *shape] in the space's dtype, of a Dict a dict and of a Tuple a tuple of inputs. The `action_mask` of
-    a Dict is not among them: it says which actions can be taken, and is heeded without the network.
+    a Dict is not among them: it says which actions can be taken, and is heeded without the network. Where
+    observations are normalised, inputs are.
 
     Args:
         observation_space: the environment's, of one environment.
@@ -53,6 +55,7 @@ class ActorCritic(nn.Module):
         input_space: the observation space without its action mask.
         actions: the family of distributions over the actions.
         parameter_count: number P of parameters that the actor says for each action.
+        normaliser: of the inputs; None leaves them as they are.
 
     Raises:
         ValueError: a space is not supported, or an action mask does not fit the actions.
@@ -73,6 +76,7 @@ class ActorCritic(nn.Module):
         self._layout: Layout = observation_layout(observation_space)
         self.input_space, self._is_masked = _without_mask(observation_space, self.actions.mask_size)
         self._is_plain = next(self._layout.leaves()).path == ""
+        self.normaliser: ObservationNormaliser | None = None
 
     @property
     def spaces(self) -> Spaces:
@@ -133,6 +137,10 @@ class ActorCritic(nn.Module):
 
     def inputs(self, observations: Tensor) -> tuple[Inputs, Tensor | None]:
         """Return inputs, and which choices are allowed if any are forbidden, of observations as a batch holds them."""
+        inputs, mask = self._unpacked(observations)
+        return (inputs if self.normaliser is None else self.normaliser(inputs)), mask
+
+    def _unpacked(self, observations: Tensor) -> tuple[Inputs, Tensor | None]:
         if self._is_plain:
             return observations, None
         inputs = self._layout.unpack(observations)
@@ -140,6 +148,30 @@ class ActorCritic(nn.Module):
             return inputs, None
         mask = inputs.pop(ACTION_MASK)
         return inputs, mask.flatten(observations.dim() - 1) != 0
+
+    @property
+    def value_unit(self) -> Tensor | None:
+        """The unit in which the critic's error counts, σ of PopArt; None where it is 1."""
+        head = getattr(self, CRITIC_HEAD, None)
+        return head.std if isinstance(head, PopArt) else None
+
+    @property
+    def keeps_statistics(self) -> bool:
+        """Whether it normalises by what `take_in` is given."""
+        return self.normaliser is not None or self.value_unit is not None
+
+    def take_in(self, observations: Tensor, value_targets: Tensor) -> None:
+        """Have the statistics follow the real steps of an update that has been made.
+
+        Args:
+            observations: that were acted on, as a batch holds them, [N, *observation_shape].
+            value_targets: of the critic, [N].
+        """
+        if self.normaliser is not None:
+            self.normaliser.update(self._unpacked(observations)[0])
+        head = getattr(self, CRITIC_HEAD, None)
+        if isinstance(head, PopArt):
+            head.update(value_targets)
 
     def judge(self, observations: Tensor, state: Tensor | None, begins: Tensor | None) -> Judgement:
         """Return what it makes of observations that follow each other.

@@ -70,10 +70,10 @@ class A3C(LightningModule):
             running mean and divided by their running standard deviation, over all steps trained on; in
             "hogwild" over a part of them.
         clip_observations: clip normalised observations to ±C, > 0; None for no clipping.
-        popart: learn values in units of their targets' running mean and standard deviation (PopArt, van
-            Hasselt et al. 2016); values themselves stay in units of reward. Of a network with a
+        popart: learn values in units of their targets' running mean and standard deviation (PopArt,
+            arXiv:1602.07714), while the values themselves stay in units of reward. Of a network with a
             `critic_head`; not in "hogwild".
-        popart_beta: step size of these two averages, in (0, 1]; 3e-4 is that of Hessel et al. (2019).
+        popart_beta: step size of these two running averages, in (0, 1]; 3e-4 is that of arXiv:1809.04474.
         max_grad_norm: gradients are scaled down to this L2 norm, > 0; None for no clipping.
         lr_schedule: of the learning rate, over env steps; None keeps it as it is.
         entropy_schedule: of the entropy coefficient, over env steps; None keeps it as it is.

@@ -62,6 +62,8 @@ def discounts_of(batch: RolloutBatch, discount: float) -> Tensor:
 class TableNetwork(nn.Module):
     """Says the same logits [T+1, B, A] and values [T+1, B] whatever it is shown; both are its parameters."""
 
+    value_unit: Tensor | None = None
+
     def __init__(self, logits: Tensor, values: Tensor) -> None:
         super().__init__()
         self.logits = nn.Parameter(logits)

@@ -12,7 +12,10 @@ from a3c.comparison.variants import Variant, word_of
 OWN = "model.returns"
 # What is told of the settings that are shared, under which heading.
 PARTS = {
-    "environment": ("data.env_kwargs", "data.max_episode_steps", "data.wrappers", "data.terminal_reward"),
+    "environment": (
+        *("data.env_kwargs", "data.max_episode_steps", "data.wrappers"),
+        *("data.terminal_reward", "data.normalise_rewards", "data.clip_rewards"),
+    ),
     "network": ("model.network",),
     "optimizer": ("model.optimizer", "model.lr_schedule"),
     "objective": ("model",),

@@ -27,7 +27,7 @@ from a3c.envs.source import EnvError as EnvError
 from a3c.envs.source import described, is_import_path, module_of, name_of, not_installed, registered
 from a3c.envs.spaces import SUPPORTED, Spaces, action_layout, agree, are_supported
 from a3c.envs.watchdog import HangError, StepWatch
-from a3c.envs.wrappers import Wrappers, Wrapping, keep_own_rewards
+from a3c.envs.wrappers import NORMALISE_REWARD, Wrappers, Wrapping, keep_own_rewards
 
 SUPPORTED_API = (
     "reset(seed=…, options=…) → observation, info; step(action) → observation, reward, terminated, truncated, info"
@@ -137,6 +137,16 @@ class EnvSpec:
         spec = copy(self)
         object.__setattr__(spec, "statistics", statistics)
         return spec
+
+    def discounting(self, discount: float) -> EnvSpec:
+        """Return the same, whose rewards are normalised, if they are, by returns of a learner's discount, γ."""
+        wrappers = [
+            each._replace(init_args={"discount": discount, **each.init_args})
+            if each.class_path == NORMALISE_REWARD
+            else each
+            for each in self.wrappers
+        ]
+        return replace(self, wrappers=wrappers).sharing(self.statistics)
 
     def look(self, num_envs: int, timeout: float = math.inf, check_env: bool = False) -> Look:
         """Return what must be known of the environments where `num_envs` are stepped together.

@@ -56,6 +56,8 @@ _ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "a3c.envs.wrappers.OwnReward": (),
     "a3c.envs.wrappers.OwnRewards": (),
     "a3c.envs.wrappers.TerminalReward": (),
+    "a3c.envs.wrappers.NormaliseReward": ("_returns", "_ended"),  # the run keeps its statistics
+    "a3c.envs.wrappers.ClipReward": (),
 } | {
     f"gymnasium.wrappers.{name}": ()
     for name in (

@@ -23,6 +23,7 @@ from a3c.evaluation.evaluator import Evaluation, Evaluator
 from a3c.evaluation.given import give_actions, read_observations
 from a3c.networks import ActorCritic
 from a3c.networks.actor_critic import evaluating
+from a3c.networks.normalisation import Normalisation
 from a3c.networks.policy import Policy
 from a3c.runs.allowlist import checked_prefixes, lies_under, or_trusted, own_class, own_module
 from a3c.runs.checkpoints import CheckpointError, read_checkpoint
@@ -278,6 +279,7 @@ def load(
     described, weights = read_checkpoint(file)
     try:
         network = build(described["network"], ActorCritic, allow)
+        _normalisation(described).attach(network)
         network.load_state_dict(weights)
         spec = build(described["env"], EnvSpec)
         if env is None:
@@ -299,6 +301,12 @@ def load(
 def _units(described: dict[str, Any]) -> float | None:
     """Return the factor between rewards and values; None where the estimator's targets have units of their own."""
     return None if described["target_units"] == "own" else float(described["settings"]["reward_scale"])
+
+
+def _normalisation(described: dict[str, Any]) -> Normalisation:
+    """Return what the network normalises; older checkpoints know nothing of it."""
+    clip = described["settings"].get("clip_observations")
+    return Normalisation(bool(described.get("normalise_observations")), clip, bool(described.get("popart")))
 
 
 def _check_env_module(env: EnvSpec, allow: tuple[str, ...]) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 REDUCTIONS = ("mean", "sum")
+EPSILON = 1e-8  # beside a standard deviation
 
 
 class MaskedReduction:
@@ -47,6 +48,22 @@ class MaskedReduction:
         return total if self._scale is None else total * self._scale
 
 
+def normalised(terms: Tensor, mask: Tensor) -> Tensor:
+    """Bring [T, B] terms to mean 0 and standard deviation 1 over the real steps; where all are alike they become 0.
+
+    Andrychowicz et al. (2021), "What matters for on-policy deep actor-critic methods?", arXiv:2006.05990, study
+    it for advantages. The deviation is that of the batch itself, so divided by the number of its steps.
+
+    Args:
+        terms: without gradient, [T, B].
+        mask: True on real steps, [T, B].
+    """
+    real = terms[mask].double()  # in 32 bits the rounding of the mean of equal terms would be blown up
+    mean = real.mean()
+    std = (real - mean).square().mean().sqrt()
+    return ((terms.double() - mean) / (std + EPSILON)).to(terms.dtype)
+
+
 def policy_gradient_loss(log_probs: Tensor, advantages: Tensor, reduce: MaskedReduction) -> Tensor:
     """Reinforce actions by their advantage: −log π(a|s)·A.
 
@@ -61,7 +78,11 @@ def policy_gradient_loss(log_probs: Tensor, advantages: Tensor, reduce: MaskedRe
 
 
 def value_loss(
-    values: Tensor, value_targets: Tensor, reduce: MaskedReduction, huber_delta: float | None = None
+    values: Tensor,
+    value_targets: Tensor,
+    reduce: MaskedReduction,
+    huber_delta: float | None = None,
+    unit: Tensor | None = None,
 ) -> Tensor:
     """Draw the critic to its targets: (V − G)², or the Huber loss.
 
@@ -73,8 +94,11 @@ def value_loss(
         value_targets: G without gradient, [T, B].
         reduce: how steps become one number.
         huber_delta: where the Huber loss turns linear, or None for the squared error.
+        unit: in which errors count, > 0, a scalar; None for 1.
     """
     targets = reduce.real(value_targets.detach())
+    if unit is not None:
+        values, targets = values / unit, targets / unit
     if huber_delta is None:
         return reduce((values - targets).square())
     return reduce(F.huber_loss(values, targets, reduction="none", delta=huber_delta))

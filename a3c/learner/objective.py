@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from a3c.batch import RolloutBatch
-from a3c.learner.losses import REDUCTIONS, MaskedReduction, entropy_loss, policy_gradient_loss, value_loss
+from a3c.learner.losses import REDUCTIONS, MaskedReduction, entropy_loss, normalised, policy_gradient_loss, value_loss
 from a3c.networks.actor_critic import ActorCritic
 from a3c.returns import ReturnEstimator, Targets
 
@@ -49,6 +49,19 @@ class Estimation(NamedTuple):
 Observer = Callable[[Estimation], None]
 
 
+class Seen(NamedTuple):
+    """Copies of what a network's statistics follow, of the N real steps of a batch; see `ActorCritic.take_in`."""
+
+    observations: Tensor
+    value_targets: Tensor
+
+    @classmethod
+    def of(cls, estimation: Estimation) -> Seen:
+        """Return the observations that were acted on, and the critic's targets."""
+        mask = estimation.batch.mask
+        return cls(estimation.batch.observations[:-1][mask], estimation.targets.value_targets[mask])
+
+
 @torch.no_grad()
 def estimate(
     estimator: ReturnEstimator, batch: RolloutBatch, values: Tensor, log_probs: Tensor, discounts: Tensor
@@ -80,6 +93,8 @@ class Objective:
         value_loss: "squared_error" or "huber".
         huber_delta: where the Huber loss turns from square to linear, > 0.
         reduction: "mean" over real steps, or their "sum".
+        normalise_advantages: bring advantages to mean 0 and standard deviation 1 over the batch's real steps,
+            for the policy loss alone.
 
     Raises:
         ValueError: a value outside its range.
@@ -93,6 +108,7 @@ class Objective:
     value_loss: str = "squared_error"
     huber_delta: float = 1.0
     reduction: str = "mean"
+    normalise_advantages: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.discount <= 1:
@@ -144,9 +160,11 @@ class Objective:
         targets = estimate(self.returns, batch, values, log_probs, discounts)
 
         reduce = MaskedReduction(batch.mask, self.reduction, targets.weights)
-        policy_term = policy_gradient_loss(log_probs, targets.advantages, reduce)
+        advantages = normalised(targets.advantages, batch.mask) if self.normalise_advantages else targets.advantages
+        policy_term = policy_gradient_loss(log_probs, advantages, reduce)
         huber_delta = self.huber_delta if self.value_loss == "huber" else None
-        value_term = value_loss(values[:-1], targets.value_targets, reduce, huber_delta)
+        unit = None if network.value_unit is None else network.value_unit.to(values.dtype)
+        value_term = value_loss(values[:-1], targets.value_targets, reduce, huber_delta, unit)
         entropy_term = entropy_loss(entropies, reduce)
         loss = policy_term + self.value_coefficient * value_term
         if entropy_coefficient > 0:

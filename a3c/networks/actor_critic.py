@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from a3c.batch import RolloutBatch
 from a3c.envs.spaces import ACTION_MASK, Layout, Spaces, observation_layout
 from a3c.networks.distributions import Distribution, family_for
+from a3c.networks.normalisation import CRITIC_HEAD, ObservationNormaliser, PopArt
 
 Inputs = Any  # a tensor [..., *shape], or of a Dict a dict and of a Tuple a tuple of such
 
@@ -42,7 +43,8 @@ class ActorCritic(nn.Module):
 
     What these methods are given are *inputs*: of a Box, Discrete, MultiDiscrete or MultiBinary a tensor
     [..., *shape] in the space's dtype, of a Dict a dict and of a Tuple a tuple of inputs. The `action_mask` of
-    a Dict is not among them: it says which actions can be taken, and is heeded without the network.
+    a Dict is not among them: it says which actions can be taken, and is heeded without the network. Where
+    observations are normalised, inputs are.
 
     Args:
         observation_space: the environment's, of one environment.
@@ -53,6 +55,7 @@ class ActorCritic(nn.Module):
         input_space: the observation space without its action mask.
         actions: the family of distributions over the actions.
         parameter_count: number P of parameters that the actor says for each action.
+        normaliser: of the inputs; None leaves them as they are.
 
     Raises:
         ValueError: a space is not supported, or an action mask does not fit the actions.
@@ -73,6 +76,7 @@ class ActorCritic(nn.Module):
         self._layout: Layout = observation_layout(observation_space)
         self.input_space, self._is_masked = _without_mask(observation_space, self.actions.mask_size)
         self._mask_axes = len(observation_space[ACTION_MASK].shape) if self._is_masked else 0  # type: ignore[index]
+        self.normaliser: ObservationNormaliser | None = None
 
     @property
     def spaces(self) -> Spaces:
@@ -137,11 +141,39 @@ class ActorCritic(nn.Module):
 
     def inputs_of(self, observations: Inputs) -> tuple[Inputs, Tensor | None]:
         """Do as `inputs` does, of tensors in the form of the observation space, which an exported policy is given."""
+        inputs, mask = self._split(observations)
+        return (inputs if self.normaliser is None else self.normaliser(inputs)), mask
+
+    def _split(self, observations: Inputs) -> tuple[Inputs, Tensor | None]:
         if not self._is_masked:
             return observations, None
         inputs = dict(observations)
         mask = inputs.pop(ACTION_MASK)
         return inputs, mask.flatten(mask.dim() - self._mask_axes) != 0
+
+    @property
+    def value_unit(self) -> Tensor | None:
+        """The unit in which the critic's error counts, σ of PopArt; None where it is 1."""
+        head = getattr(self, CRITIC_HEAD, None)
+        return head.std if isinstance(head, PopArt) else None
+
+    @property
+    def keeps_statistics(self) -> bool:
+        """Whether it normalises by what `take_in` is given."""
+        return self.normaliser is not None or self.value_unit is not None
+
+    def take_in(self, observations: Tensor, value_targets: Tensor) -> None:
+        """Have the statistics follow the real steps of an update that has been made.
+
+        Args:
+            observations: that were acted on, as a batch holds them, [N, *observation_shape].
+            value_targets: of the critic, [N].
+        """
+        if self.normaliser is not None:
+            self.normaliser.update(self._split(self._layout.unpack(observations))[0])
+        head = getattr(self, CRITIC_HEAD, None)
+        if isinstance(head, PopArt):
+            head.update(value_targets)
 
     def judge(self, observations: Tensor, state: Tensor | None, begins: Tensor | None) -> Judgement:
         """Return what it makes of observations that follow each other.

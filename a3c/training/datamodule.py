@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from a3c.batch import RolloutBatch
 from a3c.envs.spec import EnvSpec
-from a3c.envs.wrappers import Wrapping
+from a3c.envs.wrappers import NORMALISE_REWARD, Wrapping
 from a3c.rollouts.progress import Progress
 from a3c.rollouts.workers.pool import RestartPolicy
 from a3c.training.modes import MODES, Mode, Stopping
@@ -57,6 +57,10 @@ class RolloutDataModule(LightningDataModule):
             What is logged stays the environment's own reward.
         terminal_reward: reward for the step that terminates an episode instead of the
             environment's own; what is logged stays its own.
+        normalise_rewards: divide rewards by the running standard deviation of discounted returns, with the
+            model's discount; evaluations leave it as it is, and what is logged stays the environment's own.
+        clip_rewards: clip rewards to ±C, > 0, after they are normalised; None for no clipping. What is
+            logged stays the environment's own.
         max_lag: rollouts whose weights are more updates old are dropped and counted, ≥ 0; None for
             no limit.
         inject_lag: every update trains on rollouts exactly so many updates old, ≥ 0; None for as old
@@ -97,6 +101,8 @@ class RolloutDataModule(LightningDataModule):
         max_episodes_per_worker: int | None = None,
         wrappers: list[str | dict[str, Any]] | None = None,
         terminal_reward: float | None = None,
+        normalise_rewards: bool = False,
+        clip_rewards: float | None = None,
         max_lag: int | None = None,
         inject_lag: int | None = None,
         on_worker_failure: Literal["restart", "raise"] = "restart",
@@ -129,10 +135,14 @@ class RolloutDataModule(LightningDataModule):
             raise ValueError(
                 f"max_lag: got {max_lag}, must be at least inject_lag, {inject_lag}: nothing is trained on"
             )
-        check_finite(0, worker_timeout=worker_timeout, restart_window=restart_window)
+        check_finite(0, worker_timeout=worker_timeout, restart_window=restart_window, clip_rewards=clip_rewards)
         check_finite(terminal_reward=terminal_reward)
-        terminal = [] if terminal_reward is None else [Wrapping("a3c.TerminalReward", {"reward": terminal_reward})]
-        self.env = EnvSpec(env, dict(env_kwargs or {}), max_episode_steps, [*(wrappers or ()), *terminal])
+        shaping = [] if terminal_reward is None else [Wrapping("a3c.TerminalReward", {"reward": terminal_reward})]
+        if normalise_rewards:
+            shaping.append(Wrapping(NORMALISE_REWARD, {}))
+        if clip_rewards is not None:
+            shaping.append(Wrapping("a3c.ClipReward", {"limit": clip_rewards}))
+        self.env = EnvSpec(env, dict(env_kwargs or {}), max_episode_steps, [*(wrappers or ()), *shaping])
         spaces, statistics = self.env.look(envs_per_worker, worker_timeout, check_env)
         self.env = self.env.sharing(statistics)
         self.observation_space, self.action_space = spaces

@@ -238,7 +238,7 @@ class Mode(ABC):
         assert self.weights is not None, "the mode has shared them"
         collection = self.collection
         return CollectorSpec(
-            collection.env,
+            collection.env.discounting(learner.learning.objective.discount),
             collection.envs_per_worker,
             cloudpickle.dumps(learner.network),
             self.weights,
@@ -261,6 +261,13 @@ class Mode(ABC):
         """
         self.check_horizon(learner.learning.objective.returns.horizon, learner.network.state_shape)
         check(self.demand(learner))
+
+    def check_network(self, network: ActorCritic) -> None:
+        """Refuse a network that the mode cannot train.
+
+        Raises:
+            ValueError: the flag that makes it such, and what is allowed.
+        """
 
     def check_optimizer(self, optimizer: Optimizer) -> None:
         """Refuse an optimizer that the mode cannot use.
@@ -565,6 +572,15 @@ class Hogwild(Mode):
             self._shared.take_over()
             self._made, self._shared = self.made, None
         return reports
+
+    def check_network(self, network: ActorCritic) -> None:
+        # Another worker's gradient would be applied to the rescaled head in the units of before, and of two that
+        # rescale it at once each would undo a part of the other's work: no value would be preserved.
+        if network.value_unit is not None:
+            raise ValueError(
+                "popart: got true in mode hogwild, must be false there: workers would rescale the critic's last layer "
+                "beneath each other's steps; take async or sync"
+            )
 
     def check_optimizer(self, optimizer: Optimizer) -> None:
         check_shareable(optimizer)

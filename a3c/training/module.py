@@ -21,9 +21,10 @@ from a3c.learner.guard import TrainingDivergedError
 from a3c.learner.hogwild.reports import UpdateReport
 from a3c.learner.learning import Learning
 from a3c.learner.metrics import LagRecord, MetricSums, column_lags, mean_lag
-from a3c.learner.objective import Objective, Observer
+from a3c.learner.objective import Estimation, Objective, Observer, Seen
 from a3c.learner.schedules import Rates, Schedule
 from a3c.networks.actor_critic import ActorCritic
+from a3c.networks.normalisation import Normalisation
 from a3c.returns import ReturnEstimator
 from a3c.runs.checkpoints import FORMAT
 from a3c.runs.descriptions import describe
@@ -36,13 +37,14 @@ log = logging.getLogger(__name__)
 
 
 class _Attempt(NamedTuple):
-    """A batch whose gradient is there, but not applied yet."""
+    """A batch whose gradient is there, but not applied yet; its memory may be written anew by then."""
 
     loss: Tensor
     metrics: dict[str, Tensor]
     lags: Counter[int]
     sums: MetricSums
     env_steps: int
+    seen: Sequence[Seen]
 
 
 class A3C(LightningModule):
@@ -62,6 +64,16 @@ class A3C(LightningModule):
         value_loss: squared error or Huber loss.
         huber_delta: where the Huber loss turns linear, > 0.
         reduction: mean over real steps, or their sum.
+        normalise_advantages: bring advantages to mean 0 and standard deviation 1 over the real steps of each
+            batch, before the policy loss.
+        normalise_observations: give the network float observations, those within a Dict or Tuple too, less their
+            running mean and divided by their running standard deviation, over all steps trained on; in
+            "hogwild" over a part of them.
+        clip_observations: clip normalised observations to ±C, > 0; None for no clipping.
+        popart: learn values in units of their targets' running mean and standard deviation (PopArt,
+            arXiv:1602.07714), while the values themselves stay in units of reward. Of a network with a
+            `critic_head`; not in "hogwild".
+        popart_beta: step size of these two running averages, in (0, 1]; 3e-4 is that of arXiv:1809.04474.
         max_grad_norm: gradients are scaled down to this L2 norm, > 0; None for no clipping.
         lr_schedule: of the learning rate, over env steps; None keeps it as it is.
         entropy_schedule: of the entropy coefficient, over env steps; None keeps it as it is.
@@ -90,6 +102,11 @@ class A3C(LightningModule):
         value_loss: Literal["squared_error", "huber"] = "squared_error",
         huber_delta: float = 1.0,
         reduction: Literal["mean", "sum"] = "mean",
+        normalise_advantages: bool = False,
+        normalise_observations: bool = False,
+        clip_observations: float | None = None,
+        popart: bool = False,
+        popart_beta: float = 3e-4,
         max_grad_norm: float | None = 0.5,
         lr_schedule: Schedule | None = None,
         entropy_schedule: Schedule | None = None,
@@ -108,6 +125,8 @@ class A3C(LightningModule):
             describe(network), describe(returns)
         except TypeError as error:  # said now, not when the first checkpoint is saved
             raise ValueError(str(error)) from error
+        self.normalisation = Normalisation(normalise_observations, clip_observations, popart, popart_beta)
+        self.normalisation.attach(network)
         self.network = network
         self.returns = returns
         self.objective = Objective(
@@ -119,6 +138,7 @@ class A3C(LightningModule):
             value_loss,
             huber_delta,
             reduction,
+            normalise_advantages,
         )
         self.learning = Learning(self.objective, Rates(), max_grad_norm, max_skipped_updates, shared_optimizer)
         self.make_optimizer = optimizer
@@ -150,12 +170,13 @@ class A3C(LightningModule):
         self._guard.begin()
 
     def check_run(self, mode: Mode) -> None:
-        """Refuse schedules and optimizers that a run cannot use.
+        """Refuse schedules, networks and optimizers that a run cannot use.
 
         Raises:
             ValueError: the argument's name, what was given, what is allowed.
         """
         self._bind_schedules(mode.collection.max_env_steps)
+        mode.check_network(self.network)
         mode.check_optimizer(self.make_optimizer(self.network.parameters()))
 
     @property
@@ -190,6 +211,9 @@ class A3C(LightningModule):
             "returns": describe(self.returns),
             "optimizer": self.optimizer_name,
             "optimizers": self.optimizers_of(mode),
+            # None for no, as checkpoints have it that know of neither
+            "normalise_observations": self.normalisation.normalise_observations or None,
+            "popart": self.normalisation.popart or None,
         }
 
     def configure_optimizers(self) -> list[Optimizer]:
@@ -216,14 +240,22 @@ class A3C(LightningModule):
         mode, rates = self.mode, self.learning.rates
         env_steps = mode.progress.env_steps - steps  # those before this update
         rates.set_learning_rates(self.trainer.optimizers[0], env_steps)
-        loss, metrics = self.objective(self.network, batch, rates.entropy_at(env_steps), self.observer)
+        seen: list[Seen] = []
+
+        def observe(estimation: Estimation) -> None:
+            seen.append(Seen.of(estimation))
+            if self.observer is not None:
+                self.observer(estimation)
+
+        observer = observe if self.network.keeps_statistics else self.observer
+        loss, metrics = self.objective(self.network, batch, rates.entropy_at(env_steps), observer)
         sums, lags = self._sums, Counter[int]()
         if mode.weights is not None:
             lags = column_lags(mode.weights.version, batch.policy_versions)
             metrics["lag/policy_versions"] = torch.tensor(mean_lag(lags))
         if mode.warming_up:
             sums, lags = self._warm_up, Counter[int]()
-        self._attempts.append(_Attempt(loss.detach(), metrics, lags, sums, steps))
+        self._attempts.append(_Attempt(loss.detach(), metrics, lags, sums, steps, seen))
         return loss
 
     def _watch(self, report: UpdateReport) -> None:
@@ -253,6 +285,8 @@ class A3C(LightningModule):
         for attempt in attempts:
             attempt.sums.add(attempt.metrics)
             self.lags.add(attempt.lags)
+            for seen in attempt.seen:  # only now: the batch was acted on, and judged, with the statistics of before
+                self.network.take_in(*seen)
         attempts[-1].sums.add({"gradient/norm": self._norm}, updates=0)
         self.updates += 1
         self.mode.publish(self.network)  # before any callback: workers wait for nothing else
@@ -352,6 +386,8 @@ class A3C(LightningModule):
         return {
             **{name: getattr(self.objective, name) for name in names},
             "max_grad_norm": self.learning.max_grad_norm,
+            "clip_observations": self.normalisation.clip_observations,
+            "popart_beta": self.normalisation.popart_beta,
             **of_optimizer,
         }
 

@@ -5,13 +5,14 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.vector import VectorObservationWrapper, VectorWrapper
+from gymnasium.wrappers.utils import RunningMeanStd
 from helpers import COUNTDOWN, fit, make_network
 
-from a3c import Agent, NStep, load
+from a3c import Agent, NStep, RolloutDataModule, load
 from a3c.batch import BatchShape, Episode, empty_batch
 from a3c.envs.spec import EnvError, EnvSpec
 from a3c.envs.state import EnvStateError, get_env_state, set_env_state
-from a3c.envs.wrappers import OWN_REWARDS, TerminalReward
+from a3c.envs.wrappers import OWN_REWARDS, NormaliseReward, TerminalReward
 from a3c.evaluation.agent import CheckpointError
 from a3c.evaluation.evaluator import Evaluator
 from a3c.rollouts.collector import Collector
@@ -84,6 +85,70 @@ def test_a_native_vector_environment_keeps_its_own_reward_too():
     assert 7 < ends[0] < 11
     assert rewards[: ends[0]] == own[: ends[0]] == [[1]] * ends[0]
     assert all(own[end] == [1] for end in ends)
+
+
+# Normalised and clipped rewards
+
+
+@pytest.mark.parametrize("truncate", [False, True])
+def test_rewards_are_divided_by_the_deviation_of_discounted_returns_of_each_episode(truncate):
+    env = EnvSpec(COUNTDOWN, {"lengths": (3, 2), "truncate": truncate}, wrappers=["a3c.NormaliseReward"])
+    env = env.discounting(0.5).make(1, learns=True)
+    rewards, own = play(env, 7)
+    # Rₜ = ½·Rₜ₋₁ + rₜ: 1, ½ + 2, 1¼ + 3, a reset step, and from 0 again, whatever ended the episode: 1, ½ + 2
+    seen = [1, 2.5, 4.25, None, 1, 2.5, None]
+    statistics = RunningMeanStd()
+    for (reward,), (real,), discounted in zip(rewards, own, seen, strict=True):
+        if discounted is not None:
+            statistics.update(np.array([discounted]))
+        assert reward == pytest.approx(real / np.sqrt(statistics.var + 1e-8))
+    assert own == [[1], [2], [3], [0], [1], [2], [0]]
+
+
+def test_a_reset_forgets_the_returns_and_watching_leaves_the_statistics():
+    env = NormaliseReward(EnvSpec(COUNTDOWN, {"lengths": (9,)}).make(2), 0.5)
+    actions = np.zeros(2, np.int64)
+    env.reset(), env.step(actions), env.reset(), env.step(actions)
+    statistics = RunningMeanStd()
+    statistics.update(np.array([1, 1])), statistics.update(np.array([1, 1]))
+    assert env.return_rms.var == statistics.var
+    env.update_running_mean = False
+    _, rewards, *_ = env.step(actions)
+    assert env.return_rms.var == statistics.var
+    assert rewards.tolist() == pytest.approx([2 / np.sqrt(statistics.var + 1e-8)] * 2)
+    env.close()
+
+
+def test_a_reward_that_is_not_finite_does_not_spoil_the_statistics():
+    env = NormaliseReward(EnvSpec("scripted_envs:Wander-v0", {"bad": 0.2}).make(4))
+    env.reset(seed=1)
+    rewards = np.array([env.step(np.ones(4, np.int64))[1] for _ in range(60)])
+    assert np.isnan(rewards).any()
+    assert np.isfinite(rewards[-20:]).any()
+    assert np.isfinite(env.return_rms.var)
+    env.close()
+
+
+def test_rewards_are_clipped_after_all_else_and_returns_stay_the_environments_own():
+    shaped = RolloutDataModule(COUNTDOWN, {"lengths": (3,)}, terminal_reward=-9.0, clip_rewards=1.5)
+    rewards, own = play(shaped.env.make(1), 4)
+    assert rewards == [[1], [1.5], [-1.5], [0]]
+    assert own == [[1], [2], [3], [0]]
+    both = RolloutDataModule(COUNTDOWN, normalise_rewards=True, clip_rewards=2.0)
+    assert [each.class_path for each in both.env.wrappers] == ["a3c.NormaliseReward", "a3c.ClipReward"]
+
+
+@pytest.mark.parametrize("mode", ["sync", "async", "hogwild"])
+def test_rewards_are_normalised_by_returns_of_the_models_discount(mode):
+    case = {"env": COUNTDOWN, "env_kwargs": {"lengths": (2,)}, "normalise_rewards": True, "max_env_steps": 2000}
+    _, data, _ = fit(NStep(4), mode=mode, workers=1, learning={"discount": 0.25}, **case)
+    (cells,) = data.env.statistics.state_dict().values()
+    mean, variance, count = cells.tolist()
+    # R is 1, then ¼ + 2, in turn
+    assert mean == pytest.approx(1.625, abs=0.02)
+    assert variance == pytest.approx(0.625**2, abs=0.02)
+    assert count >= 2000
+    assert data.progress.metrics()["rollout/episode_return"] == 3
 
 
 @pytest.mark.parametrize("terminal_reward", [0.0, 2.5])

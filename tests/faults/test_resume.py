@@ -158,6 +158,19 @@ CASES = {
     "the user's environment": {"returns": GAE(6), "envs_per_worker": 3, "env": WANDER},
     "the user's one environment": {"returns": FullEpisode(), "envs_per_worker": 1, "env": WANDER},
     "normalisers": {"returns": NStep(8), "envs_per_worker": 2, "env": "scripted_envs:Normalised-v0"},
+    "everything normalised": {
+        "returns": NStep(8),
+        "envs_per_worker": 4,
+        "env": WANDER,
+        "normalise_rewards": True,
+        "clip_rewards": 1.0,
+        "learning": {
+            "normalise_advantages": True,
+            "normalise_observations": True,
+            "clip_observations": 2.0,
+            "popart": True,
+        },
+    },
     "discarded rollouts": {
         "returns": FullEpisode(),
         "fragment_steps": 4,

@@ -147,6 +147,56 @@ def test_the_discounts_0_and_1_are_allowed_and_mean_what_they_say(discount, targ
     assert metrics["value/target_mean"].item() == target
 
 
+def test_normalised_advantages_have_mean_0_and_deviation_1_over_real_steps_in_the_policy_loss_alone():
+    # V = 0, γ = 0: A = G = r, of which 1, 3, 5 are real: mean 3, deviation √(8/3); even odds of two.
+    batch = make_batch([1.0, 3.0, 5.0, 99.0], mask=[1, 1, 1, 0])
+    logits = torch.tensor([[[0.0, 2.0]], [[0.0, 0.0]], [[0.0, -1.0]], [[0.0, 0.0]], [[0.0, 0.0]]])
+    log_probs = logits.log_softmax(-1)[:3, 0, 0]
+    expected = -(log_probs * torch.tensor([-1.0, 0.0, 1.0]) * (2 / (8 / 3) ** 0.5)).mean()
+    network = TableNetwork(logits, torch.zeros(5, 1))
+    _, normalised = Objective(NStep(4), discount=0.0, normalise_advantages=True)(network, batch)
+    _, plain = Objective(NStep(4), discount=0.0)(network, batch)
+    assert normalised["loss/policy"].item() == pytest.approx(expected.item(), rel=1e-5)
+    assert plain["loss/policy"].item() == pytest.approx(-(log_probs * torch.tensor([1.0, 3.0, 5.0])).mean().item())
+    for name in ("loss/value", "advantage/mean", "value/target_mean"):
+        assert normalised[name] == plain[name]
+
+
+def test_what_observes_is_shown_advantages_that_are_not_normalised():
+    shown = []
+    network = TableNetwork(torch.zeros(3, 1, 2), torch.zeros(3, 1))
+    Objective(NStep(2), discount=0.0, normalise_advantages=True)(network, make_batch([1.0, 5.0]), observe=shown.append)
+    assert shown[0].targets.advantages[:, 0].tolist() == [1, 5]
+
+
+@pytest.mark.parametrize("rewards", [[0.1], [0.1] * 7, [1e6] * 3])
+def test_advantages_that_are_all_alike_are_0_when_normalised(rewards):
+    network = TableNetwork(torch.zeros(len(rewards) + 1, 1, 2), torch.zeros(len(rewards) + 1, 1))
+    objective = Objective(NStep(9), discount=0.0, normalise_advantages=True)
+    loss, metrics = objective(network, make_batch(rewards))
+    assert metrics["loss/policy"].item() == pytest.approx(0, abs=1e-6)
+    loss.backward()
+    assert network.logits.grad.abs().max() < 1e-6
+
+
+def test_normalised_advantages_of_no_real_step_give_no_loss():
+    network = TableNetwork(torch.zeros(2, 1, 2), torch.zeros(2, 1))
+    loss, _ = Objective(NStep(1), normalise_advantages=True)(network, make_batch([1.0], mask=[0]))
+    assert loss.item() == 0
+
+
+@pytest.mark.parametrize(("value_loss", "expected"), [("squared_error", 0.25), ("huber", 0.125)])
+def test_the_value_loss_counts_errors_in_the_networks_own_unit(value_loss, expected):
+    # r = 1, γ = ½, V = 2, V' = 4: G = 3, and the error of 1 is ½ in a unit of 2.
+    network = TableNetwork(torch.zeros(2, 1, 2), torch.tensor([[2.0], [4.0]]))
+    network.value_unit = torch.tensor(2.0, dtype=torch.float64)
+    loss, metrics = Objective(NStep(1), discount=0.5, value_loss=value_loss)(network, make_batch([1.0]))
+    assert metrics["loss/value"].item() == expected
+    assert metrics["value/mean"].item() == 2
+    assert metrics["value/target_mean"].item() == 3
+    assert loss.dtype == torch.float32
+
+
 def test_huber_value_loss_is_used_with_its_delta():
     # e = 0 − 5 and δ = 2: 2·(5 − 1)
     network = TableNetwork(torch.zeros(2, 1, 2), torch.zeros(2, 1))

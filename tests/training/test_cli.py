@@ -474,6 +474,16 @@ REFUSED = [
     ("--mode hogwild --data.inject_lag 3", "data.inject_lag: got 3 in mode hogwild, must be none there"),
     ("--mode hogwild --model.optimizer NAdam", "model.optimizer: got NAdam, must be one whose statistics workers can"),
     ("--data.terminal_reward nan", "data.terminal_reward: got nan, must be a finite number or null"),
+    ("--data.clip_rewards 0", "data.clip_rewards: got 0.0, must be above 0 and finite"),
+    (
+        "--model.clip_observations 5",
+        "model.clip_observations: got 5.0, must be null without normalise_observations",
+    ),
+    ("--mode hogwild --model.popart true", "model.popart: got true in mode hogwild, must be false there"),
+    (
+        "--model.network BookActorCritic --model.popart true",
+        "model.popart: got true, must be false: BookActorCritic has",
+    ),
     ("--model.shared_optimizer maybe", "model.shared_optimizer: got maybe, must be true or false"),
     ("--model.max_grad_norm x", "model.max_grad_norm: got x, must be a finite number or null"),
     ("--model.lr_schedule Linaer", "model.lr_schedule: got 'Linaer', must be one of Constant, .*; nearest: Linear"),

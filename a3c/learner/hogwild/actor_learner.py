@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +19,7 @@ from a3c.learner.hogwild.shared_optimizer import SharedOptimizer, detach_step_co
 from a3c.learner.hogwild.tally import Tally
 from a3c.learner.learning import Learning
 from a3c.learner.metrics import MetricSums, column_lags, mean_lag
+from a3c.learner.objective import Seen
 from a3c.networks.actor_critic import ActorCritic
 from a3c.rollouts.collector import CollectorSpec
 from a3c.rollouts.dataset import Batching, RolloutDataset
@@ -96,7 +97,9 @@ class ActorLearner:
             rule.weights.pull(self._network)
         self._acted = version
         env_steps, steps = tally.env_steps, int(batch.mask.sum())
-        loss, metrics = objective(self._network, batch, rates.entropy_at(env_steps))
+        seen: list[Seen] = []
+        observe = (lambda estimation: seen.append(Seen.of(estimation))) if self._network.keeps_statistics else None
+        loss, metrics = objective(self._network, batch, rates.entropy_at(env_steps), observe)
         self._network.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         norm = self._guard.admit(self._network, [loss.detach()])
@@ -115,7 +118,7 @@ class ActorLearner:
                 tally.add(worker, dropped=steps)
                 return
             rates.set_learning_rates(self.optimizer, env_steps)
-            self._step(updates)
+            self._step(updates, seen)
             tally.add(worker, updates=1, trained=steps)
         finally:
             tally.leave_step(worker)
@@ -123,11 +126,13 @@ class ActorLearner:
         self.sums.add(metrics)
         self.lags.update(lags)
 
-    def _step(self, updates: int) -> None:
+    def _step(self, updates: int, seen: Sequence[Seen]) -> None:
         """Step the shared parameters in place.
 
         Accepted race: other workers step them, and shared statistics, at the same time. Single
         numbers are written whole, so what is lost is at most one of two steps on some of them.
+        Of the network's own statistics what others have added since our last pull is lost, as the last writer
+        wins; they are estimates from a part of all steps then, and fall back by a rollout at most.
         """
         for shared, ours in zip(self._rule.weights.parameters, self._network.parameters(), strict=True):
             shared.grad = ours.grad  # this update's: zero_grad makes it None, backward a new tensor
@@ -135,6 +140,8 @@ class ActorLearner:
             for count in self._counts:  # exact, where lock-free increments of one number would get lost
                 count.fill_(self._rule.steps_before + updates)
         self.optimizer.step()
+        for each in seen:
+            self._network.take_in(*each)
         self._rule.weights.write_buffers(self._network)
 
 

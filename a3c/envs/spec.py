@@ -25,9 +25,9 @@ from a3c.envs.shared_statistics import RunStatistics, unshared
 from a3c.envs.single import Attendant, EnvironmentFaultError
 from a3c.envs.source import EnvError as EnvError
 from a3c.envs.source import described, is_import_path, module_of, name_of, not_installed, registered
-from a3c.envs.spaces import SUPPORTED, Spaces, action_layout, agree, are_supported
+from a3c.envs.spaces import ACTION_MASK, SUPPORTED, Spaces, agree, are_supported, has_mask, some_actions
 from a3c.envs.watchdog import HangError, StepWatch
-from a3c.envs.wrappers import NORMALISE_REWARD, Wrappers, Wrapping, keep_own_rewards
+from a3c.envs.wrappers import NORMALISE_REWARD, OBSERVATION, MaskFromInfo, Wrappers, Wrapping, keep_own_rewards
 
 SUPPORTED_API = (
     "reset(seed=…, options=…) → observation, info; step(action) → observation, reward, terminated, truncated, info"
@@ -123,11 +123,11 @@ class EnvSpec:
         first, *others = self._kinds(num_envs)
         attendant = attendant or Attendant()
         env = self._make(num_envs, render_mode, first, attendant, learns)
-        for kind in others if like is not None and not agree(like, spaces_of(env)) else ():
+        for kind in others if like is not None and not _fits(like, env) else ():
             env.close()
             env = self._make(num_envs, render_mode, kind, attendant, learns)
         if like is not None:
-            check_agreement(like, env)
+            env = suited(like, env)
         if self.statistics is not None:
             self.statistics.attach(env, learns)
         return env
@@ -146,7 +146,9 @@ class EnvSpec:
             else each
             for each in self.wrappers
         ]
-        return replace(self, wrappers=wrappers).sharing(self.statistics)
+        spec = copy(self)
+        object.__setattr__(spec, "wrappers", tuple(wrappers))
+        return spec
 
     def look(self, num_envs: int, timeout: float = math.inf, check_env: bool = False) -> Look:
         """Return what must be known of the environments where `num_envs` are stepped together.
@@ -172,9 +174,10 @@ class EnvSpec:
                     env = self.make(few, attendant=attendant)
                 with closing(env), StepWatch(timeout, "its first reset and step"):
                     with self._said("first reset"):
-                        env.reset(seed=0)
+                        observations, info = env.reset(seed=0)
+                    env, observations = self._with_masks(env, observations, info)
                     with self._said("first step"):
-                        env.step(action_layout(env.single_action_space).some(env.num_envs))
+                        env.step(some_actions(env.single_action_space, env.num_envs, observations))
                     for cast in sorted(attendant.casts):
                         log.warning("env: %s gives %s", self.name, cast)
                     for name in unshared(env):
@@ -185,11 +188,22 @@ class EnvSpec:
                             name,
                         )
                     look = Look(spaces_of(env), RunStatistics.of(env))
-                if check_env:  # once the other is closed: there may be place for one only
+                # Once the other is closed: there may be place for one only. It knows nothing of masks.
+                if check_env and not has_mask(look.spaces.observation):
                     self._tell_findings(timeout)
                 return look
         except HangError as error:
             raise EnvError(f"env: {self.name} cannot be made: {error}") from error
+
+    def _with_masks(self, env: VectorEnv, observations: Any, info: dict[str, Any]) -> tuple[VectorEnv, Any]:
+        """Have masks that come in `info` be a part of the observations; return what was given where there are none."""
+        if ACTION_MASK not in info or has_mask(env.single_observation_space):
+            return env, observations
+        try:
+            masked = MaskFromInfo(env)
+            return masked, masked.observation(observations, info)
+        except EnvironmentFaultError as error:
+            raise EnvError(f"env: {self.name}: {error}") from error
 
     def _tell_findings(self, timeout: float) -> None:
         registered = self._registered()
@@ -347,17 +361,34 @@ class EnvSpec:
         return None if self.is_local else self._registered().reward_threshold
 
 
-def check_agreement(policy: Spaces, env: VectorEnv) -> None:
-    """Refuse environments in which a policy made for other spaces cannot act; they are closed then.
+def _has_masks_from_info(policy: Spaces) -> bool:
+    """Return whether a policy was made for environments that `MaskFromInfo` stands around."""
+    space = policy.observation
+    return isinstance(space, gymnasium.spaces.Dict) and set(space) == {OBSERVATION, ACTION_MASK}
+
+
+def _fits(policy: Spaces, env: VectorEnv) -> bool:
+    """Return whether a policy can act in environments, if need be with masks from their `info`."""
+    found = spaces_of(env)
+    if _has_masks_from_info(policy) and not agree(policy, found):
+        policy = policy._replace(observation=policy.observation[OBSERVATION])  # type: ignore[index]
+    return agree(policy, found)
+
+
+def suited(policy: Spaces, env: VectorEnv) -> VectorEnv:
+    """Return environments as a policy takes them, with masks of their `info` if it was made with such.
 
     Raises:
-        EnvError: what the environments have, and what the policy was made for.
+        EnvError: it cannot act in them; they are closed then. Says what they have, and what it was made for.
     """
+    if _has_masks_from_info(policy) and not agree(policy, spaces_of(env)):
+        env = MaskFromInfo(env)
     found = spaces_of(env)
     if not agree(policy, found):
         env.close()
         name = env.unwrapped.spec.id if env.unwrapped.spec else type(env.unwrapped).__name__
         raise EnvError(f"env: {name} has {found.words}, must have those that the policy was made for: {policy.words}")
+    return env
 
 
 def _takes(function: Callable[..., Any], argument: str) -> bool:

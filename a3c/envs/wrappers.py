@@ -20,9 +20,14 @@ from gymnasium.vector import (
     VectorObservationWrapper,
     VectorWrapper,
 )
+from gymnasium.vector.utils import batch_space
 from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 from gymnasium.wrappers.utils import RunningMeanStd
 
+from a3c.envs.single import EnvironmentFaultError
+from a3c.envs.spaces import ACTION_MASK, action_choices
+
+OBSERVATION = "observation"  # key of an environment's own observations beside its masks
 OWN_REWARDS = "own_rewards"  # where, in `info`, the environments' own rewards stand
 OWN_ENDS = "own_ends"  # and, in a step where they are others than a learner is told, which own episodes ended
 NORMALISE_REWARD = "a3c.NormaliseReward"  # the wrapper that is told the learner's discount
@@ -123,6 +128,63 @@ class ClipReward(VectorWrapper):
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         observations, rewards, terminated, truncated, info = super().step(actions)
         return observations, np.clip(rewards, -self._limit, self._limit), terminated, truncated, info
+
+
+class MaskFromInfo(VectorWrapper):
+    """Puts the ``action_mask`` that environments give in `info` beside their observations, where a policy heeds it.
+
+    An observation is then a Dict of the environment's own, as "observation", and its mask. What gives none in a step
+    allows everything.
+
+    Args:
+        env: environments whose actions, or parts of them, are Discrete or MultiDiscrete.
+
+    Raises:
+        EnvironmentFaultError: no part of an action can be forbidden.
+    """
+
+    def __init__(self, env: VectorEnv) -> None:
+        super().__init__(env)
+        self._choices = sum(action_choices(env.single_action_space))
+        if not self._choices:
+            raise EnvironmentFaultError(
+                f"info: got an {ACTION_MASK}, must be without: only Discrete and MultiDiscrete actions can be forbidden"
+            )
+        mask = gymnasium.spaces.MultiBinary(self._choices)
+        self.single_observation_space = gymnasium.spaces.Dict(
+            {OBSERVATION: env.single_observation_space, ACTION_MASK: mask}
+        )
+        self.observation_space = batch_space(self.single_observation_space, env.num_envs)
+
+    def observation(self, observations: Any, info: Mapping[str, Any]) -> dict[str, Any]:
+        """Return observations [B, ...] with the masks of `info`, [B, n]."""
+        masks = np.ones((self.num_envs, self._choices), np.int8)
+        given = info.get(ACTION_MASK)
+        present = info.get(f"_{ACTION_MASK}", np.full(self.num_envs, given is not None))  # so Gymnasium says of each
+        for column in np.flatnonzero(present):
+            own = given[column]  # type: ignore[index]
+            parts = own if isinstance(own, tuple | list) else [own]  # of a MultiDiscrete one for each number
+            row = np.concatenate([np.ravel(part) for part in parts])
+            if len(row) != self._choices:
+                raise EnvironmentFaultError(
+                    f"info: environment {column} gave an {ACTION_MASK} of {len(row)} numbers, must be {self._choices}"
+                )
+            masks[column] = row != 0
+        return {OBSERVATION: observations, ACTION_MASK: masks}
+
+    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+        observations, info = super().reset(**kwargs)
+        return self.observation(observations, info), info
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        observations, rewards, terminated, truncated, info = super().step(actions)
+        return self.observation(observations, info), rewards, terminated, truncated, info
+
+    def get_state(self) -> None:
+        """Return nothing: it keeps nothing."""
+
+    def set_state(self, state: None) -> None:
+        """Do nothing."""
 
 
 class Wrapping(NamedTuple):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from a3c.envs.random_states import random_states_kept
 from a3c.envs.spaces import observation_layout
-from a3c.envs.spec import MAX_EPISODE_STEPS, check_agreement
+from a3c.envs.spec import MAX_EPISODE_STEPS, suited
 from a3c.envs.wrappers import OWN_REWARDS
 from a3c.networks.actor_critic import ActorCritic, evaluating
 from a3c.networks.policy import Policy
@@ -65,7 +65,7 @@ def playing(env: VectorEnv, network: ActorCritic, seed: int, greedy: bool = True
     Raises:
         EnvError: the policy was made for other spaces.
     """
-    check_agreement(network.spaces, env)
+    env = suited(network.spaces, env)
     with random_states_kept(seed), evaluating(network):
         observations, _ = env.reset(seed=seed % 2**31)
         with closing(_steps(env, network, observations, seed, greedy)) as steps:

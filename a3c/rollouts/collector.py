@@ -367,9 +367,10 @@ class CollectorSpec:
         seed = derived_seed(*((self.seed, worker, restarts) if restarts else (self.seed, worker)))
         seed_global_generators(seed)  # first: a constructor may draw
         budget = self.rules.max_episodes
+        network: ActorCritic = pickle.loads(self.network)
         return Collector(
-            self.env.make(self.num_envs, learns=True),
-            pickle.loads(self.network),
+            self.env.make(self.num_envs, like=network.spaces, learns=True),
+            network,
             self.weights,
             seed=seed,
             first_env_id=worker * self.num_envs + restarts * LIVES * LINEAGE,

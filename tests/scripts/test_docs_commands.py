@@ -25,7 +25,7 @@ import torch
 from builders import discounts_of, make_batch
 from helpers import fit
 
-from a3c import GAE
+from a3c import A3C, GAE, NStep, RolloutDataModule
 from a3c.comparison import command as comparison
 from a3c.comparison.grid import make_grid
 from a3c.networks import distributions
@@ -45,6 +45,8 @@ OWN = {
     "class Hallway": "my_envs",
     'register("Hallway-v0"': "my_hallways",
     "class NormedActorCritic": "my_networks",
+    "class LeakyMemory": "my_memories",
+    "class BoundedFamily": "my_actions",
     "class ClippedReward": "my_wrappers",
 }
 
@@ -217,7 +219,51 @@ def test_an_environment_in_a_notebook_trains_and_each_way_takes_few_lines(here, 
         assert len(text.splitlines()) <= 20
         exec(text.replace("50_000", "2_000"), names)
     assert names["data"].progress.env_steps >= 2000
-    assert -100 <= float(capsys.readouterr().out.splitlines()[-1]) <= -6
+    hallway, reach, cards = (float(line) for line in capsys.readouterr().out.splitlines()[-3:])
+    assert -100 <= hallway <= -6
+    assert -60 <= reach < 0
+    assert 4 <= cards <= 14
+
+
+@pytest.fixture(scope="module")
+def networks():
+    """What the page of networks shows, all in one notebook."""
+    names = {"__name__": "__main__"}
+    for _, text, _ in blocks("python", ["docs/networks.md"]):
+        assert len(text.splitlines()) <= 20
+        exec(text, names)
+    return names
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["NormedActorCritic", "LeakyActorCritic", "RecurrentActorCritic", "BoundedActorCritic", "TwoPartActorCritic"],
+)
+def test_each_network_that_is_shown_trains_as_it_acts(here, networks, name):
+    env = "CartPole-v1"
+    if name == "TwoPartActorCritic":  # which is for the example of Dict observations
+        shown = {"__name__": "__main__", "gymnasium": gymnasium, "np": np}
+        exec(python_block("class Reach"), shown)
+        env = shown["Reach"]
+    data = RolloutDataModule(env, mode="sync", max_episode_steps=20)
+    model = A3C(networks[name](data.observation_space, data.action_space), NStep(8))
+    _, data, _ = fit(env=env, model=model, max_env_steps=600, max_episode_steps=20)
+    assert data.progress.env_steps >= 600
+    assert model.latest["importance/clip_fraction"] == 0
+    assert model.latest["guard/skipped_updates"] == 0
+
+
+def test_every_network_of_the_page_is_one_of_those_that_train(networks):
+    own = {name for name, value in networks.items() if isinstance(value, type) and value.__module__ == "__main__"}
+    assert own == {
+        "NormedActorCritic",
+        "TwoPartActorCritic",
+        "LeakyMemory",
+        "LeakyActorCritic",
+        "RecurrentActorCritic",
+        "BoundedFamily",
+        "BoundedActorCritic",
+    }
 
 
 def test_an_agent_acts_in_environments_side_by_side_as_is_shown(here, first_run):

@@ -177,7 +177,12 @@ class EnvSpec:
                         observations, info = env.reset(seed=0)
                     env, observations = self._with_masks(env, observations, info)
                     with self._said("first step"):
-                        env.step(some_actions(env.single_action_space, env.num_envs, observations))
+                        *_, info = env.step(some_actions(env.single_action_space, env.num_envs, observations))
+                    if ACTION_MASK in info and not has_mask(env.single_observation_space):
+                        raise EnvError(
+                            f"env: {self.name} gave an {ACTION_MASK} in the info of its first step and not of its "
+                            "first reset; must give it in both"
+                        )
                     for cast in sorted(attendant.casts):
                         log.warning("env: %s gives %s", self.name, cast)
                     for name in unshared(env):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -127,4 +128,4 @@ class GRU(_Gated):
         return hidden, hidden
 
 
-MEMORIES: dict[str, type[LSTM | GRU]] = {"lstm": LSTM, "gru": GRU}
+MEMORIES: dict[str, Callable[[int, int], Memory]] = {"lstm": LSTM, "gru": GRU}  # of features and size

@@ -48,7 +48,7 @@ class MLPActorCritic(TrunkActorCritic):
         activation: Literal["relu", "tanh", "silu", "elu"] = "relu",
         shared_trunk: bool = False,
         orthogonal_init: bool = True,
-        memory: Literal["lstm", "gru"] | None = None,
+        memory: str | None = None,
         memory_size: int = 128,
         squash: bool = False,
         free_std: bool = True,

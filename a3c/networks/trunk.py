@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import Any, Literal
+from typing import Any
 
 import gymnasium
 import torch
@@ -96,7 +96,7 @@ class TrunkActorCritic(ActorCritic):
         self,
         observation_space: gymnasium.Space[Any],
         action_space: gymnasium.Space[Any],
-        memory: Literal["lstm", "gru"] | None = None,
+        memory: str | None = None,
         memory_size: int = 128,
         squash: bool = False,
         free_std: bool = True,

@@ -54,16 +54,18 @@ def make_spec(env=COUNTDOWN, num_envs=2, env_kwargs=None, network=None, **kwargs
     )
 
 
-def fit(returns=None, ckpt_path=None, callbacks=(), seed=1, model=None, learning=None, **data):
+def fit(returns=None, ckpt_path=None, callbacks=(), seed=1, model=None, learning=None, network=None, **data):
     """Fits a small network; gives the module, the data module and the trainer.
 
-    `learning` are arguments of A3C, the rest those of the data module.
+    `learning` are arguments of A3C, `network` those of its network beside the spaces, the rest those of the
+    data module.
     """
     torch.manual_seed(seed)
     data = RolloutDataModule(**{"mode": "sync", "envs_per_worker": 4, "seed": seed, **data})
     if model is None:
-        network = MLPActorCritic(data.observation_space, data.action_space, hidden_sizes=(16,))
-        model = A3C(network, returns or NStep(8), **(learning or {}))
+        sizes = {"hidden_sizes": (16,), **(network or {})}
+        made = MLPActorCritic(data.observation_space, data.action_space, **sizes)
+        model = A3C(made, returns or NStep(8), **(learning or {}))
     trainer = Trainer(
         accelerator="cpu",
         max_epochs=-1,

@@ -160,6 +160,10 @@ class MaskFromInfo(VectorWrapper):
         """Return observations [B, ...] with the masks of `info`, [B, n]."""
         masks = np.ones((self.num_envs, self._choices), np.int8)
         given = info.get(ACTION_MASK)
+        if isinstance(given, Mapping):
+            raise EnvironmentFaultError(
+                f"info: got an {ACTION_MASK} of names, must be of {self._choices} numbers, those of the parts in a row"
+            )
         present = info.get(f"_{ACTION_MASK}", np.full(self.num_envs, given is not None))  # so Gymnasium says of each
         for column in np.flatnonzero(present):
             own = given[column]  # type: ignore[index]

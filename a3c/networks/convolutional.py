@@ -21,6 +21,8 @@ VECTOR_FEATURES = 64  # of what stands beside images
 class ConvActorCritic(TrunkActorCritic):
     """Convolutions for each image of the observations, one layer for all the rest of them, then a memory and two heads.
 
+    Where there are several parts, a layer more over all of them: what one part means may depend on another.
+
     Args:
         observation_space: an image (`ImageFormat` says which shapes), or a Dict or Tuple with at least one.
         action_space: any that is supported.
@@ -55,11 +57,24 @@ class ConvActorCritic(TrunkActorCritic):
             raise ValueError(f"torso: got {torso!r}, must be one of {', '.join(TORSOS)}")
         self.torso, self.channels = torso, channels
         self.encoder = _encoder(self.input_space, TORSOS[torso], channels)
-        self.make_heads(self.encoder.features)
+        features = self.encoder.features
+        self.joint: nn.Linear | None = None
+        if isinstance(self.encoder, _Joined):
+            features = TORSOS[torso].features
+            self.joint = _layer(self.encoder.features, features)
+        self.make_heads(features)
 
     def encode(self, inputs: Inputs) -> Tensor:
         features: Tensor = self.encoder(inputs)
-        return features
+        return features if self.joint is None else self.joint(features).relu()
+
+
+def _layer(inputs: int, features: int) -> nn.Linear:
+    """Build a layer that a ReLU follows."""
+    layer = nn.Linear(inputs, features)
+    nn.init.orthogonal_(layer.weight, math.sqrt(2))
+    nn.init.zeros_(layer.bias)
+    return layer
 
 
 class _Image(nn.Module):
@@ -86,9 +101,7 @@ class _Vector(nn.Module):
     def __init__(self, space: gymnasium.Space[Any]) -> None:
         super().__init__()
         self._flat = Flat(space)
-        self.linear = nn.Linear(self._flat.width, self.features)
-        nn.init.orthogonal_(self.linear.weight, math.sqrt(2))
-        nn.init.zeros_(self.linear.bias)
+        self.linear = _layer(self._flat.width, self.features)
 
     def forward(self, inputs: Inputs) -> Tensor:
         return self.linear(self._flat(inputs)).relu()  # type: ignore[no-any-return]

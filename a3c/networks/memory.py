@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -61,17 +62,25 @@ class Memory(nn.Module, ABC):
 
 
 class _Gated(Memory):
-    """Cores of torch's own weights, in two products: of all features at once, and of the state step after step."""
+    """Cores of torch's own formulas, in two products: of all features at once, and of the state step after step.
 
-    gates: int
+    Attributes:
+        gates: products of the width `size` that a step takes.
+        recurrent_bias: the state's product has a bias of its own, which would be one too many where the two
+            products are only ever added.
+    """
+
+    gates: ClassVar[int]
+    recurrent_bias: ClassVar[bool]
 
     def __init__(self, features: int, size: int, state_size: int) -> None:
         super().__init__(features, size, state_size)
         self.inputs = nn.Linear(features, self.gates * size)
-        self.recurrent = nn.Linear(size, self.gates * size)
+        self.recurrent = nn.Linear(size, self.gates * size, bias=self.recurrent_bias)
         for layer in (self.inputs, self.recurrent):
             nn.init.orthogonal_(layer.weight)
-            nn.init.zeros_(layer.bias)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
 
     def prepare(self, features: Tensor) -> Tensor:
         prepared: Tensor = self.inputs(features)
@@ -84,12 +93,14 @@ class _Gated(Memory):
 class LSTM(_Gated):
     """Long short-term memory: Hochreiter & Schmidhuber (1997), with forget gates that begin open (bias 1).
 
+    The gates stand in the order insert, forget, output, new; torch has the last two the other way round.
+
     Args:
         features: width of what comes in.
         size: width of what goes out; as much again is remembered in its cells.
     """
 
-    gates = 4
+    gates, recurrent_bias = 4, False
 
     def __init__(self, features: int, size: int) -> None:
         super().__init__(features, size, 2 * size)
@@ -114,7 +125,7 @@ class GRU(_Gated):
         size: width of what goes out, which is what is remembered.
     """
 
-    gates = 3
+    gates, recurrent_bias = 3, True
 
     def __init__(self, features: int, size: int) -> None:
         super().__init__(features, size, size)

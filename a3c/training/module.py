@@ -24,6 +24,7 @@ from a3c.learner.metrics import LagRecord, MetricSums, column_lags, mean_lag
 from a3c.learner.objective import Estimation, Objective, Observer, Seen
 from a3c.learner.schedules import Rates, Schedule
 from a3c.networks.actor_critic import ActorCritic
+from a3c.networks.checks import check_network
 from a3c.networks.normalisation import Normalisation
 from a3c.returns import ReturnEstimator
 from a3c.runs.checkpoints import FORMAT
@@ -87,7 +88,8 @@ class A3C(LightningModule):
             not change anything.
 
     Raises:
-        ValueError: a value outside its range.
+        ValueError: a value outside its range, or a network that does not give what it must.
+        RuntimeError: a method of the network raised; its own exception is the cause.
     """
 
     def __init__(
@@ -125,6 +127,7 @@ class A3C(LightningModule):
             describe(network), describe(returns)
         except TypeError as error:  # said now, not when the first checkpoint is saved
             raise ValueError(str(error)) from error
+        check_network(network)
         self.normalisation = Normalisation(normalise_observations, clip_observations, popart, popart_beta)
         self.normalisation.attach(network)
         self.network = network

@@ -171,6 +171,18 @@ CASES = {
             "popart": True,
         },
     },
+    "a memory": {
+        "returns": NStep(8),
+        "envs_per_worker": 8,
+        "network": {"memory": "lstm", "memory_size": 8},
+    },
+    "a memory, delayed episodes": {
+        "returns": FullEpisode(),
+        "envs_per_worker": 4,
+        "fragment_steps": 8,
+        "inject_lag": 3,
+        "network": {"memory": "gru", "memory_size": 8},
+    },
     "discarded rollouts": {
         "returns": FullEpisode(),
         "fragment_steps": 4,

@@ -94,7 +94,11 @@ class ActorCritic(nn.Module):
         return self(inputs)[0]  # type: ignore[no-any-return]
 
     def initial_state(self, columns: int) -> Tensor | None:
-        """Return the memory with which episodes begin, [B, *state_shape], float32; None of a network without memory."""
+        """Return the memory with which episodes begin, [B, *state_shape], float32; None of a network without memory.
+
+        If it is learned, its gradient is that of the episodes that begin after a column's first step: what stands
+        there is remembered as a number. Rollouts that are cut where episodes end have none.
+        """
         return None
 
     def step(self, inputs: Inputs, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:

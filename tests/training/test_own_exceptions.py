@@ -41,6 +41,14 @@ class Net(MLPActorCritic):
         super().__init__(observation_space, action_space, [width])
         self.width = width
 
+class Mute(MLPActorCritic):
+    def actor(self, inputs):
+        raise ValueError("hidden_sizes: nothing to say")
+
+class Narrow(MLPActorCritic):
+    def actor(self, inputs):
+        return super().actor(inputs)[..., :1]
+
 class Mine(NStep):
     def __init__(self, n_steps: int = 3):
         super().__init__(n_steps)
@@ -72,6 +80,11 @@ SHOWN = {
         ["--model.network", "parts_of_mine.Net", "--model.network.width", "7"],
         "ValueError: hidden_sizes: odd widths are odd",
         "hidden_sizes: odd widths are odd",
+    ),
+    "a network's, when it is first run": (
+        ["--model.network", "parts_of_mine.Mute"],
+        "ValueError: hidden_sizes: nothing to say",
+        "network: Mute raised in its actor: hidden_sizes: nothing to say",
     ),
     "an estimator's": (
         ["--model.returns", "parts_of_mine.Mine", "--model.returns.n_steps", "7"],
@@ -105,6 +118,10 @@ SAID = {
     "no such environment": (
         ["--data.env", "parts_of_mine:Mase-v0"],
         "data.env: got 'parts_of_mine:Mase-v0', must be an id that Gymnasium knows",
+    ),
+    "a network that says too little": (
+        ["--model.network", "parts_of_mine.Narrow"],
+        "model.network: Narrow.actor gives parameters float32 (3, 1), must be [B, P] = (3, 2): actions",
     ),
     "a value of our own": (["--model.network.hidden_sizes", "[0]"], "model.network.hidden_sizes: got [0], must be"),
     "a value of torch's": (["--model.optimizer.lr", "-1"], "model.optimizer: Invalid learning rate"),

@@ -6,7 +6,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from helpers import fit, make_spec
+from helpers import fit, make_network, make_spec
 
 import a3c
 from a3c.batch import BatchShape, Lost, Rollout, empty_batch
@@ -17,6 +17,11 @@ from a3c.rollouts.workers.process import CollectTask
 
 FAULTY = "a3c.envs.faulty:Faulty-v0"
 MODES = ["sync", "async", "hogwild"]
+
+
+def spec_of(kind, at_step, in_parent=False, **rules):
+    env_kwargs = {"kind": kind, "at_step": at_step, "in_parent": in_parent}
+    return make_spec(FAULTY, network=make_network(actions=2), env_kwargs=env_kwargs, **rules)
 
 
 def fit_faulty(kind, mode, once=None, **kwargs):
@@ -98,7 +103,7 @@ def test_row_28_what_would_be_broadcast_never_reaches_the_buffer():
 
 def test_row_28_to_replace_a_worker_would_not_help():
     deaths = []
-    spec = make_spec(FAULTY, env_kwargs={"kind": "out_of_space", "at_step": 30})
+    spec = spec_of("out_of_space", 30)
     policy = RestartPolicy(restart=True)
     pool = WorkerPool(CollectTask(spec), 2, 2, BatchShape(5, 2, (2,), torch.float32), policy, deaths.append)
 
@@ -119,7 +124,10 @@ def test_row_28_to_replace_a_worker_would_not_help():
 
 def test_row_26_after_a_discarded_rollout_new_episodes_of_other_environments_begin():
     spec = make_spec(
-        FAULTY, env_kwargs={"kind": "nan_reward", "at_step": 6, "in_parent": True}, discard_bad_values=True
+        FAULTY,
+        network=make_network(actions=2),
+        env_kwargs={"kind": "nan_reward", "at_step": 6, "in_parent": True},
+        discard_bad_values=True,
     )
     collector = spec.build(Life())
     out = empty_batch(BatchShape(8, 2, (2,), torch.float32))
@@ -136,7 +144,12 @@ def test_row_26_after_a_discarded_rollout_new_episodes_of_other_environments_beg
 
 
 def test_row_26_the_slot_of_a_discarded_rollout_is_used_again():
-    spec = make_spec(FAULTY, env_kwargs={"kind": "nan_reward", "at_step": 6}, discard_bad_values=True)
+    spec = make_spec(
+        FAULTY,
+        network=make_network(actions=2),
+        env_kwargs={"kind": "nan_reward", "at_step": 6},
+        discard_bad_values=True,
+    )
     pool = WorkerPool(CollectTask(spec), 1, 1, BatchShape(8, 2, (2,), torch.float32))
     lost, rollouts = [], []  # those after a loss
     pool.start()

@@ -205,7 +205,7 @@ def test_the_estimator_that_is_shown_twice_is_one():
 
 def test_what_a_run_left_behind_can_be_used(here, first_run, capsys):
     shutil.copytree(first_run, "runs/first")
-    exec(python_block("a3c.load"), {})
+    exec(python_block("agent.plot()"), {})
     action, mean, _, env_steps = capsys.readouterr().out.split()
     assert action in ("0", "1")
     assert 8 < float(mean) <= 500

@@ -50,5 +50,5 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@echo "Setting up $(VENV) with pinned dependencies: some minutes, this once."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet torch==2.13.0
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev,box2d,onnx]'
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev,box2d,atari,onnx]'
 	touch $@

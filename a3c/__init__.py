@@ -34,6 +34,7 @@ _ROOMS = {
     "ActionFamily": "a3c.networks",
     "Distribution": "a3c.networks",
     "TerminalReward": "a3c.envs.wrappers",
+    "PartialObservation": "a3c.envs.wrappers",
     "NormaliseReward": "a3c.envs.wrappers",
     "ClipReward": "a3c.envs.wrappers",
     "Collector": "a3c.rollouts.collector",

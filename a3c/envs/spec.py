@@ -307,6 +307,8 @@ class EnvSpec:
 
     def _is_of_arguments(self, error: BaseException) -> bool:
         """Return whether a constructor, or a wrapper's, did not take the arguments that it was given."""
+        if isinstance(error, ValueError):  # of a wrapper of ours
+            return _raised_in(error, Path(__file__).parent)
         if not isinstance(error, TypeError):
             return False
         unexpected = re.search(r"unexpected keyword argument '(\w+)'", str(error))

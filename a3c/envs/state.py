@@ -36,6 +36,12 @@ _ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "gymnasium.envs.classic_control.cartpole.CartPoleEnv": ("state", "steps_beyond_terminated"),
     "gymnasium.envs.classic_control.acrobot.AcrobotEnv": ("state",),
     "gymnasium.envs.classic_control.mountain_car.MountainCarEnv": ("state",),
+    "gymnasium.envs.classic_control.continuous_mountain_car.Continuous_MountainCarEnv": ("state",),
+    "gymnasium.envs.classic_control.pendulum.PendulumEnv": ("state", "last_u"),
+    "gymnasium.envs.toy_text.frozen_lake.FrozenLakeEnv": ("s", "lastaction"),
+    "gymnasium.envs.toy_text.cliffwalking.CliffWalkingEnv": ("s", "lastaction"),
+    "gymnasium.envs.toy_text.taxi.TaxiEnv": ("s", "lastaction", "fickle_step"),
+    "gymnasium.envs.toy_text.blackjack.BlackjackEnv": ("dealer", "player"),
     "gymnasium.vector.sync_vector_env.SyncVectorEnv": ("_autoreset_envs",),  # all else is overwritten by a step
     "gymnasium.wrappers.common.TimeLimit": ("_elapsed_steps",),
     "gymnasium.wrappers.common.OrderEnforcing": (),  # only that there was a reset
@@ -56,6 +62,7 @@ _ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "a3c.envs.wrappers.OwnReward": (),
     "a3c.envs.wrappers.OwnRewards": (),
     "a3c.envs.wrappers.TerminalReward": (),
+    "a3c.envs.wrappers.PartialObservation": (),
     "a3c.envs.wrappers.NormaliseReward": ("_returns", "_ended"),  # the run keeps its statistics
     "a3c.envs.wrappers.ClipReward": (),
 } | {

@@ -23,6 +23,7 @@ from gymnasium.vector import (
 from gymnasium.vector.utils import batch_space
 from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 from gymnasium.wrappers.utils import RunningMeanStd
+from numpy.typing import NDArray
 
 from a3c.envs.single import EnvironmentFaultError
 from a3c.envs.spaces import ACTION_MASK, action_choices
@@ -68,6 +69,36 @@ class TerminalReward(VectorWrapper):
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         observations, rewards, terminated, truncated, info = super().step(actions)
         return observations, np.where(terminated, self._reward, rewards), terminated, truncated, info
+
+
+class PartialObservation(VectorObservationWrapper):
+    """Shows some numbers of the observations alone, so that a policy must remember what the others would say.
+
+    CartPole without its velocities is `keep` [0, 2].
+
+    Args:
+        env: environments whose observations are vectors.
+        keep: places of the numbers that are shown, at least one.
+
+    Raises:
+        ValueError: the observations are no vectors, or have no such places.
+    """
+
+    def __init__(self, env: VectorEnv, keep: Sequence[int]) -> None:
+        super().__init__(env)
+        space = env.single_observation_space
+        if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 1:
+            raise ValueError(f"PartialObservation: got observations {space}, must be vectors")
+        if not keep or not all(isinstance(place, int) and 0 <= place < space.shape[0] for place in keep):
+            raise ValueError(f"keep: got {list(keep)}, must be places from 0 to {space.shape[0] - 1}, one or more")
+        self._keep = list(keep)
+        dtype: Any = space.dtype
+        self.single_observation_space = gymnasium.spaces.Box(space.low[self._keep], space.high[self._keep], dtype=dtype)
+        self.observation_space = batch_space(self.single_observation_space, env.num_envs)
+
+    def observations(self, observations: NDArray[Any]) -> NDArray[Any]:
+        """Return the numbers that are shown, [B, n], of observations [B, m]."""
+        return observations[:, self._keep]
 
 
 class NormaliseReward(VectorWrapper):

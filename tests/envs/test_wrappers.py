@@ -10,6 +10,7 @@ from helpers import COUNTDOWN, fit, make_network
 
 from a3c import Agent, NStep, RolloutDataModule, load
 from a3c.batch import BatchShape, Episode, empty_batch
+from a3c.envs.spaces import observation_layout
 from a3c.envs.spec import EnvError, EnvSpec
 from a3c.envs.state import EnvStateError, get_env_state, set_env_state
 from a3c.envs.wrappers import OWN_REWARDS, NormaliseReward, TerminalReward
@@ -315,3 +316,47 @@ def test_the_state_of_wrapped_environments_goes_on_in_others():
     assert np.array_equal(ours.step(actions)[0], theirs.step(actions)[0])
     with pytest.raises(EnvStateError, match=r"Halved has no get_state"):
         get_env_state(wrapped(f"{__name__}.Halved").make(1))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("CartPole-v1", "Acrobot-v1", "MountainCar-v0", "MountainCarContinuous-v0", "Pendulum-v1"),
+        *("FrozenLake-v1", "CliffWalking-v1", "Taxi-v4", "Blackjack-v1"),
+    ],
+)
+def test_the_state_of_gymnasiums_own_environments_goes_on_in_others(name):
+    ours, theirs = (EnvSpec(name).make(1) for _ in range(2))
+    ours.reset(seed=1), theirs.reset(seed=2)
+    ours.action_space.seed(3)
+    for _ in range(4):
+        ours.step(ours.action_space.sample())
+    set_env_state(theirs, get_env_state(ours))
+    pack = observation_layout(ours.single_observation_space).pack
+    for _ in range(30):
+        action = ours.action_space.sample()
+        mine, other = ours.step(action), theirs.step(action)
+        assert np.array_equal(pack(mine[0]), pack(other[0]))
+        assert [each.tolist() for each in mine[1:4]] == [each.tolist() for each in other[1:4]]
+
+
+# Numbers that are shown alone
+
+
+def test_some_numbers_of_the_observations_are_shown_alone():
+    partial = {"class_path": "a3c.PartialObservation", "init_args": {"keep": [0, 2]}}
+    env, whole = wrapped(partial, env="CartPole-v1").make(3), EnvSpec("CartPole-v1").make(3)
+    seen, all_numbers = env.reset(seed=1)[0], whole.reset(seed=1)[0]
+    for _ in range(5):
+        assert np.array_equal(seen, all_numbers[:, [0, 2]])
+        assert env.observation_space.contains(seen)
+        action = np.array([0, 1, 1])
+        seen, all_numbers = env.step(action)[0], whole.step(action)[0]
+    assert env.single_observation_space.high.tolist() == whole.single_observation_space.high[[0, 2]].tolist()
+
+
+@pytest.mark.parametrize("keep", [[], [4], [-1], [0.5]])
+def test_numbers_that_are_not_there_cannot_be_shown(keep):
+    partial = {"class_path": "a3c.PartialObservation", "init_args": {"keep": keep}}
+    with pytest.raises(EnvError, match=r"keep: got .*, must be places from 0 to 3, one or more"):
+        wrapped(partial, env="CartPole-v1").make(1)

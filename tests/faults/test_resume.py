@@ -192,6 +192,8 @@ CASES = {
     },
     "Acrobot": {"returns": NStep(8), "envs_per_worker": 2, "env": "Acrobot-v1", "max_episode_steps": 40},
     "MountainCar": {"returns": NStep(8), "envs_per_worker": 1, "env": "MountainCar-v0", "max_episode_steps": 40},
+    "Pendulum": {"returns": NStep(8), "envs_per_worker": 2, "env": "Pendulum-v1", "max_episode_steps": 30},
+    "Taxi with its masks": {"returns": NStep(8), "envs_per_worker": 2, "env": "Taxi-v4", "max_episode_steps": 30},
 }
 
 

@@ -1,7 +1,7 @@
 """The state of a vector environment as plain values, which a checkpoint may hold, and back.
 
 Gymnasium has no way to ask an environment for its state. Known here are its classic-control
-environments, native CartPole among them, its wrappers, and every environment or wrapper whose class
+and toy-text environments, native CartPole among them, its wrappers, and every environment or wrapper whose class
 has both methods of this protocol:
 
     def get_state(self) -> Any: ...
@@ -63,6 +63,7 @@ _ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "a3c.envs.wrappers.OwnRewards": (),
     "a3c.envs.wrappers.TerminalReward": (),
     "a3c.envs.wrappers.PartialObservation": (),
+    "a3c.envs.wrappers.MaskFromInfo": (),
     "a3c.envs.wrappers.NormaliseReward": ("_returns", "_ended"),  # the run keeps its statistics
     "a3c.envs.wrappers.ClipReward": (),
 } | {

@@ -215,12 +215,6 @@ class MaskFromInfo(VectorWrapper):
         observations, rewards, terminated, truncated, info = super().step(actions)
         return self.observation(observations, info), rewards, terminated, truncated, info
 
-    def get_state(self) -> None:
-        """Return nothing: it keeps nothing."""
-
-    def set_state(self, state: None) -> None:
-        """Do nothing."""
-
 
 class Wrapping(NamedTuple):
     """A wrapper by its import path, with its arguments.

@@ -151,7 +151,7 @@ def evaluate(agent: Agent, options: argparse.Namespace) -> dict[str, Any]:
         EnvError: the environment cannot be made or drawn, or gives returns that are not finite.
         OSError: something cannot be written.
     """
-    from a3c.envs.spec import EnvError
+    from a3c.envs.source import EnvError
     from a3c.evaluation.scores import score
 
     greedy = not options.sampled
@@ -245,7 +245,7 @@ def main(args: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(words)
     os.environ.setdefault("SDL_NO_SIGNAL_HANDLERS", "1")  # a window's would swallow SIGTERM
     from a3c import load
-    from a3c.envs.spec import EnvError
+    from a3c.envs.source import EnvError
     from a3c.runs.allowlist import add_current_folder
 
     add_current_folder()  # where modules of your own are found

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from a3c.comparison.variants import Variant, label_with, short_names, word_of
-from a3c.envs.spec import EnvError, EnvSpec
+from a3c.envs.source import EnvError
+from a3c.envs.spec import EnvSpec
 from a3c.returns import ReturnEstimator
 from a3c.returns.labels import OWN, label_of, parse
 from a3c.runs.descriptions import describe

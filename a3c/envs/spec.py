@@ -23,8 +23,7 @@ from a3c.envs.findings import comes_checked, findings
 from a3c.envs.random_states import random_states_kept
 from a3c.envs.shared_statistics import RunStatistics, unshared
 from a3c.envs.single import Attendant, EnvironmentFaultError
-from a3c.envs.source import EnvError as EnvError
-from a3c.envs.source import described, is_import_path, module_of, name_of, not_installed, registered
+from a3c.envs.source import EnvError, described, is_import_path, module_of, name_of, not_installed, registered
 from a3c.envs.spaces import ACTION_MASK, SUPPORTED, Spaces, agree, are_supported, has_mask, some_actions
 from a3c.envs.watchdog import HangError, StepWatch
 from a3c.envs.wrappers import NORMALISE_REWARD, OBSERVATION, MaskFromInfo, Wrappers, Wrapping, keep_own_rewards

@@ -12,7 +12,8 @@ from gymnasium.vector import VectorEnv
 
 from a3c.batch import Episode
 from a3c.envs.random_states import random_states_kept
-from a3c.envs.spec import EnvError, EnvSpec
+from a3c.envs.source import EnvError
+from a3c.envs.spec import EnvSpec
 from a3c.evaluation.episode import playing
 from a3c.networks.actor_critic import ActorCritic
 

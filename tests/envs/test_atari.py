@@ -13,8 +13,9 @@ from lightning.pytorch import Callback
 from a3c import Agent, MLPActorCritic, NStep
 from a3c.batch import empty_batch
 from a3c.envs import atari, watchdog
+from a3c.envs.source import EnvError
 from a3c.envs.spaces import batch_shape
-from a3c.envs.spec import EnvError, EnvSpec
+from a3c.envs.spec import EnvSpec
 from a3c.envs.state import EnvStateError, get_env_state
 from a3c.envs.wrappers import OWN_ENDS
 from a3c.evaluation.evaluator import Evaluator

@@ -10,8 +10,9 @@ from helpers import fit
 
 from a3c import MLPActorCritic, NStep
 from a3c.batch import empty_batch
+from a3c.envs.source import EnvError
 from a3c.envs.spaces import batch_shape
-from a3c.envs.spec import EnvError, EnvSpec
+from a3c.envs.spec import EnvSpec
 from a3c.envs.state import EnvStateError, get_env_state
 from a3c.evaluation.evaluator import Evaluator
 from a3c.evaluation.video import Recorder

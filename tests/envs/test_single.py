@@ -6,7 +6,8 @@ from helpers import fit
 
 from a3c import GreedyEvaluation, NStep, RolloutDataModule
 from a3c.envs.single import Attendant, EnvironmentFaultError, check_cast
-from a3c.envs.spec import EnvError, EnvSpec
+from a3c.envs.source import EnvError
+from a3c.envs.spec import EnvSpec
 
 CARELESS = "scripted_envs:Careless-v0"
 CAST = {

@@ -17,7 +17,8 @@ from helpers import fit, make_network
 from scripted_envs import Countdown, Lonely
 
 from a3c import Agent, GreedyEvaluation, NStep, RolloutDataModule
-from a3c.envs.spec import EnvError, EnvSpec
+from a3c.envs.source import EnvError
+from a3c.envs.spec import EnvSpec
 from a3c.evaluation.video import make_drawn
 
 

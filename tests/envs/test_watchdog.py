@@ -7,7 +7,7 @@ from helpers import fit
 from lightning.pytorch import Callback
 
 from a3c import GreedyEvaluation, NStep, RolloutDataModule
-from a3c.envs.spec import EnvError
+from a3c.envs.source import EnvError
 from a3c.envs.watchdog import WAKE_UP, HangError, StepWatch
 
 FAULTY = "a3c.envs.faulty:Faulty-v0"

@@ -10,8 +10,9 @@ from helpers import COUNTDOWN, fit, make_network
 
 from a3c import Agent, NStep, RolloutDataModule, load
 from a3c.batch import BatchShape, Episode, empty_batch
+from a3c.envs.source import EnvError
 from a3c.envs.spaces import observation_layout
-from a3c.envs.spec import EnvError, EnvSpec
+from a3c.envs.spec import EnvSpec
 from a3c.envs.state import EnvStateError, get_env_state, set_env_state
 from a3c.envs.wrappers import OWN_REWARDS, NormaliseReward, TerminalReward
 from a3c.evaluation.agent import CheckpointError

@@ -7,7 +7,8 @@ from helpers import fit, lively, make_network
 from scripted_envs import Countdown
 
 from a3c import Agent, MLPActorCritic, NStep, load
-from a3c.envs.spec import EnvError, EnvSpec
+from a3c.envs.source import EnvError
+from a3c.envs.spec import EnvSpec
 from a3c.runs.checkpoints import CheckpointError
 
 

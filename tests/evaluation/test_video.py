@@ -11,7 +11,8 @@ from scripted_envs import Drawn
 
 from a3c import Agent
 from a3c.batch import Episode
-from a3c.envs.spec import EnvError, EnvSpec
+from a3c.envs.source import EnvError
+from a3c.envs.spec import EnvSpec
 from a3c.evaluation import video as video_module
 from a3c.evaluation.evaluator import Evaluator
 from a3c.evaluation.video import Recorder, Recording, captioned, make_drawn, show, write_gif

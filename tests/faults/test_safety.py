@@ -18,7 +18,8 @@ import yaml
 from helpers import fit
 
 from a3c import NStep, load
-from a3c.envs.spec import EnvError, EnvSpec
+from a3c.envs.source import EnvError
+from a3c.envs.spec import EnvSpec
 from a3c.runs.checkpoints import CheckpointError
 from a3c.training.cli.command import main
 from a3c.training.cli.run import TrainingRun

@@ -16,7 +16,8 @@ from scripted_envs import Drawn
 
 from a3c import A3C, NStep
 from a3c.batch import Episode
-from a3c.envs.spec import EnvError, EnvSpec
+from a3c.envs.source import EnvError
+from a3c.envs.spec import EnvSpec
 from a3c.envs.watchdog import HangError
 from a3c.evaluation.video import Recorder, Recording
 from a3c.runs.folder import rewind

@@ -10,7 +10,8 @@ import wandb
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from a3c.envs.random_states import random_states_kept
-from a3c.envs.spec import EnvError, EnvSpec
+from a3c.envs.source import EnvError
+from a3c.envs.spec import EnvSpec
 from a3c.envs.watchdog import HangError, StepWatch
 from a3c.training.callbacks.every import EveryEnvSteps, seed_of, watched
 from a3c.training.seams import data_of, module_of

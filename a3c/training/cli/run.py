@@ -18,7 +18,7 @@ import yaml
 from lightning.pytorch.cli import LightningCLI
 from rich.console import Console
 
-from a3c.envs.spec import EnvError
+from a3c.envs.source import EnvError
 from a3c.envs.watchdog import HangError
 from a3c.learner.guard import TrainingDivergedError
 from a3c.returns.labels import label_of

@@ -42,7 +42,7 @@ format: $(INSTALLED)
 	$(BIN)/ruff format .
 
 bench: $(INSTALLED)
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[bench]'
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[bench,mujoco]'
 	$(BIN)/python scripts/benchmark.py $(ARGS)
 
 # torch first, and pinned: asked for in any other way, pip may fetch another build with gigabytes of CUDA.

@@ -2,8 +2,8 @@
 
 Whole runs of ``scripts/train.py`` and of Stable-Baselines3's A2C (extra ``bench``) alternate within
 one call, so that both see the same machine at the same time; compare ratios, not seconds. The last
-lines give medians and ratios. ``--quick`` ends within two minutes, leaves the estimators and the book
-out and says little.
+lines give medians and ratios. ``--quick`` ends within two minutes, leaves the estimators, the book, Pong
+and Hopper out and says little. Pong needs the extra ``atari``, Hopper the extra ``mujoco``.
 """
 
 from __future__ import annotations
@@ -24,9 +24,11 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+CONFIGS = ROOT / "configs" / "env"
 TRAIN = [sys.executable, "-W", "ignore", str(ROOT / "scripts" / "train.py")]
 SB3 = [sys.executable, "-W", "ignore", str(ROOT / "scripts" / "baselines" / "sb3_a2c.py")]
 LARGE = ["--data.envs_per_worker", "256", "--model.returns.n_steps", "32"]  # for throughput alone
+MEMORY_SIZE = ["--model.network.memory_size", "64"]
 NO_EVALUATION = [
     *("--stop_when_solved", "false"),
     *("--evaluation.every_env_steps", "null"),
@@ -35,7 +37,11 @@ NO_EVALUATION = [
 
 THRESHOLD = 475  # CartPole-v1's reward threshold, on 100 fresh episodes
 SPEED = "env_steps_per_second"
-PARTS = ["throughput", "solve", "scaling", "estimators", "startup", "memory", "breakdown", "guards", "book"]
+PARTS = [
+    *("throughput", "pong", "hopper", "recurrent", "solve", "scaling"),
+    *("estimators", "startup", "memory", "breakdown", "guards", "book"),
+]
+SLOW = ("estimators", "book", "pong", "hopper")  # left out by --quick; the last two need their extras
 MODES = ("async", "hogwild", "sync")  # the first one is a3c's default
 
 Record = dict[str, Any]
@@ -94,6 +100,45 @@ def throughput(seeds: list[int], env_steps: int) -> Iterator[Record]:
         for who, budget, envs in (("sb3_a2c", env_steps // 100, "8"), ("sb3_a2c_64_envs", env_steps // 50, "64")):
             flags = ("--max_env_steps", str(budget), "--seed", str(seed), "--envs", envs)
             yield {"part": "throughput", "who": who, "seed": seed, **chosen(stable_baselines(*flags), SPEED)}
+
+
+def pong(seeds: list[int], env_steps: int) -> Iterator[Record]:
+    """Env steps of Pong trained a second: with SB3's own network and image size, and as configured here."""
+    config = ("--config", str(CONFIGS / "pong.yaml"))
+    as_theirs = (
+        *("--data.env_kwargs", '{"repeat_action_probability": 0.0}'),
+        *("--model.network.torso", "nature"),
+    )
+    budget = ("--data.max_env_steps", str(env_steps))
+    for seed in seeds:
+        for who, flags in (("a3c", as_theirs), ("a3c, pong.yaml", ())):
+            figures = train(*config, *flags, *NO_EVALUATION, *budget, *seeded(seed))
+            yield {"part": "pong", "who": who, "seed": seed, **chosen(figures, SPEED)}
+        flags = ("--env", "PongNoFrameskip-v4", "--envs", "16")
+        theirs = stable_baselines(*flags, "--max_env_steps", str(env_steps // 4), "--seed", str(seed))
+        yield {"part": "pong", "who": "sb3_a2c", "seed": seed, **chosen(theirs, SPEED)}
+
+
+def hopper(seeds: list[int], env_steps: int) -> Iterator[Record]:
+    """Env steps of Hopper trained a second, as configured here; SB3 with the rollouts of RL Zoo, and with ours."""
+    for seed in seeds:
+        budget = ("--data.max_env_steps", str(env_steps))
+        ours = train("--config", str(CONFIGS / "hopper.yaml"), *NO_EVALUATION, *budget, *seeded(seed))
+        yield {"part": "hopper", "who": "a3c", "seed": seed, **chosen(ours, SPEED)}
+        for who, envs, steps in (("sb3_a2c", "4", "8"), ("sb3_a2c_16_envs", "16", "16")):
+            flags = ("--env", "Hopper-v5", "--envs", envs, "--n_steps", steps, "--seed", str(seed))
+            theirs = stable_baselines(*flags, "--max_env_steps", str(env_steps // 4))
+            yield {"part": "hopper", "who": who, "seed": seed, **chosen(theirs, SPEED)}
+
+
+def recurrent(seeds: list[int], env_steps: int) -> Iterator[Record]:
+    """Env steps of CartPole trained a second without a memory, and with ones of the hidden layers' width."""
+    memories = {"a3c": (), "a3c lstm": ("lstm",), "a3c gru": ("gru",)}
+    for seed in seeds:
+        for who, memory in memories.items():
+            flags = [part for name in memory for part in (*("--model.network.memory", name), *MEMORY_SIZE)]
+            figures = train(*NO_EVALUATION, *flags, "--data.max_env_steps", str(env_steps), *seeded(seed))
+            yield {"part": "recurrent", "who": who, "seed": seed, **chosen(figures, SPEED)}
 
 
 def solve(seeds: list[int], env_steps: int) -> Iterator[Record]:
@@ -223,6 +268,9 @@ def conclude(records: list[Record]) -> Iterator[Record]:
     """Gives medians, and ratios of runs of the same seed."""
     for part, key, better in (
         ("throughput", SPEED, 1),
+        ("pong", SPEED, 1),
+        ("hopper", SPEED, 1),
+        ("recurrent", SPEED, 1),
         ("scaling", SPEED, 1),
         ("book", SPEED, 0),
         ("book", "last_350_episode_length_mean", 0),
@@ -278,7 +326,7 @@ def machine() -> Record:
 def main() -> None:
     """Runs the chosen parts."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="one seed, small budgets, no estimators, no book")
+    parser.add_argument("--quick", action="store_true", help=f"one seed, small budgets, without {', '.join(SLOW)}")
     parser.add_argument("--seeds", type=int, nargs="+", default=None, help="default: 1 to 10, with --quick 1")
     parser.add_argument("--parts", nargs="+", default=None, choices=PARTS)
     parser.add_argument("--output", type=Path, default=None, help="file to append the lines to")
@@ -287,6 +335,9 @@ def main() -> None:
     quick = options.quick
     parts: dict[str, Callable[[], Iterator[Record]]] = {
         "throughput": lambda: throughput(seeds[:5], 600_000 if quick else 3_000_000),
+        "pong": lambda: pong(seeds[:3], 80_000),
+        "hopper": lambda: hopper(seeds[:5], 400_000),
+        "recurrent": lambda: recurrent(seeds[:5], 200_000 if quick else 1_000_000),
         "solve": lambda: solve(seeds, 200_000 if quick else 500_000),
         "scaling": lambda: scaling(seeds[:5], 400_000 if quick else 2_000_000),
         "book": lambda: book(seeds[:5]),
@@ -297,7 +348,7 @@ def main() -> None:
         "breakdown": lambda: breakdown(20 if quick else 200),
     }
     emit(machine(), options.output)
-    chosen_parts = options.parts or [part for part in PARTS if not (quick and part in ("estimators", "book"))]
+    chosen_parts = options.parts or [part for part in PARTS if not (quick and part in SLOW)]
     records = [emit(record, options.output) for name in chosen_parts for record in parts[name]()]
     for record in conclude(records):
         emit(record, options.output)

@@ -1,7 +1,8 @@
 """Trains Stable-Baselines3's A2C on a Gymnasium environment and prints its figures as one JSON line.
 
-The yardstick of ``scripts/benchmark.py``: the same environment, the same budget in env steps,
-the same evaluations, and a clock that stands still meanwhile.
+The yardstick of ``scripts/benchmark.py``: the same environment, the same evaluations, and a clock that stands still
+meanwhile. Ids that end in ``NoFrameskip-v4`` are Atari games, which it plays from four grey frames of 84 x 84 with
+its own preprocessing and convolutional policy.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ import torch
 from stable_baselines3 import A2C
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.env_util import make_atari_env, make_vec_env
+from stable_baselines3.common.vec_env import VecEnv, VecFrameStack
 
 
 def greedy_return(model: BaseAlgorithm, env_id: str, episodes: int, seed: int) -> tuple[float, float]:
@@ -61,6 +63,21 @@ class StopWhenSolved(BaseCallback):
         return False
 
 
+def is_atari(env_id: str) -> bool:
+    """Says whether an id is one of the Atari games that SB3's preprocessing is for."""
+    return env_id.endswith("NoFrameskip-v4")
+
+
+def made(env_id: str, envs: int, seed: int) -> VecEnv:
+    """Makes a DummyVecEnv, of an Atari game with SB3's preprocessing."""
+    if not is_atari(env_id):
+        return make_vec_env(env_id, envs, seed=seed)
+    import ale_py  # the extra `atari`
+
+    gymnasium.register_envs(ale_py)
+    return VecFrameStack(make_atari_env(env_id, envs, seed=seed), 4)
+
+
 def main() -> None:
     """Trains once and prints the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -68,16 +85,19 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--max_env_steps", type=int, default=500_000)
     parser.add_argument("--envs", type=int, default=8, help="environments in a DummyVecEnv; RL Zoo's CartPole has 8")
+    parser.add_argument("--n_steps", type=int, default=5, help="steps of a rollout; SB3's own default")
     parser.add_argument("--solve", action="store_true", help="evaluate, and stop at the reward threshold")
     options = parser.parse_args()
 
     torch.set_num_threads(1)
-    threshold = gymnasium.spec(options.env).reward_threshold
-    assert threshold is not None, "the environment names no threshold"
-    model = A2C(
-        "MlpPolicy", make_vec_env(options.env, options.envs, seed=options.seed), seed=options.seed, device="cpu"
-    )
-    callback = StopWhenSolved(options.env, 10_000, 64, threshold) if options.solve else None
+    policy = "CnnPolicy" if is_atari(options.env) else "MlpPolicy"
+    env = made(options.env, options.envs, options.seed)
+    model = A2C(policy, env, n_steps=options.n_steps, seed=options.seed, device="cpu")
+    callback = None
+    if options.solve:
+        threshold = gymnasium.spec(options.env).reward_threshold
+        assert threshold is not None, "the environment names no threshold"
+        callback = StopWhenSolved(options.env, 10_000, 64, threshold)
     started = time.perf_counter()
     model.learn(options.max_env_steps, callback=callback)
     seconds = time.perf_counter() - started - (callback.paused_seconds if callback else 0.0)

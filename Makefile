@@ -42,7 +42,7 @@ format: $(INSTALLED)
 	$(BIN)/ruff format .
 
 bench: $(INSTALLED)
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[bench,mujoco]'
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[bench]'
 	$(BIN)/python scripts/benchmark.py $(ARGS)
 
 # torch first, and pinned: asked for in any other way, pip may fetch another build with gigabytes of CUDA.
@@ -50,5 +50,5 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@echo "Setting up $(VENV) with pinned dependencies: some minutes, this once."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet torch==2.13.0
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev,box2d,atari,onnx]'
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev,box2d,atari,mujoco,onnx]'
 	touch $@

@@ -16,13 +16,7 @@ import gymnasium
 from gymnasium.envs.registration import EnvSpec as Registered
 
 from a3c.envs import atari, envpool
-
-OF_A_PACKAGE = {"MiniGrid-": "minigrid", "BabyAI-": "minigrid"}  # how ids begin that it registers
-INSTALL = {
-    "minigrid": "pip install minigrid",
-    "box2d": "pip install 'a3c[box2d]'",
-    "mujoco": "pip install 'a3c[mujoco]'",
-}
+from a3c.envs.packages import INSTALL, OF_A_PACKAGE
 
 
 class EnvError(ValueError):

@@ -25,6 +25,7 @@ from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 from gymnasium.wrappers.utils import RunningMeanStd
 from numpy.typing import NDArray
 
+from a3c.envs.packages import INSTALL
 from a3c.envs.single import EnvironmentFaultError
 from a3c.envs.spaces import ACTION_MASK, action_choices
 
@@ -253,7 +254,10 @@ class Wrapping(NamedTuple):
         try:
             cls = getattr(import_module(module), name)
         except (ImportError, AttributeError, ValueError) as error:
-            raise ValueError(f"wrappers: got {self.class_path!r}, which cannot be imported: {error}") from error
+            package = module.partition(".")[0]
+            missing = isinstance(error, ModuleNotFoundError) and error.name == package
+            why = INSTALL.get(package, str(error)) if missing else error
+            raise ValueError(f"wrappers: got {self.class_path!r}, which cannot be imported: {why}") from error
         if not (isinstance(cls, type) and issubclass(cls, (gymnasium.Wrapper, VectorWrapper))):
             raise ValueError(
                 f"wrappers: got {self.class_path!r}, must be a class derived from gymnasium.Wrapper or "

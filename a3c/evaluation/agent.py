@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from a3c.envs.packages import WRAPPERS
 from a3c.envs.random_states import random_states_kept
 from a3c.envs.shared_statistics import RunStatistics
 from a3c.envs.spaces import observation_layout
@@ -31,9 +32,6 @@ from a3c.runs.descriptions import build
 
 if TYPE_CHECKING:
     from a3c.evaluation.video import Recording
-
-
-WRAPPERS = ("a3c", "gymnasium.wrappers")  # that a checkpoint may name without leave
 
 
 class Agent:
@@ -323,9 +321,10 @@ def _check_env_module(env: EnvSpec, allow: tuple[str, ...]) -> None:
 
 def _check_wrappers(env: EnvSpec, allow: tuple[str, ...]) -> None:
     """Refuse wrappers for which modules would be imported once they are put on, unless they are trusted."""
+    wrappers = ("a3c", *WRAPPERS)
     for path, _ in env.wrappers:
-        if not (lies_under(path, (*WRAPPERS, *allow)) or own_class(path)):
+        if not (lies_under(path, (*wrappers, *allow)) or own_class(path)):
             raise ImportError(
-                f"wrappers: got {path!r}, must be a wrapper of {', '.join(WRAPPERS)} or a module below the current "
+                f"wrappers: got {path!r}, must be a wrapper of {', '.join(wrappers)} or a module below the current "
                 f"folder, {or_trusted(path)}"
             )

@@ -20,6 +20,7 @@ from jsonargparse import Namespace, get_loader, set_loader, set_parsing_settings
 from jsonargparse._util import config_load_stack  # the files that are being read
 from yaml import YAMLError
 
+from a3c.envs.packages import WRAPPERS
 from a3c.envs.source import is_import_path as is_env_path
 from a3c.runs.allowlist import checked_prefixes, is_import_path, lies_under, names_in, own_class, own_module
 from a3c.training.cli.kept_arguments import KeptArguments
@@ -170,7 +171,7 @@ class Screening:
         elif (key == "run_dir" or in_trainer) and not self._lies_within(text):
             wrong = f"got {text!r}, must be a relative path within the current folder"
         elif is_class or is_path:
-            allowed = (*PACKAGES, *self.allow, *(["gymnasium.wrappers"] if key == "data.wrappers" else []))
+            allowed = (*PACKAGES, *self.allow, *(WRAPPERS if key == "data.wrappers" else ()))
             for path in _import_paths(text):
                 if not (lies_under(path, allowed) or own_class(path, self._here)):
                     wrong = self._denied(path)

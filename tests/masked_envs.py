@@ -4,7 +4,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from a3c.envs.spaces import action_choices
+from a3c.envs.masks import action_choices
 
 ACTIONS = {
     "discrete": spaces.Discrete(5, start=10),

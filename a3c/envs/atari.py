@@ -19,7 +19,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from a3c.envs.spaces import action_layout
+from a3c.envs.layouts import action_layout
 from a3c.envs.watchdog import sign_of_life
 from a3c.envs.wrappers import OWN_ENDS, OWN_REWARDS
 

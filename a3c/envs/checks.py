@@ -9,8 +9,9 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
+from a3c.envs.layouts import Leaf, observation_layout
+from a3c.envs.masks import ACTION_MASK, action_choices
 from a3c.envs.single import EnvironmentFaultError, check_cast
-from a3c.envs.spaces import ACTION_MASK, Leaf, action_choices, observation_layout
 
 
 class EnvCheck:

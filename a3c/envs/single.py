@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from a3c.envs.layouts import OBSERVATIONS, Layout, RecordLayout, observation_layout
 from a3c.envs.random_states import derived_seed
-from a3c.envs.spaces import OBSERVATIONS, Layout, RecordLayout, observation_layout
 from a3c.envs.watchdog import sign_of_life
 
 

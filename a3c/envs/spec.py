@@ -20,11 +20,13 @@ from gymnasium.vector.utils import CloudpickleWrapper
 
 from a3c.envs import atari, envpool
 from a3c.envs.findings import comes_checked, findings
+from a3c.envs.layouts import SUPPORTED
+from a3c.envs.masks import ACTION_MASK, has_mask, some_actions
 from a3c.envs.random_states import random_states_kept
 from a3c.envs.shared_statistics import RunStatistics, unshared
 from a3c.envs.single import Attendant, EnvironmentFaultError
 from a3c.envs.source import EnvError, described, is_import_path, module_of, name_of, not_installed, registered
-from a3c.envs.spaces import ACTION_MASK, SUPPORTED, Spaces, agree, are_supported, has_mask, some_actions
+from a3c.envs.spaces import Spaces, agree, are_supported
 from a3c.envs.watchdog import HangError, StepWatch
 from a3c.envs.wrappers import NORMALISE_REWARD, OBSERVATION, MaskFromInfo, Wrappers, Wrapping, keep_own_rewards
 

@@ -25,9 +25,9 @@ from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 from gymnasium.wrappers.utils import RunningMeanStd
 from numpy.typing import NDArray
 
+from a3c.envs.masks import ACTION_MASK, action_choices
 from a3c.envs.packages import INSTALL
 from a3c.envs.single import EnvironmentFaultError
-from a3c.envs.spaces import ACTION_MASK, action_choices
 
 OBSERVATION = "observation"  # key of an environment's own observations beside its masks
 OWN_REWARDS = "own_rewards"  # where, in `info`, the environments' own rewards stand

@@ -15,10 +15,10 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from a3c.envs.layouts import observation_layout
 from a3c.envs.packages import WRAPPERS
 from a3c.envs.random_states import random_states_kept
 from a3c.envs.shared_statistics import RunStatistics
-from a3c.envs.spaces import observation_layout
 from a3c.envs.spec import EnvSpec
 from a3c.evaluation.evaluator import Evaluation, Evaluator
 from a3c.evaluation.given import give_actions, read_observations

@@ -12,8 +12,8 @@ import torch
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
+from a3c.envs.layouts import observation_layout
 from a3c.envs.random_states import random_states_kept
-from a3c.envs.spaces import observation_layout
 from a3c.envs.spec import MAX_EPISODE_STEPS, suited
 from a3c.envs.wrappers import OWN_REWARDS
 from a3c.networks.actor_critic import ActorCritic, evaluating

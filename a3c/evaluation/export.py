@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from a3c.envs.spaces import Layout, RecordLayout, action_layout, observation_layout
+from a3c.envs.layouts import Layout, RecordLayout, action_layout, observation_layout
 from a3c.networks import ActorCritic
 from a3c.networks.actor_critic import evaluating
 from a3c.networks.distributions import ActionFamily, Composite, CompositeFamily, Distribution

@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from a3c.envs.spaces import DictLayout, Layout, RecordLayout, Space
+from a3c.envs.layouts import DictLayout, Layout, RecordLayout, Space
 
 
 def read_observations(layout: Layout, given: Any) -> tuple[NDArray[Any], tuple[int, ...]]:

@@ -13,7 +13,9 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from a3c.batch import RolloutBatch
-from a3c.envs.spaces import ACTION_MASK, Layout, Spaces, observation_layout
+from a3c.envs.layouts import Layout, observation_layout
+from a3c.envs.masks import ACTION_MASK
+from a3c.envs.spaces import Spaces
 from a3c.networks.distributions import Distribution, family_for
 from a3c.networks.normalisation import CRITIC_HEAD, ObservationNormaliser, PopArt
 

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from a3c.envs.layouts import observation_layout
 from a3c.envs.random_states import random_states_kept
-from a3c.envs.spaces import observation_layout
 from a3c.networks.actor_critic import ActorCritic
 
 STEPS, COLUMNS = 2, 3  # of the made-up observations

@@ -22,7 +22,7 @@ class Flat:
     of a Discrete or MultiDiscrete a one-hot code; of a Dict or Tuple all of its parts' in their order.
 
     Args:
-        space: one that `a3c.envs.spaces` supports.
+        space: one that `a3c.envs.layouts` supports.
 
     Attributes:
         width: length of a vector.

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from a3c.batch import Episode, RolloutBatch
 from a3c.envs.checks import EnvCheck
+from a3c.envs.layouts import action_layout, observation_layout
 from a3c.envs.random_states import derived_seed, seed_global_generators
 from a3c.envs.single import EnvironmentFaultError
-from a3c.envs.spaces import action_layout, observation_layout
 from a3c.envs.spec import EnvSpec
 from a3c.envs.state import get_env_state, set_env_state
 from a3c.envs.wrappers import OWN_ENDS, OWN_REWARDS

@@ -11,9 +11,9 @@ from masked_envs import ACTIONS, HOW, Masked
 
 from a3c import A3C, Agent, FullEpisode, MLPActorCritic, NStep, RolloutDataModule
 from a3c.batch import BatchShape, empty_batch
+from a3c.envs.layouts import observation_layout
 from a3c.envs.single import EnvironmentFaultError
 from a3c.envs.source import EnvError
-from a3c.envs.spaces import observation_layout
 from a3c.envs.spec import EnvSpec
 from a3c.rollouts.collector import Collector
 from a3c.rollouts.weights import SharedWeights

@@ -8,18 +8,9 @@ import torch
 from gymnasium import spaces
 from gymnasium.vector.utils import batch_space
 
-from a3c.envs.spaces import (
-    SUPPORTED,
-    Spaces,
-    action_choices,
-    action_layout,
-    agree,
-    are_supported,
-    batch_shape,
-    build_space,
-    observation_layout,
-    space_arguments,
-)
+from a3c.envs.layouts import SUPPORTED, action_layout, observation_layout
+from a3c.envs.masks import action_choices
+from a3c.envs.spaces import Spaces, agree, are_supported, batch_shape, build_space, space_arguments
 from a3c.networks import ActorCritic
 from a3c.runs.descriptions import build, describe
 

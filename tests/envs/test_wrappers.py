@@ -10,8 +10,8 @@ from helpers import COUNTDOWN, fit, make_network
 
 from a3c import Agent, NStep, RolloutDataModule, load
 from a3c.batch import BatchShape, Episode, empty_batch
+from a3c.envs.layouts import observation_layout
 from a3c.envs.source import EnvError
-from a3c.envs.spaces import observation_layout
 from a3c.envs.spec import EnvSpec
 from a3c.envs.state import EnvStateError, get_env_state, set_env_state
 from a3c.envs.wrappers import OWN_REWARDS, NormaliseReward, TerminalReward
@@ -292,7 +292,8 @@ def test_a_run_trains_in_wrapped_environments_and_its_agent_needs_leave_for_thei
     assert data.progress.metrics()["rollout/episode_return"] < 11  # of the environment's own
     trainer.save_checkpoint(tmp_path / "some.ckpt")
     with pytest.raises(
-        CheckpointError, match=r"got 'test_wrappers\.Doubled', must be a wrapper of a3c, gymnasium\.wrappers or"
+        CheckpointError,
+        match=r"got 'test_wrappers\.Doubled', must be a wrapper of a3c, gymnasium\.wrappers, minigrid\.wrappers or",
     ):
         load(tmp_path / "some.ckpt", allow=["scripted_envs"])
     agent = load(tmp_path / "some.ckpt", allow=["scripted_envs", "test_wrappers"])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from a3c.envs.spaces import observation_layout
+from a3c.envs.layouts import observation_layout
 from a3c.evaluation.given import read_observations
 
 PARTS = spaces.Dict(

@@ -10,7 +10,7 @@ from gymnasium import spaces
 from scipy import stats
 from torch.distributions import AffineTransform, Independent, Normal, TanhTransform, TransformedDistribution
 
-from a3c.envs.spaces import ACTIONS, BoxLayout, action_layout
+from a3c.envs.layouts import ACTIONS, BoxLayout, action_layout
 from a3c.networks.distributions import (
     FAMILIES,
     ActionFamily,

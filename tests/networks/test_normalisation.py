@@ -8,7 +8,7 @@ from gymnasium.wrappers.utils import RunningMeanStd
 from helpers import make_network
 from torch import nn
 
-from a3c.envs.spaces import observation_layout
+from a3c.envs.layouts import observation_layout
 from a3c.networks import ActorCritic, BookActorCritic
 from a3c.networks.normalisation import Normalisation, ObservationNormaliser, PopArt, RunningMoments
 

@@ -15,7 +15,7 @@ import gymnasium
 import torch
 from torch import Tensor
 
-from a3c.envs.spaces import Layout
+from a3c.envs.layouts import Layout
 
 
 class Distribution(ABC):
@@ -46,7 +46,7 @@ class ActionFamily(ABC):
     """The distributions over the actions of one space, of which a network says the parameters.
 
     Write another kind: a subclass in a file of its own with its `Distribution`, and its entry in `FAMILIES`.
-    A new kind of space has its layout in `a3c.envs.spaces.ACTIONS` as well.
+    A new kind of space has its layout in `a3c.envs.layouts.ACTIONS` as well.
 
     Args:
         space: one that the layout supports.

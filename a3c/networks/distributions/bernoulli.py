@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, softplus
 
-from a3c.envs.spaces import MultiBinaryLayout
+from a3c.envs.layouts import MultiBinaryLayout
 from a3c.networks.distributions.base import ActionFamily, Distribution
 
 

@@ -9,7 +9,7 @@ import gymnasium
 import torch
 from torch import Tensor
 
-from a3c.envs.spaces import DiscreteLayout
+from a3c.envs.layouts import DiscreteLayout
 from a3c.networks.distributions.base import ActionFamily, Distribution
 
 

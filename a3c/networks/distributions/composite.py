@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from a3c.envs.spaces import ActionDictLayout, ActionTupleLayout, RecordLayout
+from a3c.envs.layouts import ActionDictLayout, ActionTupleLayout, RecordLayout
 from a3c.networks.distributions.base import ActionFamily, Distribution
 
 

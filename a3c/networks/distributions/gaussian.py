@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from a3c.envs.spaces import ControlLayout
+from a3c.envs.layouts import ControlLayout
 from a3c.networks.distributions.base import ActionFamily, Distribution
 
 LOG_STD_RANGE = (-10.0, 2.0)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from a3c.envs.spaces import MultiDiscreteLayout
+from a3c.envs.layouts import MultiDiscreteLayout
 from a3c.networks.distributions.base import ActionFamily
 from a3c.networks.distributions.categorical import Categorical, gumbel_noise
 

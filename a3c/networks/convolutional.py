@@ -29,6 +29,7 @@ class ConvActorCritic(TrunkActorCritic):
         torso: the convolutions: "a3c" (Mnih et al., 2016), "nature" (2015), "impala" (Espeholt et al., 2018,
             residual), "small" for images of few pixels.
         channels: whether an image's channels are its "first" or its "last" axis; None takes the smallest.
+        image_scale: multiplies the numbers of images, > 0; None divides them by the distance between their bounds.
         memory: "lstm" or "gru" above the features; None for none.
         memory_size: width of the memory, ≥ 1.
         squash: bring continuous actions within their bounds by tanh; False clips them.
@@ -37,7 +38,8 @@ class ConvActorCritic(TrunkActorCritic):
         initial_std: with which they begin, in half the width of the actions' bounds, > 0.
 
     Raises:
-        ValueError: there is no image, or one too small for the torso, or an unknown torso or memory.
+        ValueError: there is no image, or one too small for the torso; an unknown torso or memory; or a scale out of
+            its range.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class ConvActorCritic(TrunkActorCritic):
         action_space: gymnasium.Space[Any],
         torso: str = "a3c",
         channels: Literal["first", "last"] | None = None,
+        image_scale: float | None = None,
         memory: str | None = None,
         memory_size: int = 256,
         squash: bool = False,
@@ -55,8 +58,8 @@ class ConvActorCritic(TrunkActorCritic):
         super().__init__(observation_space, action_space, memory, memory_size, squash, free_std, initial_std)
         if torso not in TORSOS:
             raise ValueError(f"torso: got {torso!r}, must be one of {', '.join(TORSOS)}")
-        self.torso, self.channels = torso, channels
-        self.encoder = _encoder(self.input_space, TORSOS[torso], channels)
+        self.torso, self.channels, self.image_scale = torso, channels, image_scale
+        self.encoder = _encoder(self.input_space, TORSOS[torso], channels, image_scale)
         features = self.encoder.features
         self.joint: nn.Linear | None = None
         if isinstance(self.encoder, _Joined):
@@ -123,10 +126,13 @@ class _Joined(nn.Module):
 
 
 def _encoder(
-    space: gymnasium.Space[Any], torso: type[Torso], channels: Literal["first", "last"] | None
+    space: gymnasium.Space[Any],
+    torso: type[Torso],
+    channels: Literal["first", "last"] | None,
+    scale: float | None,
 ) -> _Image | _Vector | _Joined:
     if not isinstance(space, spaces.Dict | spaces.Tuple):
-        return _Image(torso(ImageFormat.of(space, channels)), len(space.shape or ()))
+        return _Image(torso(ImageFormat.of(space, channels, scale)), len(space.shape or ()))
     parts: dict[Any, gymnasium.Space[Any]] = (
         dict(space.spaces) if isinstance(space, spaces.Dict) else dict(enumerate(space.spaces))
     )
@@ -136,7 +142,10 @@ def _encoder(
             "other observations take MLPActorCritic"
         )
     return _Joined(
-        {key: _encoder(part, torso, channels) if _has_image(part) else _Vector(part) for key, part in parts.items()}
+        {
+            key: _encoder(part, torso, channels, scale) if _has_image(part) else _Vector(part)
+            for key, part in parts.items()
+        }
     )
 
 

@@ -33,7 +33,10 @@ class ImageFormat:
 
     @classmethod
     def of(
-        cls, observation_space: gymnasium.Space[Any], channels: Literal["first", "last"] | None = None
+        cls,
+        observation_space: gymnasium.Space[Any],
+        channels: Literal["first", "last"] | None = None,
+        scale: float | None = None,
     ) -> ImageFormat:
         """Read the format from a space: (H, W), (C, H, W), (H, W, C), or a stack of N: (N, C, H, W), (N, H, W, C).
 
@@ -46,9 +49,11 @@ class ImageFormat:
             observation_space: a Box of 2, 3 or 4 axes.
             channels: whether they are the first or the last of an image's three axes. None takes
                 whichever of the two is smaller than both other axes.
+            scale: multiplies the numbers instead, > 0.
 
         Raises:
-            ValueError: the space holds no images; or channels is another word, or None and neither end is the smallest.
+            ValueError: the space holds no images; or channels is another word, or None and neither end is the
+                smallest; or scale is out of its range.
         """
         shape = observation_space.shape
         if not isinstance(observation_space, spaces.Box) or shape is None or not 2 <= len(shape) <= 4:
@@ -58,6 +63,8 @@ class ImageFormat:
             )
         if channels not in (None, "first", "last"):
             raise ValueError(f"channels: got {channels!r}, must be first, last or None")
+        if scale is not None and not (scale > 0 and math.isfinite(scale)):
+            raise ValueError(f"image_scale: got {scale}, must be above 0 and finite, or None")
         if len(shape) == 2:
             order: tuple[int, ...] = (0, 1)
         else:
@@ -65,7 +72,7 @@ class ImageFormat:
             a, b, c = range(len(stack), len(shape))
             order = (b, c, *stack, a) if _channels_come_first(shape, channels) else (a, b, *stack, c)
         height, width, *depths = (shape[axis] for axis in order)
-        return cls(height, width, math.prod(depths), order, _scale(observation_space))
+        return cls(height, width, math.prod(depths), order, scale or _scale(observation_space))
 
     def planes(self, observations: Tensor) -> Tensor:
         """Return observations [N, *shape] as [N, C, H, W] in float32, not scaled, in channels-last memory.

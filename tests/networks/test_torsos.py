@@ -6,6 +6,7 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
+from a3c import ConvActorCritic
 from a3c.networks.torsos import TORSOS, A3CTorso, ImageFormat, ImpalaTorso, NatureTorso, SmallTorso
 
 
@@ -239,3 +240,20 @@ def test_channels_that_may_be_on_either_end_must_be_said(shape):
 def test_another_word_for_the_channels_place_is_refused():
     with pytest.raises(ValueError, match="channels: got 'middle', must be first, last or None"):
         ImageFormat.of(byte_images(4, 84, 84), "middle")
+
+
+def test_a_scale_of_ones_own_stands_in_for_the_bounds():
+    cells = torch.randint(0, 11, (5, 7, 7, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
+    space = byte_images(7, 7, 3)
+    torch.manual_seed(0)
+    own = SmallTorso(ImageFormat.of(space, scale=0.1))
+    floats = SmallTorso(ImageFormat.of(spaces.Box(-1, 1, (7, 7, 3), np.float32)))
+    floats.load_state_dict(own.state_dict())
+    assert_near(own(cells), floats(cells * 0.1))
+    assert not torch.allclose(own(cells), torso_for("small", space)(cells))
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_scale_that_is_none_is_refused(scale):
+    with pytest.raises(ValueError, match=rf"^image_scale: got {scale}, must be above 0 and finite, or None$"):
+        ConvActorCritic(byte_images(7, 7, 3), spaces.Discrete(2), "small", image_scale=scale)

@@ -51,17 +51,34 @@ class _Look:
         with random_states_kept():
             state = self._initial_state()
             if state is None:
-                self._parameters("actor", self._call("actor", inputs), (COLUMNS,))
+                acted, learned = self._both("actor", "forward", inputs)
+                self._parameters("actor", acted, (COLUMNS,))
                 self._outputs("forward", self._call("forward", sequence), (STEPS, COLUMNS))
+                self._outputs("forward", learned, (COLUMNS,))
+                self._agree("actor", "forward", acted, learned[0])
                 return
-            acted = self._tuple("actor_step", self._call("actor_step", inputs, state), "parameters and a state")
+            acted, stepped = self._both("actor_step", "step", inputs, state)
+            acted = self._tuple("actor_step", acted, "parameters and a state")
             self._parameters("actor_step", acted[0], (COLUMNS,))
             self._next_state("actor_step", acted[1], state)
-            stepped = self._tuple("step", self._call("step", inputs, state), "parameters, values and a state")
+            stepped = self._tuple("step", stepped, "parameters, values and a state")
             self._outputs("step", stepped[:2], (COLUMNS,))
             self._next_state("step", stepped[2], state)
+            self._agree("actor_step", "step", acted[0], stepped[0])
             begins = torch.zeros(STEPS, COLUMNS, dtype=torch.bool)
             self._outputs("unroll", self._call("unroll", sequence, state, begins), (STEPS, COLUMNS))
+
+    def _both(self, acting: str, learning: str, *arguments: Any) -> tuple[Any, Any]:
+        """Return what two methods give from the same random numbers, should they draw any."""
+        with random_states_kept():
+            acted = self._call(acting, *arguments)
+        return acted, self._call(learning, *arguments)
+
+    def _agree(self, acting: str, learning: str, acted: Tensor, learned: Tensor) -> None:
+        """Refuse a policy that is another one when it acts: log-probabilities would be of the wrong one."""
+        if not torch.allclose(acted, learned, rtol=1e-3, atol=1e-4):
+            most = (acted - learned).abs().max().item()
+            raise self._refuse(acting, f"parameters that differ by up to {most:.3g} from {learning}'s", "the same")
 
     def _call(self, method: str, *arguments: Any) -> Any:
         function: Callable[..., Any] = self._network if method == "forward" else getattr(self._network, method)

@@ -233,3 +233,40 @@ def test_a_module_is_not_made_of_a_network_that_could_not_be_trained():
 class Narrow(MLPActorCritic):
     def actor(self, inputs):
         return super().actor(inputs)[..., :2]
+
+
+class Louder(Plain):
+    """Acts on other parameters than it learns from."""
+
+    def actor(self, inputs):
+        return 1.1 * self.policy(inputs)
+
+
+class Noisy(Plain):
+    """Draws its noise anew in each pass, as NoisyNets do."""
+
+    def forward(self, inputs):
+        parameters, values = super().forward(inputs)
+        return parameters + torch.randn(self.parameter_count), values
+
+
+class Forgetful(Counter):
+    def actor_step(self, inputs, state):
+        parameters, _, state = self.step(inputs, state)
+        return parameters + 1, state
+
+
+@pytest.mark.parametrize(("network", "methods"), [(Louder, "actor forward"), (Forgetful, "actor_step step")])
+def test_a_policy_that_is_another_one_when_it_acts_is_refused(network, methods):
+    torch.manual_seed(0)
+    acting, learning = methods.split()
+    with pytest.raises(
+        ValueError,
+        match=rf"^network: {network.__name__}\.{acting} gives parameters that differ by up to [\d.]+ from "
+        rf"{learning}'s, must be the same$",
+    ):
+        check_network(network())
+
+
+def test_a_network_with_noise_of_its_own_passes():
+    check_network(Noisy())

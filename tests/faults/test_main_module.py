@@ -10,8 +10,14 @@ from pathlib import Path
 import pytest
 from jupyter_client.manager import start_new_kernel
 
-PAGE = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
-(NOTEBOOK,) = re.findall(r"^```python\n(.*?)^```", PAGE, re.M | re.S)
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def shown(page):
+    return re.findall(r"^```python\n(.*?)^```", (DOCS / page).read_text(), re.M | re.S)
+
+
+(NOTEBOOK,) = shown("configuration.md")
 
 SCRIPT = """
 import sys
@@ -97,3 +103,15 @@ def test_a_training_runs_once_and_its_own_classes_reach_the_workers(tmp_path, ru
     assert said == ["main runs", "async True [0, 0] 0", "hogwild True [0, 0] 0"]
     assert 8 < float(mean) <= 500
     assert not complaints
+
+
+def test_the_cells_of_the_page_of_environments_train_one_after_another_in_a_kernel(tmp_path):
+    """A class of one's own, another with Dict observations and continuous actions, and one with masks."""
+    cells = [cell.replace("50_000", "2_000") for cell in shown("environments.md") if "gymnasium.register(" not in cell]
+    quiet = "import logging\nimport lightning.pytorch\nlogging.getLogger('lightning.pytorch').setLevel(logging.WARNING)"
+    told, complaints = in_a_kernel(tmp_path, [quiet, *cells])
+    hallway, reach, cards = map(float, told.splitlines())
+    assert -100 <= hallway <= -6
+    assert -60 < reach < 0
+    assert 0 <= cards <= 14
+    assert complaints == "hallway.ckpt has no digest: damage to it would go unnoticed\n"  # which the Trainer saved

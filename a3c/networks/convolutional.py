@@ -68,7 +68,7 @@ class ConvActorCritic(TrunkActorCritic):
         self.make_heads(features)
 
     def encode(self, inputs: Inputs) -> Tensor:
-        features: Tensor = self.encoder(inputs)
+        features: Tensor = self.encoder(inputs, self.normaliser is not None)
         return features if self.joint is None else self.joint(features).relu()
 
 
@@ -90,9 +90,9 @@ class _Image(nn.Module):
         self.torso, self._axes = torso, axes
         self.features = torso.features
 
-    def forward(self, inputs: Tensor) -> Tensor:
+    def forward(self, inputs: Tensor, normalised: bool) -> Tensor:
         front = inputs.shape[: inputs.dim() - self._axes]
-        features: Tensor = self.torso(inputs.reshape(-1, *inputs.shape[len(front) :]))
+        features: Tensor = self.torso(inputs.reshape(-1, *inputs.shape[len(front) :]), normalised)
         return features.view(*front, -1)
 
 
@@ -106,7 +106,7 @@ class _Vector(nn.Module):
         self._flat = Flat(space)
         self.linear = _layer(self._flat.width, self.features)
 
-    def forward(self, inputs: Inputs) -> Tensor:
+    def forward(self, inputs: Inputs, normalised: bool) -> Tensor:
         return self.linear(self._flat(inputs)).relu()  # type: ignore[no-any-return]
 
 
@@ -121,8 +121,8 @@ class _Joined(nn.Module):
         self.parts = nn.ModuleList(parts.values())
         self.features = sum(part.features for part in parts.values())
 
-    def forward(self, inputs: Inputs) -> Tensor:
-        return torch.cat([part(inputs[key]) for key, part in zip(self._keys, self.parts, strict=True)], -1)
+    def forward(self, inputs: Inputs, normalised: bool) -> Tensor:
+        return torch.cat([part(inputs[key], normalised) for key, part in zip(self._keys, self.parts, strict=True)], -1)
 
 
 def _encoder(

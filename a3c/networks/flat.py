@@ -38,7 +38,7 @@ class Flat:
 
 
 class _Numbers:
-    """The numbers of an array in a row; those of integers are brought to 0..1 by their bounds."""
+    """The numbers of an array in a row; integers that are not normalised are brought to 0..1 by their bounds."""
 
     def __init__(self, space: gymnasium.Space[Any]) -> None:
         self._axes = len(space.shape or ())
@@ -50,7 +50,7 @@ class _Numbers:
 
     def __call__(self, inputs: Inputs) -> Tensor:
         numbers = _row(inputs, self._axes).to(torch.float32)
-        if self._bounds is None:
+        if self._bounds is None or inputs.is_floating_point():  # that are normalised
             return numbers
         low, width = (bound.to(numbers.device) for bound in self._bounds)
         return (numbers - low) / width

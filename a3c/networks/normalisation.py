@@ -49,10 +49,11 @@ class RunningMoments(nn.Module):
         self.register_buffer("count", torch.tensor(FIRST_COUNT, dtype=torch.float64))
 
     def forward(self, numbers: Tensor) -> Tensor:
-        """Return (x − mean) / √(variance + ε), in the dtype of x, [..., *shape]."""
+        """Return (x − mean) / √(variance + ε), [..., *shape], in the dtype of x, of integers in float32."""
         dtype = torch.promote_types(numbers.dtype, torch.float32)
         std = (self.variance + EPSILON).sqrt()
-        return ((numbers - self.mean.to(dtype)) / std.to(dtype)).to(numbers.dtype)
+        normalised = (numbers - self.mean.to(dtype)).div_(std.to(dtype))
+        return normalised.to(numbers.dtype) if numbers.is_floating_point() else normalised
 
     @torch.no_grad()
     def update(self, numbers: Tensor) -> None:
@@ -60,7 +61,7 @@ class RunningMoments(nn.Module):
         new = len(numbers)
         if new == 0:
             return
-        numbers = numbers.to(torch.float64)
+        numbers = numbers.to(torch.float32 if numbers.dtype == torch.uint8 else torch.float64)  # bytes may be images
         variance, mean = torch.var_mean(numbers, 0, correction=0)
         total = self.count + new
         delta = mean - self.mean
@@ -71,27 +72,27 @@ class RunningMoments(nn.Module):
 
 
 class ObservationNormaliser(nn.Module):
-    """Brings every number of float arrays to mean 0 and variance 1; all other parts stay as they are.
+    """Brings every number of a Box to mean 0 and variance 1, a pixel too; all other parts stay as they are.
 
     Args:
-        space: of the inputs: a Box of floats, or a Dict or Tuple with one somewhere in it.
+        space: of the inputs: a Box of floats or integers, or a Dict or Tuple with one somewhere in it.
         clip: normalised numbers are clipped to ±clip, > 0; None for no clipping.
 
     Attributes:
         clip: see there.
-        moments: of each float array, in the order of the parts.
+        moments: of each such array, in the order of the parts.
 
     Raises:
-        ValueError: there are no floats.
+        ValueError: there is none.
     """
 
     def __init__(self, space: gymnasium.Space[Any], clip: float | None = None) -> None:
         super().__init__()
         self._space, self.clip = space, clip
-        self.moments = nn.ModuleList(RunningMoments(shape) for shape in _float_shapes(space))
+        self.moments = nn.ModuleList(RunningMoments(shape) for shape in _shapes(space))
         if not self.moments:
             given = " ".join(str(space).split())
-            raise ValueError(f"normalise_observations: got true, must be false: no part of {given} is of floats")
+            raise ValueError(f"normalise_observations: got true, must be false: no part of {given} is a Box of numbers")
 
     def forward(self, inputs: Inputs) -> Inputs:
         """Return normalised inputs, [..., *shape]."""
@@ -101,33 +102,33 @@ class ObservationNormaliser(nn.Module):
             numbers: Tensor = next(moments)(part)
             return numbers if self.clip is None else numbers.clamp_(-self.clip, self.clip)
 
-        return _with_floats(self._space, inputs, normalised)
+        return _with_numbers(self._space, inputs, normalised)
 
     def update(self, inputs: Inputs) -> None:
         """Take in N inputs, [N, *shape], not normalised."""
         moments: Any = iter(self.moments)
-        _with_floats(self._space, inputs, lambda part: next(moments).update(part))
+        _with_numbers(self._space, inputs, lambda part: next(moments).update(part))
 
 
-def _is_of_floats(space: gymnasium.Space[Any]) -> bool:
-    return isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating)
+def _has_numbers(space: gymnasium.Space[Any]) -> bool:
+    return isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.number)
 
 
-def _float_shapes(space: gymnasium.Space[Any]) -> list[tuple[int, ...]]:
-    """Return the shapes of the float arrays within a space."""
+def _shapes(space: gymnasium.Space[Any]) -> list[tuple[int, ...]]:
+    """Return the shapes of the arrays of numbers within a space."""
     if isinstance(space, spaces.Dict | spaces.Tuple):
         parts = space.spaces.values() if isinstance(space, spaces.Dict) else space.spaces
-        return [shape for part in parts for shape in _float_shapes(part)]
-    return [tuple(space.shape or ())] if _is_of_floats(space) else []
+        return [shape for part in parts for shape in _shapes(part)]
+    return [tuple(space.shape or ())] if _has_numbers(space) else []
 
 
-def _with_floats(space: gymnasium.Space[Any], inputs: Inputs, function: Callable[[Tensor], Any]) -> Inputs:
-    """Return inputs with a function of each float array in its place, in the order of `_float_shapes`."""
+def _with_numbers(space: gymnasium.Space[Any], inputs: Inputs, function: Callable[[Tensor], Any]) -> Inputs:
+    """Return inputs with a function of each array of numbers in its place, in the order of `_shapes`."""
     if isinstance(space, spaces.Dict):
-        return {key: _with_floats(part, inputs[key], function) for key, part in space.spaces.items()}
+        return {key: _with_numbers(part, inputs[key], function) for key, part in space.spaces.items()}
     if isinstance(space, spaces.Tuple):
-        return tuple(_with_floats(part, given, function) for part, given in zip(space.spaces, inputs, strict=True))
-    return function(inputs) if _is_of_floats(space) else inputs
+        return tuple(_with_numbers(part, given, function) for part, given in zip(space.spaces, inputs, strict=True))
+    return function(inputs) if _has_numbers(space) else inputs
 
 
 class PopArt(nn.Module):
@@ -191,7 +192,7 @@ class Normalisation:
     """What a network is to normalise; the names are the flags'.
 
     Attributes:
-        normalise_observations: float observations by their running mean and variance.
+        normalise_observations: observations by their running mean and variance.
         clip_observations: these to ±C, > 0; None for no clipping.
         popart: the critic's values by the running mean and variance of their targets.
         popart_beta: step size of the latter, in (0, 1].

@@ -169,9 +169,14 @@ class Torso(nn.Module):
             channels = filters
         return layers
 
-    def forward(self, observations: Tensor) -> Tensor:
-        """Return features [N, F] in float32 of observations [N, *shape] in the space's dtype."""
-        weight = self.first.weight * self.image.scale
+    def forward(self, observations: Tensor, normalised: bool = False) -> Tensor:
+        """Return features [N, F] in float32.
+
+        Args:
+            observations: in the space's dtype, [N, *shape]; or normalised, in float32.
+            normalised: they are of a width of about 1 already.
+        """
+        weight = self.first.weight if normalised else self.first.weight * self.image.scale
         maps = self.first._conv_forward(self.image.planes(observations), weight, self.first.bias)
         return F.relu(self.linear(self.rest(maps).flatten(1)))
 

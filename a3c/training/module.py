@@ -67,9 +67,8 @@ class A3C(LightningModule):
         reduction: mean over real steps, or their sum.
         normalise_advantages: bring advantages to mean 0 and standard deviation 1 over the real steps of each
             batch, before the policy loss.
-        normalise_observations: give the network float observations, those within a Dict or Tuple too, less their
-            running mean and divided by their running standard deviation, over all steps trained on; in
-            "hogwild" over a part of them.
+        normalise_observations: give the network every number of a Box, a pixel too, less its running mean and
+            divided by its running standard deviation, over all steps trained on; in "hogwild" over a part of them.
         clip_observations: clip normalised observations to ±C, > 0; None for no clipping.
         popart: learn values in units of their targets' running mean and standard deviation (PopArt,
             arXiv:1602.07714), while the values themselves stay in units of reward. Of a network with a

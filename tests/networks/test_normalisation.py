@@ -9,7 +9,7 @@ from helpers import make_network
 from torch import nn
 
 from a3c.envs.layouts import observation_layout
-from a3c.networks import ActorCritic, BookActorCritic
+from a3c.networks import ActorCritic, BookActorCritic, ConvActorCritic, MLPActorCritic
 from a3c.networks.normalisation import Normalisation, ObservationNormaliser, PopArt, RunningMoments
 
 PARTS = spaces.Dict(
@@ -90,18 +90,18 @@ def test_small_differences_of_large_numbers_are_seen_in_64_bits():
 # Observations
 
 
-def test_floats_are_normalised_wherever_they_are_and_all_else_is_left():
+def test_numbers_are_normalised_wherever_they_are_and_all_else_is_left():
     network = _Recording(PARTS, spaces.Discrete(2))
     observations = packed(PARTS, 6)
     plain, mask = network.inputs(observations)
     Normalisation(normalise_observations=True).attach(network)
-    pair, speed = network.normaliser.moments
-    filled(pair, [1.0, 2.0], [4.0, 16.0]), filled(speed, 3.0, 9.0)
+    image, pair, speed = network.normaliser.moments
+    filled(image, 100.0, 625.0), filled(pair, [1.0, 2.0], [4.0, 16.0]), filled(speed, 3.0, 9.0)
     inputs, same_mask = network.inputs(observations)
     torch.testing.assert_close(inputs["speed"], (plain["speed"] - 3) / 3)
     torch.testing.assert_close(inputs["pair"][0], (plain["pair"][0] - torch.tensor([1.0, 2.0])) / torch.tensor([2, 4]))
     assert torch.equal(inputs["pair"][1], plain["pair"][1])
-    assert torch.equal(inputs["image"], plain["image"])
+    torch.testing.assert_close(inputs["image"], (plain["image"].float() - 100) / 25)
     assert torch.equal(mask, same_mask)
     assert inputs["pair"][0].dtype == torch.float64
 
@@ -111,7 +111,9 @@ def test_statistics_of_parts_are_those_of_what_was_taken_in():
     plain, _ = network.inputs(observations)
     Normalisation(normalise_observations=True).attach(network)
     network.take_in(observations[:20], torch.zeros(20)), network.take_in(observations[20:], torch.zeros(30))
-    pair, speed = network.normaliser.moments
+    image, pair, speed = network.normaliser.moments
+    np.testing.assert_allclose(image.mean, plain["image"].numpy().mean(0), rtol=1e-4)
+    np.testing.assert_allclose(image.variance, plain["image"].numpy().var(0), rtol=1e-3)
     np.testing.assert_allclose(speed.mean, plain["speed"].numpy().mean(), rtol=1e-4)
     np.testing.assert_allclose(pair.mean, plain["pair"][0].numpy().mean(0), rtol=1e-4)
     np.testing.assert_allclose(pair.variance, plain["pair"][0].numpy().var(0), rtol=1e-3)
@@ -164,7 +166,24 @@ def test_values_outside_their_range_are_refused(arguments, message):
         Normalisation(**arguments)
 
 
-def test_observations_without_floats_are_refused():
+@pytest.mark.parametrize("shape", [(7, 7, 3), (2, 2)])
+def test_pixels_that_are_normalised_are_not_scaled_once_more(shape):
+    space = spaces.Box(0, 255, shape, np.uint8)
+    make = ConvActorCritic if len(shape) == 3 else MLPActorCritic
+    arguments = {"torso": "small"} if len(shape) == 3 else {"hidden_sizes": (8,)}
+    torch.manual_seed(0)
+    network = make(space, spaces.Discrete(2), **arguments)
+    of_floats = make(spaces.Box(-np.inf, np.inf, shape, np.float32), spaces.Discrete(2), **arguments)
+    of_floats.load_state_dict(network.state_dict())
+    Normalisation(normalise_observations=True).attach(network)
+    filled(network.normaliser.moments[0], 100.0, 625.0)
+    pixels = torch.randint(0, 256, (6, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    parameters, values = network(network.inputs(pixels)[0])
+    expected = of_floats((pixels.float() - 100) / 25)
+    torch.testing.assert_close((parameters, values), expected)
+
+
+def test_observations_without_numbers_are_refused():
     with pytest.raises(ValueError, match="normalise_observations: got true, must be false: no part of Discrete"):
         ObservationNormaliser(spaces.Discrete(4))
 

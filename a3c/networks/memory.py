@@ -61,7 +61,7 @@ class Memory(nn.Module, ABC):
         return self(prepared, state)  # type: ignore[no-any-return]
 
 
-class _Gated(Memory):
+class _Gated(Memory, ABC):
     """Cores of torch's own formulas, in two products: of all features at once, and of the state step after step.
 
     Attributes:
@@ -89,6 +89,31 @@ class _Gated(Memory):
     def forward(self, features: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         return self.advance(self.inputs(features), state)
 
+    @abstractmethod
+    def kernel(self, features: Tensor, state: Tensor) -> Tensor:
+        """Return what goes out, [T, B, size], by torch's own loop, which knows no resets."""
+
+    def unroll(self, features: Tensor, state: Tensor, begins: Tensor) -> Tensor:
+        """Do as `Memory.unroll` by torch's own loop, which takes half the time or less.
+
+        Each piece of an episode within a column becomes a column of its own. These are as long as the longest of them,
+        padded at their ends; where that makes more than twice the work, and in a subclass, which may have formulas of
+        its own, steps are taken one after another.
+        """
+        first = begins.clone()
+        first[0] = True  # of its piece
+        rows = torch.arange(len(begins), device=begins.device).unsqueeze(1)
+        start = torch.where(first, rows, 0).cummax(0).values
+        piece = (first.flatten().cumsum(0) - 1).view(begins.shape).gather(0, start)
+        place = rows - start
+        pieces, length = int(piece.max()) + 1, int(place.max()) + 1
+        if pieces * length > 2 * begins.numel() or type(self) not in MEMORIES.values():
+            return super().unroll(features, state, begins)
+        padded = features.new_zeros(length, pieces, self.features).index_put((place, piece), features)
+        fresh, columns = self.initial_state(pieces), len(state)
+        held = torch.where(begins[0].unsqueeze(-1), fresh[:columns], state)  # by the first B pieces, of the first row
+        return self.kernel(padded, torch.cat((held, fresh[columns:])))[place, piece]
+
 
 class LSTM(_Gated):
     """Long short-term memory: Hochreiter & Schmidhuber (1997), with forget gates that begin open (bias 1).
@@ -106,6 +131,18 @@ class LSTM(_Gated):
         super().__init__(features, size, 2 * size)
         with torch.no_grad():
             self.inputs.bias[size : 2 * size] = 1.0
+
+    def kernel(self, features: Tensor, state: Tensor) -> Tensor:
+        def in_torchs_order(gates: Tensor) -> Tensor:
+            insert, forget, output, new = gates.chunk(4)
+            return torch.cat((insert, forget, new, output))
+
+        bias = self.inputs.bias
+        parts = (self.inputs.weight, self.recurrent.weight, bias, torch.zeros_like(bias))  # torch has a bias more
+        states = tuple(part.contiguous() for part in state.unsqueeze(0).chunk(2, -1))
+        weights = [in_torchs_order(part) for part in parts]
+        outputs: Tensor = torch.lstm(features, states, weights, True, 1, 0.0, self.training, False, False)[0]
+        return outputs
 
     def advance(self, prepared: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         hidden, cells = state.chunk(2, -1)
@@ -129,6 +166,11 @@ class GRU(_Gated):
 
     def __init__(self, features: int, size: int) -> None:
         super().__init__(features, size, size)
+
+    def kernel(self, features: Tensor, state: Tensor) -> Tensor:
+        weights = (self.inputs.weight, self.recurrent.weight, self.inputs.bias, self.recurrent.bias)
+        outputs: Tensor = torch.gru(features, state.unsqueeze(0), weights, True, 1, 0.0, self.training, False, False)[0]
+        return outputs
 
     def advance(self, prepared: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         recurrent = self.recurrent(state)

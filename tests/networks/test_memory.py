@@ -1,5 +1,6 @@
 """Memories: torch's own formulas, forgetting where episodes begin, and gradients through time."""
 
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -102,6 +103,30 @@ def test_an_unroll_with_begins_is_that_of_each_episode_by_itself(memory, sequenc
             own = state[[column]] if not SOMETIMES[start, column] else memory.initial_state(1)
             alone = memory.unroll(features[start:stop, [column]], own, NEVER[start:stop, :1])
             torch.testing.assert_close(together[start:stop, [column]], alone)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.5])
+def test_an_unroll_by_torchs_loop_is_that_step_by_step_with_its_gradients(memory, share, monkeypatch):
+    """The first states are learned here, so their gradient counts as well."""
+    generator = torch.Generator().manual_seed(3)
+    memory = memory.double()
+    first = torch.randn(memory.state_size, generator=generator, dtype=torch.float64, requires_grad=True)
+    memory.initial_state = lambda columns: first.expand(columns, -1)
+    features = torch.randn(40, B, FEATURES, generator=generator, dtype=torch.float64, requires_grad=True)
+    state = torch.randn(B, memory.state_size, generator=generator, dtype=torch.float64, requires_grad=True)
+    begins = torch.rand(40, B, generator=generator) < share
+    calls, kernel = [], memory.kernel
+    monkeypatch.setattr(memory, "kernel", lambda *given: calls.append(len(given)) or kernel(*given))
+    learned = [features, state, first, *memory.parameters()]
+    fast, slow = (unroll(features, state, begins) for unroll in (memory.unroll, partial(Memory.unroll, memory)))
+    torch.testing.assert_close(fast, slow)
+    assert len(calls) == (share < 0.5)  # pieces of very different lengths are not worth their padding
+    weights = torch.randn(fast.shape, generator=generator, dtype=torch.float64)
+    fast, slow = (
+        torch.autograd.grad((outputs * weights).sum(), learned, allow_unused=True, materialize_grads=True)
+        for outputs in (fast, slow)
+    )
+    torch.testing.assert_close(fast, slow)
 
 
 def test_the_efficient_unroll_is_the_default_one(memory, sequence):

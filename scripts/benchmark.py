@@ -103,15 +103,17 @@ def throughput(seeds: list[int], env_steps: int) -> Iterator[Record]:
 
 
 def pong(seeds: list[int], env_steps: int) -> Iterator[Record]:
-    """Env steps of Pong trained a second: with SB3's own network and image size, and as configured here."""
+    """Env steps of Pong trained a second: as configured here, and with the images of SB3, with two networks."""
     config = ("--config", str(CONFIGS / "pong.yaml"))
     as_theirs = (
-        *("--data.env_kwargs", '{"repeat_action_probability": 0.0}'),
-        *("--model.network.torso", "nature"),
+        *("--data.env_kwargs", '{"repeat_action_probability": 0.0}'),  # so 84 x 84
+        *("--model.normalise_observations", "false", "--model.clip_observations", "null"),
     )
+    nature = (*as_theirs, "--model.network.torso", "nature")  # SB3's own
+    variants = {"a3c": (), "a3c, 84 x 84": as_theirs, "a3c, 84 x 84, nature": nature}
     budget = ("--data.max_env_steps", str(env_steps))
     for seed in seeds:
-        for who, flags in (("a3c", as_theirs), ("a3c, pong.yaml", ())):
+        for who, flags in variants.items():
             figures = train(*config, *flags, *NO_EVALUATION, *budget, *seeded(seed))
             yield {"part": "pong", "who": who, "seed": seed, **chosen(figures, SPEED)}
         flags = ("--env", "PongNoFrameskip-v4", "--envs", "16")
@@ -120,13 +122,13 @@ def pong(seeds: list[int], env_steps: int) -> Iterator[Record]:
 
 
 def hopper(seeds: list[int], env_steps: int) -> Iterator[Record]:
-    """Env steps of Hopper trained a second, as configured here; SB3 with the rollouts of RL Zoo, and with ours."""
+    """Env steps of Hopper trained a second, normalised; SB3 with the rollouts of RL Zoo, and with larger ones."""
     for seed in seeds:
         budget = ("--data.max_env_steps", str(env_steps))
         ours = train("--config", str(CONFIGS / "hopper.yaml"), *NO_EVALUATION, *budget, *seeded(seed))
         yield {"part": "hopper", "who": "a3c", "seed": seed, **chosen(ours, SPEED)}
         for who, envs, steps in (("sb3_a2c", "4", "8"), ("sb3_a2c_16_envs", "16", "16")):
-            flags = ("--env", "Hopper-v5", "--envs", envs, "--n_steps", steps, "--seed", str(seed))
+            flags = ("--env", "Hopper-v5", "--normalise", "--envs", envs, "--n_steps", steps, "--seed", str(seed))
             theirs = stable_baselines(*flags, "--max_env_steps", str(env_steps // 4))
             yield {"part": "hopper", "who": who, "seed": seed, **chosen(theirs, SPEED)}
 
@@ -335,8 +337,8 @@ def main() -> None:
     quick = options.quick
     parts: dict[str, Callable[[], Iterator[Record]]] = {
         "throughput": lambda: throughput(seeds[:5], 600_000 if quick else 3_000_000),
-        "pong": lambda: pong(seeds[:3], 80_000),
-        "hopper": lambda: hopper(seeds[:5], 400_000),
+        "pong": lambda: pong(seeds[:3], 60_000),
+        "hopper": lambda: hopper(seeds[:5], 240_000),
         "recurrent": lambda: recurrent(seeds[:5], 200_000 if quick else 1_000_000),
         "solve": lambda: solve(seeds, 200_000 if quick else 500_000),
         "scaling": lambda: scaling(seeds[:5], 400_000 if quick else 2_000_000),

@@ -18,7 +18,7 @@ from stable_baselines3 import A2C
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_atari_env, make_vec_env
-from stable_baselines3.common.vec_env import VecEnv, VecFrameStack
+from stable_baselines3.common.vec_env import VecEnv, VecFrameStack, VecNormalize
 
 
 def greedy_return(model: BaseAlgorithm, env_id: str, episodes: int, seed: int) -> tuple[float, float]:
@@ -86,12 +86,15 @@ def main() -> None:
     parser.add_argument("--max_env_steps", type=int, default=500_000)
     parser.add_argument("--envs", type=int, default=8, help="environments in a DummyVecEnv; RL Zoo's CartPole has 8")
     parser.add_argument("--n_steps", type=int, default=5, help="steps of a rollout; SB3's own default")
+    parser.add_argument("--normalise", action="store_true", help="observations and rewards, as RL Zoo does for MuJoCo")
     parser.add_argument("--solve", action="store_true", help="evaluate, and stop at the reward threshold")
     options = parser.parse_args()
 
     torch.set_num_threads(1)
     policy = "CnnPolicy" if is_atari(options.env) else "MlpPolicy"
     env = made(options.env, options.envs, options.seed)
+    if options.normalise:
+        env = VecNormalize(env)
     model = A2C(policy, env, n_steps=options.n_steps, seed=options.seed, device="cpu")
     callback = None
     if options.solve:

@@ -94,7 +94,7 @@ class _Gated(Memory, ABC):
         """Return what goes out, [T, B, size], by torch's own loop, which knows no resets."""
 
     def unroll(self, features: Tensor, state: Tensor, begins: Tensor) -> Tensor:
-        """Do as `Memory.unroll` by torch's own loop, which takes half the time or less.
+        """Do as `Memory.unroll` by torch's own loop, in half the time where episodes are long.
 
         Each piece of an episode within a column becomes a column of its own. These are as long as the longest of them,
         padded at their ends; where that makes more than twice the work, and in a subclass, which may have formulas of

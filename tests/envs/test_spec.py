@@ -286,7 +286,7 @@ def missing(monkeypatch):
         monkeypatch.setitem(sys.modules, package, None)
     for name in [name for name in gymnasium.registry if re.match(r"ALE/|MiniGrid-", name)]:
         monkeypatch.delitem(gymnasium.registry, name)
-    for name in [name for name in sys.modules if re.match(r"gymnasium\.envs\.(box2d|mujoco)\.", name)]:
+    for name in [name for name in sys.modules if re.match(r"gymnasium\.envs\.(box2d|mujoco)(\.|$)", name)]:
         monkeypatch.delitem(sys.modules, name)
 
 

@@ -67,7 +67,7 @@ def test_each_says_what_to_install_without_its_package(here, capsys, monkeypatch
     monkeypatch.setitem(sys.modules, package, None)
     for registered in [key for key in gymnasium.registry if re.match(r"ALE/|MiniGrid-", key)]:
         monkeypatch.delitem(gymnasium.registry, registered)
-    for module in [module for module in sys.modules if re.match(r"gymnasium\.envs\.(box2d|mujoco)\.", module)]:
+    for module in [module for module in sys.modules if re.match(r"gymnasium\.envs\.(box2d|mujoco)(\.|$)", module)]:
         monkeypatch.delitem(sys.modules, module)
     assert main(DEFAULT, ["--config", str(CONFIGS[name]), "--run_dir", "run"]) == 2
     error = capsys.readouterr().err.strip()

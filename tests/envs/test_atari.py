@@ -79,7 +79,8 @@ def reference(game, columns, calls):
 
 
 def threads():
-    return len(os.listdir("/proc/self/task"))
+    """The ids of this process's threads; one that another test has left behind may end at any time."""
+    return set(os.listdir("/proc/self/task"))
 
 
 # Spaces and arguments
@@ -257,10 +258,10 @@ def test_closing_leaves_no_thread():
     spec.look(2)
     before = threads()
     env = spec.make(2, "rgb_array")
-    assert threads() == before + 4
+    assert len(threads() - before) == 4
     env.close()
     env.close()
-    assert threads() == before
+    assert threads() <= before
 
 
 def test_an_evaluation_of_a_game_ends_with_its_bound_and_counts_the_games_own_rewards():

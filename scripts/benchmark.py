@@ -2,7 +2,7 @@
 
 Whole runs of ``scripts/train.py`` and of Stable-Baselines3's A2C (extra ``bench``) alternate within
 one call, so that both see the same machine at the same time; compare ratios, not seconds. The last
-lines give medians and ratios. ``--quick`` ends within two minutes, leaves the estimators, the book, Pong
+lines give medians and ratios. ``--quick`` ends within two minutes, leaves the estimators, the book, memories, Pong
 and Hopper out and says little. Pong needs the extra ``atari``, Hopper the extra ``mujoco``.
 """
 
@@ -41,7 +41,7 @@ PARTS = [
     *("throughput", "pong", "hopper", "recurrent", "solve", "scaling"),
     *("estimators", "startup", "memory", "breakdown", "guards", "book"),
 ]
-SLOW = ("estimators", "book", "pong", "hopper")  # left out by --quick; the last two need their extras
+SLOW = ("estimators", "book", "recurrent", "pong", "hopper")  # left out by --quick; the last two need extras
 MODES = ("async", "hogwild", "sync")  # the first one is a3c's default
 
 Record = dict[str, Any]

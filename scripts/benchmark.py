@@ -135,10 +135,10 @@ def hopper(seeds: list[int], env_steps: int) -> Iterator[Record]:
 
 def recurrent(seeds: list[int], env_steps: int) -> Iterator[Record]:
     """Env steps of CartPole trained a second without a memory, and with ones of the hidden layers' width."""
-    memories = {"a3c": (), "a3c lstm": ("lstm",), "a3c gru": ("gru",)}
+    memories = {"a3c": [], "a3c lstm": ["lstm", *MEMORY_SIZE], "a3c gru": ["gru", *MEMORY_SIZE]}
     for seed in seeds:
         for who, memory in memories.items():
-            flags = [part for name in memory for part in (*("--model.network.memory", name), *MEMORY_SIZE)]
+            flags = ["--model.network.memory", *memory] if memory else []
             figures = train(*NO_EVALUATION, *flags, "--data.max_env_steps", str(env_steps), *seeded(seed))
             yield {"part": "recurrent", "who": who, "seed": seed, **chosen(figures, SPEED)}
 

@@ -256,7 +256,7 @@ class Wrapping(NamedTuple):
         except (ImportError, AttributeError, ValueError) as error:
             package = module.partition(".")[0]
             missing = isinstance(error, ModuleNotFoundError) and error.name == package
-            why = INSTALL.get(package, str(error)) if missing else error
+            why = INSTALL.get(package, error) if missing else error
             raise ValueError(f"wrappers: got {self.class_path!r}, which cannot be imported: {why}") from error
         if not (isinstance(cls, type) and issubclass(cls, (gymnasium.Wrapper, VectorWrapper))):
             raise ValueError(

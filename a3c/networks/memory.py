@@ -61,7 +61,7 @@ class Memory(nn.Module, ABC):
         return self(prepared, state)  # type: ignore[no-any-return]
 
 
-class _Gated(Memory, ABC):
+class _Gated(Memory):
     """Cores of torch's own formulas, in two products: of all features at once, and of the state step after step.
 
     Attributes:
@@ -100,6 +100,8 @@ class _Gated(Memory, ABC):
         padded at their ends; where that makes more than twice the work, and in a subclass, which may have formulas of
         its own, steps are taken one after another.
         """
+        if type(self) not in MEMORIES.values():
+            return super().unroll(features, state, begins)
         first = begins.clone()
         first[0] = True  # of its piece
         rows = torch.arange(len(begins), device=begins.device).unsqueeze(1)
@@ -107,7 +109,7 @@ class _Gated(Memory, ABC):
         piece = (first.flatten().cumsum(0) - 1).view(begins.shape).gather(0, start)
         place = rows - start
         pieces, length = int(piece.max()) + 1, int(place.max()) + 1
-        if pieces * length > 2 * begins.numel() or type(self) not in MEMORIES.values():
+        if pieces * length > 2 * begins.numel():
             return super().unroll(features, state, begins)
         padded = features.new_zeros(length, pieces, self.features).index_put((place, piece), features)
         fresh, columns = self.initial_state(pieces), len(state)

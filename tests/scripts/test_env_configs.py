@@ -78,7 +78,7 @@ def test_each_says_what_to_install_without_its_package(here, capsys, monkeypatch
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_each_begins_with_what_to_expect_and_how_long_it_takes(name):
-    comment = "".join(re.match(r"(?:#.*\n)+", CONFIGS[name].read_text())[0]).replace("\n# ", " ")
+    comment = re.match(r"(?:#.*\n)+", CONFIGS[name].read_text())[0].replace("\n# ", " ")
     assert re.search(r"\d+ (?:s|min|h)\b", comment), comment
     assert re.search(r"return of −?\d", comment), comment
     needs = package_of(name)

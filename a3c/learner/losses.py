@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 REDUCTIONS = ("mean", "sum")
-EPSILON = 1e-8  # beside a standard deviation
 
 
 class MaskedReduction:
@@ -46,22 +45,6 @@ class MaskedReduction:
         terms = self.real(terms)
         total = (terms if self._weights is None else terms * self._weights).sum()
         return total if self._scale is None else total * self._scale
-
-
-def normalised(terms: Tensor, mask: Tensor) -> Tensor:
-    """Bring [T, B] terms to mean 0 and standard deviation 1 over the real steps; where all are alike they become 0.
-
-    Andrychowicz et al. (2021), "What matters for on-policy deep actor-critic methods?", arXiv:2006.05990, study
-    it for advantages. The deviation is that of the batch itself, so divided by the number of its steps.
-
-    Args:
-        terms: without gradient, [T, B].
-        mask: True on real steps, [T, B].
-    """
-    real = terms[mask].double()  # in 32 bits the rounding of the mean of equal terms would be blown up
-    mean = real.mean()
-    std = (real - mean).square().mean().sqrt()
-    return ((terms.double() - mean) / (std + EPSILON)).to(terms.dtype)
 
 
 def policy_gradient_loss(log_probs: Tensor, advantages: Tensor, reduce: MaskedReduction) -> Tensor:

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from a3c.batch import RolloutBatch
-from a3c.learner.losses import REDUCTIONS, MaskedReduction, entropy_loss, normalised, policy_gradient_loss, value_loss
+from a3c.learner.losses import REDUCTIONS, MaskedReduction, entropy_loss, policy_gradient_loss, value_loss
 from a3c.networks.actor_critic import ActorCritic
 from a3c.returns import ReturnEstimator, Targets
+from a3c.returns.normalised import normalised
 
 VALUE_LOSSES = ("squared_error", "huber")
 MAX_LOG_RATIO = 50.0  # beyond it the mean of the ratios would overflow

@@ -11,6 +11,24 @@ from a3c.batch import RolloutBatch
 from a3c.returns.base import ReturnEstimator, Targets
 from a3c.returns.vtrace import VTrace
 
+EPSILON = 1e-8  # beside a standard deviation
+
+
+def normalised(terms: Tensor, mask: Tensor) -> Tensor:
+    """Bring [T, B] terms to mean 0 and standard deviation 1 over the real steps; where all are alike they become 0.
+
+    Andrychowicz et al. (2021), "What matters for on-policy deep actor-critic methods?", arXiv:2006.05990, study
+    it for advantages. The deviation is that of the batch itself, so divided by the number of its steps.
+
+    Args:
+        terms: without gradient, [T, B].
+        mask: True on real steps, [T, B].
+    """
+    real = terms[mask].double()  # in 32 bits the rounding of the mean of equal terms would be blown up
+    mean = real.mean()
+    std = (real - mean).square().mean().sqrt()
+    return ((terms.double() - mean) / (std + EPSILON)).to(terms.dtype)
+
 
 class L2Normalised(ReturnEstimator):
     """Divides another estimator's value targets by their L2 norm, for each column by itself.

@@ -41,11 +41,16 @@ class ReturnEstimator(ABC):
         target_units: units of the value targets, and so of the critic: "scaled_rewards" are rewards
             multiplied by `reward_scale`, which can be compared with realised returns; "own" are others,
             which cannot.
+        reusable: a batch may be passed over more than once with its targets, or in minibatches.
+        carries_ratios: its advantages are multiplied by importance ratios, of which the policy loss then needs
+            none of its own.
     """
 
     horizon: int | None = None
     end_at_episode: bool = False
     target_units: Literal["scaled_rewards", "own"] = "scaled_rewards"
+    reusable: bool = True
+    carries_ratios: bool = False
 
     @property
     def says_its_horizon(self) -> bool:
@@ -73,12 +78,28 @@ class ReturnEstimator(ABC):
             each, without gradient. What they hold at masked steps counts nowhere.
         """
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return what the estimator has learned itself, as plain values and tensors; {} if nothing.
+    @property
+    def statistics(self) -> Mapping[str, Tensor]:
+        """What the estimator learns itself, by name; {} if nothing.
 
-        Override both this and `load_state_dict` where there is something: checkpoints keep it.
+        `take_in` changes these tensors in place. Workers that learn share them, and checkpoints keep them.
         """
         return {}
+
+    def take_in(self, batch: RolloutBatch, values: Tensor, log_probs: Tensor, discounts: Tensor) -> None:
+        """Have the statistics follow an update that has been made; the arguments are those that it began with.
+
+        A call of the estimator never changes them: it may be one of several on the same batch, or made to look
+        at it.
+        """
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return copies of the statistics.
+
+        An estimator that keeps anything else overrides both this and `load_state_dict`; where workers learn, each
+        has then its own.
+        """
+        return {name: statistic.clone() for name, statistic in self.statistics.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` gave.
@@ -86,8 +107,12 @@ class ReturnEstimator(ABC):
         Raises:
             ValueError: the state is that of another estimator.
         """
-        if state:
-            raise ValueError(f"{type(self).__name__} keeps no state, and got one with {', '.join(sorted(state))}")
+        ours = self.statistics
+        if ours.keys() != state.keys():
+            keeps = f"keeps {', '.join(sorted(ours))}" if ours else "keeps no state"
+            raise ValueError(f"{type(self).__name__} {keeps}, and got one with {', '.join(sorted(state)) or 'nothing'}")
+        for name, statistic in ours.items():
+            statistic.copy_(state[name])
 
 
 def real_rewards(batch: RolloutBatch) -> Tensor:

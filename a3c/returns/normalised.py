@@ -46,6 +46,7 @@ class L2Normalised(ReturnEstimator):
     """
 
     target_units = "own"
+    reusable = False  # the norm is that of one update's columns
 
     def __init__(self, estimator: ReturnEstimator) -> None:
         if isinstance(estimator, VTrace):

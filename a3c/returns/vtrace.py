@@ -25,6 +25,8 @@ class VTrace(ReturnEstimator):
         ValueError: n_steps < 1 or no whole number, or a clip below 0.
     """
 
+    carries_ratios = True
+
     def __init__(self, n_steps: int = 32, rho_clip: float = 1.0, c_clip: float = 1.0) -> None:
         check_n_steps(n_steps)
         check_range("rho_clip", rho_clip, 0)

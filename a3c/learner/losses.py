@@ -6,10 +6,12 @@ neither in the sum nor in the number that a mean divides by.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 REDUCTIONS = ("mean", "sum")
+MAX_LOG_RATIO = 20.0  # of the surrogate: beyond it the square of a gradient would overflow
 
 
 class MaskedReduction:
@@ -58,6 +60,26 @@ def policy_gradient_loss(log_probs: Tensor, advantages: Tensor, reduce: MaskedRe
         reduce: how steps become one number.
     """
     return reduce(-log_probs * reduce.real(advantages.detach()))
+
+
+def clipped_surrogate_loss(
+    log_probs: Tensor, behaviour_log_probs: Tensor, advantages: Tensor, clip: float, reduce: MaskedReduction
+) -> Tensor:
+    """Reinforce actions by their advantage while the policy is close to that which acted.
+
+    −min(w·A, clip(w, 1 − ε, 1 + ε)·A) with w = π(a|s) / μ(a|s): Schulman et al. (2017), Proximal Policy
+    Optimization Algorithms, arXiv:1707.06347, eq. 7. Where π = μ its gradient is the policy gradient's.
+
+    Args:
+        log_probs: log π(a|s) of the taken actions, [T, B].
+        behaviour_log_probs: log μ(a|s), [T, B].
+        advantages: A without gradient, [T, B].
+        clip: ε, > 0.
+        reduce: how steps become one number.
+    """
+    advantages = reduce.real(advantages.detach())
+    ratios = reduce.real(log_probs - behaviour_log_probs).clamp(max=MAX_LOG_RATIO).exp()
+    return reduce(-torch.minimum(ratios * advantages, ratios.clamp(1 - clip, 1 + clip) * advantages))
 
 
 def value_loss(

@@ -4,44 +4,77 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+LARGEST, SMALLEST = "/largest_ratio", "/smallest_ratio"  # ends of the keys of which the extreme is kept
+
+
+class Sum(NamedTuple):
+    """Of one metric's values: their sum, or the extreme where that is kept, and how many there were."""
+
+    total: float
+    number: int
+
 
 class MetricSums:
-    """Sums metrics over updates; they stay tensors until they are taken.
+    """Sums metrics over gradient steps; they stay tensors until they are taken.
 
-    To log each update would take longer than a small network's update itself.
+    To log each step would take longer than a small network's step itself. A metric need not be there every time.
+    Of the largest and the smallest ratio the extreme is kept, not the sum.
+
+    Attributes:
+        updates: how many were counted.
     """
 
     def __init__(self) -> None:
         self._tensors: dict[str, Tensor] = {}
-        self._sums: dict[str, float] = {}
+        self._numbers: Counter[str] = Counter()
+        self._sums: dict[str, Sum] = {}
         self.updates = 0
 
-    def add(self, metrics: Mapping[str, Tensor], updates: int = 1) -> None:
-        """Add one update's metrics, scalar tensors; with 0 updates, what belongs to the last one."""
+    def add(self, metrics: Mapping[str, Tensor]) -> None:
+        """Add metrics, scalar tensors."""
         for key, value in metrics.items():
-            self._tensors[key] = self._tensors[key] + value if key in self._tensors else value
-        self.updates += updates
+            if key not in self._tensors:
+                self._tensors[key] = value
+            elif key.endswith(LARGEST):
+                self._tensors[key] = torch.maximum(self._tensors[key], value)
+            elif key.endswith(SMALLEST):
+                self._tensors[key] = torch.minimum(self._tensors[key], value)
+            else:
+                self._tensors[key] = self._tensors[key] + value
+            self._numbers[key] += 1
 
-    def add_sums(self, sums: Mapping[str, float], updates: int) -> None:
+    def add_sums(self, sums: Mapping[str, Sum], updates: int) -> None:
         """Add what another one has summed over its updates."""
-        for key, value in sums.items():
-            self._sums[key] = self._sums.get(key, 0.0) + value
+        for key, theirs in sums.items():
+            if (ours := self._sums.get(key)) is None:
+                self._sums[key] = theirs
+                continue
+            totals = ours.total, theirs.total
+            total = max(totals) if key.endswith(LARGEST) else min(totals) if key.endswith(SMALLEST) else sum(totals)
+            self._sums[key] = Sum(total, ours.number + theirs.number)
         self.updates += updates
 
-    def take(self) -> tuple[dict[str, float], int]:
+    def take(self) -> tuple[dict[str, Sum], int]:
         """Return the sums and the number of updates, and begin anew."""
-        sums, updates = self._sums, self.updates
         if self._tensors:
             values = torch.stack(list(self._tensors.values())).tolist()  # one read for all
-            for key, value in zip(self._tensors, values, strict=True):
-                sums[key] = sums.get(key, 0.0) + value
-        self._tensors, self._sums, self.updates = {}, {}, 0
+            keyed = zip(self._tensors, values, strict=True)
+            self.add_sums({key: Sum(value, self._numbers[key]) for key, value in keyed}, 0)
+        sums, updates = self._sums, self.updates
+        self._tensors, self._numbers, self._sums, self.updates = {}, Counter(), {}, 0
         return sums, updates
+
+    def take_means(self) -> dict[str, float]:
+        """Return the means, of ratios' extremes the extremes, and begin anew."""
+        return {
+            key: total if key.endswith((LARGEST, SMALLEST)) else total / number
+            for key, (total, number) in self.take()[0].items()
+        }
 
 
 class LagRecord:

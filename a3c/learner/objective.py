@@ -11,14 +11,21 @@ import torch
 from torch import Tensor
 
 from a3c.batch import RolloutBatch
-from a3c.learner.losses import REDUCTIONS, MaskedReduction, entropy_loss, policy_gradient_loss, value_loss
+from a3c.learner.losses import (
+    REDUCTIONS,
+    MaskedReduction,
+    clipped_surrogate_loss,
+    entropy_loss,
+    policy_gradient_loss,
+    value_loss,
+)
+from a3c.learner.measures import off_policy_metrics, value_metrics
+from a3c.learner.steps import Judged, Steps
 from a3c.networks.actor_critic import ActorCritic
 from a3c.returns import ReturnEstimator, Targets
 from a3c.returns.normalised import normalised
 
 VALUE_LOSSES = ("squared_error", "huber")
-MAX_LOG_RATIO = 50.0  # beyond it the mean of the ratios would overflow
-RATIO_TOLERANCE = 1e-3  # above 1: the same policy, worked out in another batch, differs by rounding
 
 
 class Estimation(NamedTuple):
@@ -48,19 +55,6 @@ class Estimation(NamedTuple):
 
 
 Observer = Callable[[Estimation], None]
-
-
-class Seen(NamedTuple):
-    """Copies of what a network's statistics follow, of the N real steps of a batch; see `ActorCritic.take_in`."""
-
-    observations: Tensor
-    value_targets: Tensor
-
-    @classmethod
-    def of(cls, estimation: Estimation) -> Seen:
-        """Return the observations that were acted on, and the critic's targets."""
-        mask = estimation.batch.mask
-        return cls(estimation.batch.observations[:-1][mask], estimation.targets.value_targets[mask])
 
 
 @torch.no_grad()
@@ -96,6 +90,8 @@ class Objective:
         reduction: "mean" over real steps, or their "sum".
         normalise_advantages: bring advantages to mean 0 and standard deviation 1 over the batch's real steps,
             for the policy loss alone.
+        ratio_clip: ε > 0 of PPO's clipped surrogate, against the policy that acted; None for the plain policy
+            gradient.
 
     Raises:
         ValueError: a value outside its range.
@@ -110,6 +106,7 @@ class Objective:
     huber_delta: float = 1.0
     reduction: str = "mean"
     normalise_advantages: bool = False
+    ratio_clip: float | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.discount <= 1:
@@ -124,6 +121,18 @@ class Objective:
                 raise ValueError(f"{name}: got {getattr(self, name)}, must be above 0 and finite")
         if self.reduction not in REDUCTIONS:
             raise ValueError(f"reduction: got {self.reduction!r}, must be one of {', '.join(REDUCTIONS)}")
+        self._check_ratio_clip()
+
+    def _check_ratio_clip(self) -> None:
+        if self.ratio_clip is None:
+            return
+        if not (self.ratio_clip > 0 and math.isfinite(self.ratio_clip)):
+            raise ValueError(f"ratio_clip: got {self.ratio_clip}, must be above 0 and finite, or null")
+        if self.returns.carries_ratios:
+            raise ValueError(
+                f"ratio_clip: got {self.ratio_clip} with {type(self.returns).__name__}, must be null there: its "
+                "advantages are multiplied by importance ratios already"
+            )
 
     def __call__(
         self,
@@ -147,68 +156,85 @@ class Objective:
         Raises:
             ValueError: the estimator's targets are not [T, B].
         """
-        if entropy_coefficient is None:
-            entropy_coefficient = self.entropy_coefficient
+        judged, estimation = self.estimate(network, batch)
+        loss = self.loss(network, judged, self.lesson(estimation), entropy_coefficient)
+        if observe is not None:
+            observe(estimation)
+        return loss
+
+    def estimate(self, network: ActorCritic, batch: RolloutBatch) -> tuple[Judged, Estimation]:
+        """Return what a network and the estimator make of a batch as it was collected, [T, B].
+
+        Raises:
+            ValueError: the estimator's targets are not [T, B].
+        """
         if self.reward_scale != 1.0:
             batch = batch._replace(rewards=batch.rewards * self.reward_scale)
         policy, values = network.judge_batch(batch)
         log_probs = policy.log_prob(batch.actions)
-        # No bonus, no gradient: the entropy is then only looked at, which saves its backward pass.
-        with torch.set_grad_enabled(torch.is_grad_enabled() and entropy_coefficient > 0):
-            entropies = policy.entropy()
-
         discounts = self.discount * (~batch.terminated).to(values.dtype)
         targets = estimate(self.returns, batch, values, log_probs, discounts)
+        return Judged(policy, log_probs, values[:-1]), Estimation(batch, values.detach(), log_probs, discounts, targets)
 
-        reduce = MaskedReduction(batch.mask, self.reduction, targets.weights)
-        advantages = normalised(targets.advantages, batch.mask) if self.normalise_advantages else targets.advantages
-        policy_term = policy_gradient_loss(log_probs, advantages, reduce)
+    def lesson(self, estimation: Estimation) -> Steps:
+        """Return the steps of a batch with what is to be learned of them."""
+        batch, targets = estimation.batch, estimation.targets
+        credit = normalised(targets.advantages, batch.mask) if self.normalise_advantages else targets.advantages
+        return Steps.of(batch, estimation.log_probs, targets, credit)
+
+    def loss(
+        self, network: ActorCritic, judged: Judged, steps: Steps, entropy_coefficient: float | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss of steps and what went into it, as a call does.
+
+        Args:
+            network: the network whose parameters receive the gradient.
+            judged: what it makes of these steps.
+            steps: a whole batch or a minibatch.
+            entropy_coefficient: the one in force now, where it is scheduled.
+        """
+        if entropy_coefficient is None:
+            entropy_coefficient = self.entropy_coefficient
+        # No bonus, no gradient: the entropy is then only looked at, which saves its backward pass.
+        with torch.set_grad_enabled(torch.is_grad_enabled() and entropy_coefficient > 0):
+            entropies = judged.policy.entropy()
+        reduce = MaskedReduction(steps.mask, self.reduction, steps.weights)
+        policy_term = self._policy_loss(judged.log_probs, steps, reduce)
         huber_delta = self.huber_delta if self.value_loss == "huber" else None
-        unit = None if network.value_unit is None else network.value_unit.to(values.dtype)
-        value_term = value_loss(values[:-1], targets.value_targets, reduce, huber_delta, unit)
+        unit = None if network.value_unit is None else network.value_unit.to(judged.values.dtype)
+        value_term = value_loss(judged.values, steps.value_targets, reduce, huber_delta, unit)
         entropy_term = entropy_loss(entropies, reduce)
         loss = policy_term + self.value_coefficient * value_term
         if entropy_coefficient > 0:
             loss = loss + entropy_coefficient * entropy_term
-
+        terms = {"total": loss, "policy": policy_term, "value": value_term, "entropy": entropy_term}
         with torch.no_grad():
-            unweighted = targets.weights is None and self.reduction == "mean"
-            mean = reduce if unweighted else MaskedReduction(batch.mask, "mean")
+            unweighted = steps.weights is None and self.reduction == "mean"
+            mean = reduce if unweighted else MaskedReduction(steps.mask, "mean")
             metrics = {
-                "loss/total": loss.detach(),
-                "loss/policy": policy_term.detach(),
-                "loss/value": value_term.detach(),
-                "loss/entropy": entropy_term.detach(),
+                **{f"loss/{name}": term.detach() for name, term in terms.items()},
                 "policy/entropy": mean(entropies),
-                "value/mean": mean(values[:-1]),
-                "value/target_mean": mean(targets.value_targets),
-                "advantage/mean": mean(targets.advantages),
-                **off_policy_metrics(log_probs.detach(), batch, mean),
+                **value_metrics(judged.values, steps, mean),
+                **off_policy_metrics(judged.log_probs, steps, mean, self.ratio_clip),
             }
-        if observe is not None:
-            observe(Estimation(batch, values.detach(), log_probs, discounts, targets))
         return loss, metrics
 
+    @torch.no_grad()
+    def take_in(self, network: ActorCritic, estimation: Estimation) -> None:
+        """Have the statistics of network and estimator follow an update that has been made.
 
-def off_policy_metrics(log_probs: Tensor, batch: RolloutBatch, mean: MaskedReduction) -> dict[str, Tensor]:
-    """Measure how far the policy has moved from the one that acted, on the actions taken.
+        Not before: the batch was acted on, and judged, with those of then.
 
-    With w = π(a|s) / μ(a|s) and n real steps: the share of steps with w above 1, which V-trace's
-    default clips cut; the effective sample size (Σw)² / (n·Σw²), a fraction of n; and KL(μ‖π) by
-    the mean of w − 1 − log w, which is unbiased and never negative (Schulman, Approximating KL
-    Divergence, 2020).
+        Args:
+            network: the one that was updated.
+            estimation: what the update's first targets were made from.
+        """
+        batch, values, log_probs, discounts, targets = estimation
+        if network.keeps_statistics:
+            network.take_in(batch.observations[:-1][batch.mask], targets.value_targets[batch.mask])
+        self.returns.take_in(batch, values, log_probs, discounts)
 
-    Args:
-        log_probs: log π(a|s) under the current policy, [T, B].
-        batch: transitions.
-        mean: over the batch's real steps.
-    """
-    log_ratios = log_probs - batch.behaviour_log_probs
-    excess = torch.expm1(log_ratios.clamp(max=MAX_LOG_RATIO))  # w − 1, exact where w is close to 1
-    # The sample size is the same for all w multiplied by one factor: the largest is made 1.
-    ratios = (log_ratios - log_ratios.masked_fill(~batch.mask, -torch.inf).max()).exp()
-    return {
-        "importance/clip_fraction": mean((excess > RATIO_TOLERANCE).to(ratios.dtype)),
-        "importance/effective_sample_size": mean(ratios).square() / mean(ratios.square()).clamp(min=1e-12),
-        "policy/kl_from_behaviour": mean(excess - log_ratios),
-    }
+    def _policy_loss(self, log_probs: Tensor, steps: Steps, reduce: MaskedReduction) -> Tensor:
+        if self.ratio_clip is None:
+            return policy_gradient_loss(log_probs, steps.credit, reduce)
+        return clipped_surrogate_loss(log_probs, steps.behaviour_log_probs, steps.credit, self.ratio_clip, reduce)

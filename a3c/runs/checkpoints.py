@@ -16,7 +16,7 @@ from torch import Tensor
 
 from a3c.runs.files import UNFINISHED, replacing
 
-FORMAT = 5  # of what a checkpoint says of its run; raised when another one could not be gone on from
+FORMAT = 6  # of what a checkpoint says of its run; raised when another one could not be gone on from
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 DAMAGED = "damaged.ckpt"
 

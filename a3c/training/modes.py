@@ -48,11 +48,13 @@ class Learner(Protocol):
     Attributes:
         network: the network that is trained.
         updates: updates made so far.
+        gradient_steps: of which they consisted.
         skipped_updates: updates skipped so far.
     """
 
     network: ActorCritic
     updates: int
+    gradient_steps: int
 
     @property
     def skipped_updates(self) -> int:
@@ -87,6 +89,7 @@ class Made(NamedTuple):
 
     updates: int
     skipped: int
+    gradient_steps: int
 
 
 class Mode(ABC):
@@ -268,6 +271,25 @@ class Mode(ABC):
         Raises:
             ValueError: the flag that makes it such, and what is allowed.
         """
+
+    def can_lag(self, returns: ReturnEstimator) -> bool:
+        """Return whether other weights may have acted in a batch than those that an update begins with."""
+        return bool(self.collection.inject_lag) or returns.needs_segments
+
+    def check_reuse(self, learning: Learning, network: ActorCritic) -> None:
+        """Refuse passes and minibatches that a run's batches do not allow, and a clip with nothing to clip.
+
+        Raises:
+            ValueError: the flag, what was given, and what is allowed.
+        """
+        collection, objective, reuse = self.collection, learning.objective, learning.reuse
+        columns = collection.envs_per_worker * collection.rollouts_per_update
+        reuse.check(objective.returns, columns, network.initial_state(1) is not None)
+        if objective.ratio_clip is not None and reuse.is_single and not self.can_lag(objective.returns):
+            raise ValueError(
+                f"ratio_clip: got {objective.ratio_clip} with passes 1 and minibatches 1 in mode {self.name}, must be "
+                "null there: the policy that is updated is the one that acted, so there is nothing to clip"
+            )
 
     def check_optimizer(self, optimizer: Optimizer) -> None:
         """Refuse an optimizer that the mode cannot use.
@@ -466,6 +488,9 @@ class Async(TrainerLearns):
 
     name = "async"
 
+    def can_lag(self, returns: ReturnEstimator) -> bool:
+        return True
+
     def _make_source(self, spec: CollectorSpec, shape: BatchShape, stopping: Stopping) -> WorkerPool:
         return WorkerPool(
             CollectTask(spec),
@@ -511,14 +536,14 @@ class Hogwild(Mode):
         super().begin()
         self._reports: ReportStream | None = None
         self._shared: SharedLearning | None = None  # while workers learn
-        self._before = Made(0, 0)  # by a resumed run's past
+        self._before = Made(0, 0, 0)  # by a resumed run's past
         self._made: Made | None = None  # once workers have ended
 
     def open(self, learner: Learner, stopping: Stopping) -> ReportStream:
         learning = learner.learning
         tally = Tally(self.workers, self.progress.env_steps)
         self.weights = weights = LiveWeights(learner.network, tally)
-        self._before = Made(learner.updates, learner.skipped_updates)
+        self._before = Made(learner.updates, learner.skipped_updates, learner.gradient_steps)
         self._shared = shared = SharedLearning(learner.network, learner.attached_optimizers, weights, tally)
         shape = self._fragment_shape(learner)
 
@@ -529,7 +554,7 @@ class Hogwild(Mode):
         task = ActorLearnerTask(
             self._collector(learner),
             self._batching(learning.objective.returns),
-            shared.rule(learning, self.collection.max_lag),
+            shared.rule(learning, self.collection.max_lag, self.collection.seed),
             shared.optimizers,
         )
         slots = self._slots_per_worker
@@ -550,7 +575,8 @@ class Hogwild(Mode):
     def made(self) -> Made | None:
         if self._shared is None:
             return self._made
-        return Made(self._before.updates + self._shared.updates, self._before.skipped + self._shared.skipped)
+        shared = Made(self._shared.updates, self._shared.skipped, self._shared.gradient_steps)
+        return Made(*map(sum, zip(self._before, shared, strict=True)))
 
     def hold(self) -> None:
         if self._shared is not None:

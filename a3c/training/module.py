@@ -5,14 +5,14 @@ from __future__ import annotations
 import inspect
 import logging
 import math
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, replace
-from typing import Any, Literal, NamedTuple
+from dataclasses import asdict, fields, replace
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor
 from torch.optim import Adam, Optimizer, SparseAdam
 
@@ -21,7 +21,8 @@ from a3c.learner.guard import TrainingDivergedError
 from a3c.learner.hogwild.reports import UpdateReport
 from a3c.learner.learning import Learning
 from a3c.learner.metrics import LagRecord, MetricSums, column_lags, mean_lag
-from a3c.learner.objective import Estimation, Objective, Observer, Seen
+from a3c.learner.objective import Objective, Observer
+from a3c.learner.reuse import GradientStep, Reuse
 from a3c.learner.schedules import Rates, Schedule
 from a3c.networks.actor_critic import ActorCritic
 from a3c.networks.checks import check_network
@@ -35,17 +36,6 @@ from a3c.training.options import check_counts
 from a3c.training.seams import data_of, log_every
 
 log = logging.getLogger(__name__)
-
-
-class _Attempt(NamedTuple):
-    """A batch whose gradient is there, but not applied yet; its memory may be written anew by then."""
-
-    loss: Tensor
-    metrics: dict[str, Tensor]
-    lags: Counter[int]
-    sums: MetricSums
-    env_steps: int
-    seen: Sequence[Seen]
 
 
 class A3C(LightningModule):
@@ -81,6 +71,15 @@ class A3C(LightningModule):
             paper; False gives each its own, as in the book. Elsewhere there is one anyway.
         max_skipped_updates: an update whose loss or gradient is not finite is skipped; more than so
             many in a row, ≥ 0, end the run.
+        passes: over each batch, ≥ 1.
+        minibatches: gradient steps of a pass, ≥ 1, each on an equal part of the batch: on whole columns where the
+            network has a memory or rollouts are cut at episodes, on single steps elsewhere.
+        ratio_clip: ε > 0 of PPO's clipped surrogate (arXiv:1707.06347) against the policy that acted; None for the
+            plain policy gradient.
+        target_kl: an update ends before a step whose minibatch is further than so many nats, > 0, from the policy
+            that it began with; None for no such end.
+        recompute_targets: have the estimator look at the batch anew in each pass, with the values and ratios of then;
+            False keeps what it said in the first.
 
     Attributes:
         observer: shown what the next losses are made from, where the Trainer makes the updates; it may
@@ -113,6 +112,11 @@ class A3C(LightningModule):
         entropy_schedule: Schedule | None = None,
         shared_optimizer: bool = True,
         max_skipped_updates: int = 10,
+        passes: int = 1,
+        minibatches: int = 1,
+        ratio_clip: float | None = None,
+        target_kl: float | None = None,
+        recompute_targets: bool = False,
     ) -> None:
         super().__init__()
         if max_grad_norm is not None and not (max_grad_norm > 0 and math.isfinite(max_grad_norm)):
@@ -141,19 +145,24 @@ class A3C(LightningModule):
             huber_delta,
             reduction,
             normalise_advantages,
+            ratio_clip,
         )
-        self.learning = Learning(self.objective, Rates(), max_grad_norm, max_skipped_updates, shared_optimizer)
+        self.learning = Learning(
+            self.objective,
+            max_grad_norm=max_grad_norm,
+            max_skipped=max_skipped_updates,
+            shared_optimizer=shared_optimizer,
+            reuse=Reuse(passes, minibatches, target_kl, recompute_targets),
+        )
         self.make_optimizer = optimizer
         self.lr_schedule = lr_schedule
         self.entropy_schedule = entropy_schedule
         self.observer: Observer | None = None
-        self.updates = 0
+        self.updates = self.gradient_steps = 0
         self.lags = LagRecord()
         self.latest: dict[str, Any] = {}  # what was logged last, for the progress bar
         self._sums, self._warm_up = MetricSums(), MetricSums()
         self._guard = self.learning.make_guard()
-        self._attempts: list[_Attempt] = []  # of the update at hand: several where the Trainer accumulates gradients
-        self._norm: Tensor | None = None  # of the update at hand; None if it is skipped
         self._flushed_at = 0  # updates
         self._mode: Mode | None = None  # once a fit has begun
 
@@ -166,9 +175,8 @@ class A3C(LightningModule):
     def setup(self, stage: str) -> None:
         self._mode = mode = data_of(self.trainer).mode
         self.check_run(mode)
-        self.automatic_optimization = mode.trainer_learns
+        self.automatic_optimization = False  # an update may be many steps; where workers learn it is none
         self.learning = replace(self.learning, rates=self._bind_schedules(mode.collection.max_env_steps))
-        self._attempts = []
         self._guard.begin()
 
     def check_run(self, mode: Mode) -> None:
@@ -179,6 +187,7 @@ class A3C(LightningModule):
         """
         self._bind_schedules(mode.collection.max_env_steps)
         mode.check_network(self.network)
+        mode.check_reuse(self.learning, self.network)
         mode.check_optimizer(self.make_optimizer(self.network.parameters()))
 
     @property
@@ -237,28 +246,46 @@ class A3C(LightningModule):
             return None
         return self._learn(batch)
 
-    def _learn(self, batch: RolloutBatch) -> Tensor:
+    def _learn(self, batch: RolloutBatch) -> Tensor | None:
+        """Make one update; return the loss of its last step, or None if it is skipped."""
         steps = int(batch.mask.sum())
-        mode, rates = self.mode, self.learning.rates
+        mode, optimizer = self.mode, self.optimizers()
+        assert isinstance(optimizer, LightningOptimizer), "there is one where the Trainer makes the updates"
         env_steps = mode.progress.env_steps - steps  # those before this update
-        rates.set_learning_rates(self.trainer.optimizers[0], env_steps)
-        seen: list[Seen] = []
+        self.learning.rates.set_learning_rates(optimizer.optimizer, env_steps)
+        made: list[GradientStep] = []
+        seed = (mode.collection.seed, self.updates)
+        for step in self.learning.gradient_steps(self.network, batch, env_steps, seed, self.observer):
+            optimizer.zero_grad()
+            self.manual_backward(step.loss)
+            norm = self._guard.admit(self.network, [step.loss.detach()])
+            if norm is None:
+                self._skip(steps)
+                return None
+            optimizer.step()
+            torch.clear_autocast_cache()  # it would keep the weights of before the step for the next one
+            step.metrics["gradient/norm"] = norm
+            made.append(step)
+        self._conclude(made, batch)
+        return made[-1].loss.detach()
 
-        def observe(estimation: Estimation) -> None:
-            seen.append(Seen.of(estimation))
-            if self.observer is not None:
-                self.observer(estimation)
-
-        observer = observe if self.network.keeps_statistics else self.observer
-        loss, metrics = self.objective(self.network, batch, rates.entropy_at(env_steps), observer)
-        sums, lags = self._sums, Counter[int]()
-        if mode.weights is not None:
-            lags = column_lags(mode.weights.version, batch.policy_versions)
-            metrics["lag/policy_versions"] = torch.tensor(mean_lag(lags))
-        if mode.warming_up:
-            sums, lags = self._warm_up, Counter[int]()
-        self._attempts.append(_Attempt(loss.detach(), metrics, lags, sums, steps, seen))
-        return loss
+    def _conclude(self, made: Sequence[GradientStep], batch: RolloutBatch) -> None:
+        """Count an update, and hand its weights on."""
+        mode = self.mode
+        self.objective.take_in(self.network, made[0].estimation)
+        self.updates += 1
+        self.gradient_steps += len(made)
+        version = None if mode.weights is None else mode.weights.version
+        mode.publish(self.network)  # before any callback: workers wait for nothing else
+        sums = self._warm_up if mode.warming_up else self._sums
+        for step in made:
+            sums.add(step.metrics)
+        sums.updates += 1
+        if version is not None:
+            lags = column_lags(version, batch.policy_versions)
+            sums.add({"lag/policy_versions": torch.tensor(mean_lag(lags))})
+            if not mode.warming_up:
+                self.lags.add(lags)
 
     def _watch(self, report: UpdateReport) -> None:
         self._sums.add_sums(report.sums, report.updates)
@@ -267,35 +294,11 @@ class A3C(LightningModule):
 
     def _take_counts(self) -> None:
         if (made := self.mode.made) is not None:
-            self.updates, self._guard.skipped = made
+            self.updates, self._guard.skipped, self.gradient_steps = made
 
-    def configure_gradient_clipping(
-        self,
-        optimizer: Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        # Within the optimizer's step, after backward. A gradient that is taken away here is not stepped.
-        self._norm = self._guard.admit(self.network, [attempt.loss for attempt in self._attempts])
-
-    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        super().optimizer_step(*args, **kwargs)
-        attempts, self._attempts = self._attempts, []
-        if self._norm is None:
-            self._skip(attempts)
-            return
-        for attempt in attempts:
-            attempt.sums.add(attempt.metrics)
-            self.lags.add(attempt.lags)
-            for seen in attempt.seen:  # only now: the batch was acted on, and judged, with the statistics of before
-                self.network.take_in(*seen)
-        attempts[-1].sums.add({"gradient/norm": self._norm}, updates=0)
-        self.updates += 1
-        self.mode.publish(self.network)  # before any callback: workers wait for nothing else
-
-    def _skip(self, attempts: list[_Attempt]) -> None:
-        self.mode.progress.reject(sum(attempt.env_steps for attempt in attempts))
-        self.mode.restore(self.network)  # buffers, which the forward pass may have changed
+    def _skip(self, env_steps: int) -> None:
+        self.mode.progress.reject(env_steps)
+        self.mode.restore(self.network)  # the weights of its earlier steps, and buffers that the forward pass changed
         try:
             self._guard.skip()
         except TrainingDivergedError:
@@ -338,9 +341,9 @@ class A3C(LightningModule):
     def flush_metrics(self) -> None:
         """Log the means since the last flush, with the counters, against env steps."""
         self._flushed_at = self.updates
-        row = {f"warm_up/{key}": value for key, value in self._means(self._warm_up).items()}
+        row: dict[str, Any] = {f"warm_up/{key}": value for key, value in self._warm_up.take_means().items()}
         if self._sums.updates:
-            row.update(self._means(self._sums))
+            row.update(self._sums.take_means())
             window = self.lags.take_window()
             row["lag/largest"] = max(window, default=0)
             row["lag/histogram"] = window
@@ -350,17 +353,18 @@ class A3C(LightningModule):
         row["time/env_steps_per_second"] = self.mode.progress.take_rate()
         self.log_now(row)
 
-    def _means(self, sums: MetricSums) -> dict[str, Any]:
-        totals, updates = sums.take()
-        return {key: total / updates for key, total in totals.items()} if updates else {}
-
     def log_now(self, metrics: dict[str, Any]) -> None:
         """Log metrics at once, beside the run's counters, to every logger.
 
         Args:
             metrics: numbers by key, or counts by value (a histogram).
         """
-        row = {**metrics, "updates": float(self.updates), "guard/skipped_updates": float(self.skipped_updates)}
+        row = {
+            **metrics,
+            "updates": float(self.updates),
+            "gradient_steps": float(self.gradient_steps),
+            "guard/skipped_updates": float(self.skipped_updates),
+        }
         row.update(self.mode.progress.metrics())
         self.latest.update(row)
         numbers = {key: value for key, value in row.items() if not isinstance(value, Mapping)}
@@ -387,6 +391,7 @@ class A3C(LightningModule):
         }
         return {
             **{name: getattr(self.objective, name) for name in names},
+            **asdict(self.learning.reuse),
             "max_grad_norm": self.learning.max_grad_norm,
             "clip_observations": self.normalisation.clip_observations,
             "popart_beta": self.normalisation.popart_beta,
@@ -406,6 +411,7 @@ class A3C(LightningModule):
             "optimizer_options": self._optimizer_options,
             "env_steps": self.mode.progress.env_steps,
             "updates": self.updates,
+            "gradient_steps": self.gradient_steps,
             "lags": self.lags.state_dict(),
             "skipped_updates": self.skipped_updates,
         }
@@ -413,6 +419,7 @@ class A3C(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         saved = checkpoint["a3c"]
         self.updates = self._flushed_at = saved["updates"]
+        self.gradient_steps = saved["gradient_steps"]
         self.lags.load_state_dict(saved["lags"])
         self._guard.skipped = saved["skipped_updates"]
         self.returns.load_state_dict(saved["estimator_state"])

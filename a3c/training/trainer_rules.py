@@ -64,9 +64,13 @@ RULES: Mapping[str, Rule] = {
     ),
     "min_epochs": Rule(lambda trainer: trainer.min_epochs, _is(None, 0, 1), f"null: {BUDGET}"),
     "min_steps": Rule(lambda trainer: trainer.min_steps, _is(None, 0), f"null: {BUDGET}"),
-    "overfit_batches": Rule(lambda trainer: trainer.overfit_batches, _is(0), "0: rollouts are used once"),
+    "overfit_batches": Rule(
+        lambda trainer: trainer.overfit_batches, _is(0), "0: rollouts are used by one update; take model.passes"
+    ),
     "limit_train_batches": Rule(
-        lambda trainer: trainer.limit_train_batches, _is_all, f"null: {BUDGET}, and trainer.max_steps counts updates"
+        lambda trainer: trainer.limit_train_batches,
+        _is_all,
+        f"null: {BUDGET}, and trainer.max_steps counts gradient steps",
     ),
     "limit_val_batches": Rule(lambda trainer: trainer.limit_val_batches, _is_all, f"null: {NO_LOOPS}"),
     "limit_test_batches": Rule(lambda trainer: trainer.limit_test_batches, _is_all, f"null: {NO_LOOPS}"),
@@ -78,15 +82,15 @@ RULES: Mapping[str, Rule] = {
     "gradient_clip_algorithm": Rule(
         lambda trainer: trainer.gradient_clip_algorithm, _is(None), "null: model.max_grad_norm is of the norm"
     ),
+    "accumulate_grad_batches": Rule(
+        lambda trainer: trainer.accumulate_grad_batches, _is(1), "1: take data.rollouts_per_update"
+    ),
     "barebones": Rule(lambda trainer: trainer.barebones, _is(False), "false: it would switch the run's files off"),
     "reload_dataloaders_every_n_epochs": Rule(
         lambda trainer: trainer.reload_dataloaders_every_n_epochs, _is(0), "0: a fit is one epoch"
     ),
     # Of what the Trainer does to updates, workers that make them by themselves know nothing.
     "max_steps": Rule(lambda trainer: trainer.max_steps, _is(-1), f"-1: {BUDGET}", only_if_workers_learn=True),
-    "accumulate_grad_batches": Rule(
-        lambda trainer: trainer.accumulate_grad_batches, _is(1), "1: take data.rollouts_per_update", True
-    ),
     "detect_anomaly": Rule(lambda trainer: trainer._detect_anomaly, _is(False), "false: find it in mode sync", True),
 }
 HOGWILD_PRECISION = "32-true"

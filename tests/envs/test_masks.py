@@ -46,7 +46,7 @@ class Watch(Callback):
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         if pl_module._sums.updates:
-            self.kl.append(pl_module._means(pl_module._sums)["policy/kl_from_behaviour"])
+            self.kl.append(pl_module._sums.take_means()["policy/kl_from_behaviour"])
 
 
 def masked(actions="discrete", how="observation", **kwargs):

@@ -277,18 +277,6 @@ def test_row_27_a_skipped_update_in_the_warm_up_leaves_the_lag_exact():
     assert ages.made == [{0}] * 3 + [{3}] * (model.updates - 3)
 
 
-def test_row_27_accumulated_gradients_are_skipped_together():
-    from lightning.pytorch import Trainer
-
-    torch.manual_seed(1)
-    data = RolloutDataModule(**ENDLESS, mode="sync", envs_per_worker=4, max_env_steps=10 * 32)
-    model = A3C(make_network(), PoisonedNStep(first=3))
-    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
-    Trainer(accelerator="cpu", max_epochs=-1, accumulate_grad_batches=2, **quiet).fit(model, data)
-    assert (model.updates, model.skipped_updates) == (4, 1)
-    assert data.progress.dropped == {"bad_update": 64}
-
-
 # ---------------------------------------------------------------- workers that learn
 
 

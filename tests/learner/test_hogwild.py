@@ -91,7 +91,7 @@ def test_lag_counts_the_updates_of_others_between_pull_and_apply():
             rule.tally.add(other, updates=1, trained=12)
     learner.update(make_transitions(0, version), version)
     assert learner.lags == {5: 3}
-    assert learner.sums.take()[0]["lag/policy_versions"] == 5
+    assert learner.sums.take_means()["lag/policy_versions"] == 5
     version = rule.weights.pull(learner._network)
     learner.update(make_transitions(1, version), version)
     assert learner.lags == {5: 3, 0: 3}

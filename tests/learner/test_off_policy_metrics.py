@@ -9,10 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from a3c.learner.losses import MaskedReduction
-from a3c.learner.objective import Objective, off_policy_metrics
+from a3c.learner.measures import off_policy_metrics
+from a3c.learner.objective import Objective
 from a3c.returns import GAE, NStep
 
 CLIP, SAMPLE_SIZE, KL = "importance/clip_fraction", "importance/effective_sample_size", "policy/kl_from_behaviour"
+LARGEST, SMALLEST = "importance/largest_ratio", "importance/smallest_ratio"
 
 
 def measure(probabilities, behaviour_probabilities, mask=None):
@@ -27,7 +29,7 @@ def measure(probabilities, behaviour_probabilities, mask=None):
 
 
 def test_the_policy_that_acted_is_no_distance_away():
-    assert measure([0.2, 0.7, 1.0], [0.2, 0.7, 1.0]) == {CLIP: 0, SAMPLE_SIZE: 1, KL: 0}
+    assert measure([0.2, 0.7, 1.0], [0.2, 0.7, 1.0]) == {CLIP: 0, SAMPLE_SIZE: 1, KL: 0, LARGEST: 1, SMALLEST: 1}
 
 
 def test_two_steps_by_hand():
@@ -37,6 +39,18 @@ def test_two_steps_by_hand():
     assert metrics[CLIP] == 1 / 2
     assert metrics[SAMPLE_SIZE] == pytest.approx(4 / 5)
     assert metrics[KL] == pytest.approx(-math.log(3 / 4) / 2)
+    assert metrics[LARGEST] == pytest.approx(3 / 2)
+    assert metrics[SMALLEST] == pytest.approx(1 / 2)
+
+
+def test_the_clip_fraction_is_of_ratios_further_from_1_than_the_clip_on_either_side():
+    # w = 3/2, 1/2, 6/5, 1 of four real steps and 2 of a masked one; clipped by ε = 0.3 are two
+    probabilities, behaviour = [0.75, 0.25, 0.6, 0.5, 1.0], torch.full((5,), 0.5).log()
+    batch = make_batch([0.0] * 5, behaviour_log_probs=behaviour, mask=[1, 1, 1, 1, 0])
+    log_probs, mean = torch.tensor(probabilities).log().unsqueeze(1), MaskedReduction(batch.mask, "mean")
+    assert off_policy_metrics(log_probs, batch, mean, 0.3)["surrogate/clip_fraction"] == 2 / 4
+    assert off_policy_metrics(log_probs, batch, mean, 0.1)["surrogate/clip_fraction"] == 3 / 4
+    assert "surrogate/clip_fraction" not in off_policy_metrics(log_probs, batch, mean)
 
 
 def test_four_steps_of_which_one_has_all_the_weight_are_worth_little_more_than_one():
@@ -59,7 +73,7 @@ def test_masked_steps_count_nowhere(spoilt):
 
 
 def test_without_a_real_step_all_are_0():
-    assert measure([0.75], [0.5], mask=[0]) == {CLIP: 0, SAMPLE_SIZE: 0, KL: 0}
+    assert measure([0.75], [0.5], mask=[0]) == {CLIP: 0, SAMPLE_SIZE: 0, KL: 0, LARGEST: 0, SMALLEST: 0}
 
 
 one_log_prob = st.floats(-6, 0, width=32)  # ratios of float32 that are known to a few digits, and so are their squares

@@ -145,7 +145,7 @@ def test_videos_are_named_after_seed_and_return(checkpoint, run, tmp_path):
         (["empty"], "empty/checkpoints/last.ckpt: no such checkpoint"),
         (["wandb_only"], "wandb_only/checkpoints/last.ckpt: no such checkpoint"),
         (["RUN", "--which", "best"], "best.ckpt: no such checkpoint"),
-        (["torn.ckpt"], "torn.ckpt: damaged, or not a checkpoint of a3c in format 5: its digest does not match"),
+        (["torn.ckpt"], "torn.ckpt: damaged, or not a checkpoint of a3c in format 6: its digest does not match"),
         (["https://example.org/last.ckpt"], "is an address, must be a run folder or a checkpoint on this machine"),
         (["RUN", "--episodes", "0"], "episodes: got '0', must be a whole number of at least 1"),
         (["RUN", "--episodes", "1e3"], "episodes: got '1e3', must be a whole number of at least 1"),

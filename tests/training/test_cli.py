@@ -534,7 +534,7 @@ REFUSED = [
     ("--seed_everything -3", "seed_everything: got -3, must be a whole number from 0"),
     ("--evaluation.episodes 0", "evaluation.episodes: got 0, must be at least 1"),
     ("--ckpt_path nowhere.ckpt", "ckpt_path: got 'nowhere.ckpt', must be a checkpoint file that exists"),
-    ("--ckpt_path bad.yaml", "ckpt_path: bad.yaml: damaged, or not a checkpoint of a3c in format 5: "),
+    ("--ckpt_path bad.yaml", "ckpt_path: bad.yaml: damaged, or not a checkpoint of a3c in format 6: "),
     ("--config binary.yaml", ".*decode"),
     ("--run_dir used/something/deeper", "run_dir: got 'used/something/deeper', must be a folder that can be made"),
     ("--config nowhere.yaml", "config: got '.*nowhere.yaml', must be a file that exists"),

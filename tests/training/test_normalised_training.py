@@ -33,7 +33,7 @@ class Watch(Callback):
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         if pl_module._sums.updates:
-            means = pl_module._means(pl_module._sums)  # taken away, so of this update alone
+            means = pl_module._sums.take_means()  # taken away, so of this update alone
             self.kl.append(means["policy/kl_from_behaviour"])
             self.ratios.append(means["importance/effective_sample_size"])
 

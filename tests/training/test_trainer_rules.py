@@ -38,13 +38,13 @@ REFUSED = {
     "num_sanity_val_steps": [5, -1],
     "gradient_clip_val": [1e-6, 0.5],
     "gradient_clip_algorithm": ["value"],
+    "accumulate_grad_batches": [2],
     "barebones": [True],
     "reload_dataloaders_every_n_epochs": [1],
 }
-REFUSED_OF_HOGWILD = {"max_steps": 5, "accumulate_grad_batches": 2, "detect_anomaly": True, "precision": "bf16-mixed"}
+REFUSED_OF_HOGWILD = {"max_steps": 5, "detect_anomaly": True, "precision": "bf16-mixed"}
 WORKING = {
     "max_steps": 5,
-    "accumulate_grad_batches": 2,
     "detect_anomaly": True,
     "precision": "bf16-mixed",
     "deterministic": True,

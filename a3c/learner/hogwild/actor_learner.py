@@ -19,7 +19,7 @@ from a3c.learner.hogwild.shared_optimizer import SharedOptimizer, detach_step_co
 from a3c.learner.hogwild.tally import Tally
 from a3c.learner.learning import Learning
 from a3c.learner.metrics import MetricSums, column_lags, mean_lag
-from a3c.learner.objective import Seen
+from a3c.learner.reuse import GradientStep
 from a3c.networks.actor_critic import ActorCritic
 from a3c.rollouts.collector import CollectorSpec
 from a3c.rollouts.dataset import Batching, RolloutDataset
@@ -38,10 +38,11 @@ class UpdateRule:
         learning: the loss and the rules of a step, the same as in every other mode.
         weights: the shared parameters.
         tally: counts updates and steps.
-        max_lag: a gradient is dropped if others have made more updates since its weights were
+        max_lag: a batch is dropped if others have made more updates since its weights were
             pulled; None for no limit.
-        steps_before: updates that the optimizer had counted before, where all workers share one;
+        steps_before: gradient steps that the optimizer had counted before, where all workers share one;
             None where each has its own.
+        seed: of minibatches, together with the worker's number and its update's.
     """
 
     learning: Learning
@@ -49,6 +50,7 @@ class UpdateRule:
     tally: Tally
     max_lag: int | None = None
     steps_before: int | None = None
+    seed: int = 0
 
 
 class ActorLearner:
@@ -77,12 +79,15 @@ class ActorLearner:
         self.optimizer = optimizer.attach(rule.weights.parameters)
         self._counts = [] if rule.steps_before is None else detach_step_counts(self.optimizer)
         self._guard = rule.learning.make_guard()
+        self._attempts = 0  # updates begun
         self._acted = -1  # version of the last update's newest fragment
         self.sums = MetricSums()
         self.lags: Counter[int] = Counter()
 
     def update(self, batch: RolloutBatch, version: int) -> None:
         """Make one update from a batch; none if it is too old by then or not finite, or on a request to stop.
+
+        Where a later step of an update is not finite, the ones before it have been made: the update ends there.
 
         Args:
             batch: transitions.
@@ -92,57 +97,77 @@ class ActorLearner:
             TrainingDivergedError: too many updates in a row had a loss or gradient that was not finite.
         """
         rule, tally, worker = self._rule, self._rule.tally, self._worker
-        objective, rates = rule.learning.objective, rule.learning.rates
         if version == self._acted:  # nothing was pulled since our own last update, which is not in it yet
             rule.weights.pull(self._network)
         self._acted = version
-        env_steps, steps = tally.env_steps, int(batch.mask.sum())
-        seen: list[Seen] = []
-        observe = (lambda estimation: seen.append(Seen.of(estimation))) if self._network.keeps_statistics else None
-        loss, metrics = objective(self._network, batch, rates.entropy_at(env_steps), observe)
-        self._network.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm = self._guard.admit(self._network, [loss.detach()])
-        if norm is None:
-            tally.add(worker, skipped=1, rejected=steps)
+        env_steps, steps, rates = tally.env_steps, int(batch.mask.sum()), rule.learning.rates
+        self._attempts += 1
+        made: list[GradientStep] = []
+        lags = Counter[int]()
+        seed = (rule.seed, worker, self._attempts)
+        is_finite = True
+        for step in rule.learning.gradient_steps(self._network, batch, env_steps, seed):
+            self._network.zero_grad()
+            step.loss.backward()  # type: ignore[no-untyped-call]
+            norm = self._guard.admit(self._network, [step.loss.detach()])
+            is_finite = norm is not None
+            if norm is None or not tally.enter_step(worker, self._should_stop):
+                break
+            try:
+                lags = lags or column_lags(tally.updates, batch.policy_versions)
+                if not made and rule.max_lag is not None and max(lags) > rule.max_lag:
+                    tally.add(worker, dropped=steps)
+                    return
+                rates.set_learning_rates(self.optimizer, env_steps)
+                self._step()
+                step.metrics["gradient/norm"] = norm
+                made.append(step)
+                if step.is_last:
+                    self._conclude(made, lags)
+                    return
+            finally:
+                tally.leave_step(worker)
+            rule.weights.pull(self._network)
+        if made:  # it ended before its last step
+            tally.enter_step(worker, self._should_stop)  # told to stop or not, what was made is counted
+            self._conclude(made, lags)
+            tally.leave_step(worker)
+        if not is_finite:
+            tally.add(worker, skipped=1, rejected=0 if made else steps)
             rule.weights.pull(self._network)  # buffers, which the forward pass may have changed
             self._guard.skip(f"worker {worker}: ")
-            return
-        metrics["gradient/norm"] = norm
-        if not tally.enter_step(worker, self._should_stop):
-            return
-        try:
-            updates = tally.updates
-            lags = column_lags(updates, batch.policy_versions)
-            if rule.max_lag is not None and max(lags) > rule.max_lag:
-                tally.add(worker, dropped=steps)
-                return
-            rates.set_learning_rates(self.optimizer, env_steps)
-            self._step(updates, seen)
-            tally.add(worker, updates=1, trained=steps)
-        finally:
-            tally.leave_step(worker)
-        metrics["lag/policy_versions"] = torch.tensor(mean_lag(lags))
-        self.sums.add(metrics)
-        self.lags.update(lags)
 
-    def _step(self, updates: int, seen: Sequence[Seen]) -> None:
+    def _step(self) -> None:
         """Step the shared parameters in place.
 
         Accepted race: other workers step them, and shared statistics, at the same time. Single
         numbers are written whole, so what is lost is at most one of two steps on some of them.
-        Of the network's own statistics what others have added since our last pull is lost, as the last writer
-        wins; they are estimates from a part of all steps then, and fall back by a rollout at most.
         """
-        for shared, ours in zip(self._rule.weights.parameters, self._network.parameters(), strict=True):
-            shared.grad = ours.grad  # this update's: zero_grad makes it None, backward a new tensor
-        if self._rule.steps_before is not None:
+        rule = self._rule
+        for shared, ours in zip(rule.weights.parameters, self._network.parameters(), strict=True):
+            shared.grad = ours.grad  # this step's: zero_grad makes it None, backward a new tensor
+        if rule.steps_before is not None:
             for count in self._counts:  # exact, where lock-free increments of one number would get lost
-                count.fill_(self._rule.steps_before + updates)
+                count.fill_(rule.steps_before + rule.tally.total("gradient_steps"))
         self.optimizer.step()
-        for each in seen:
-            self._network.take_in(*each)
+        rule.tally.add(self._worker, gradient_steps=1)
+
+    def _conclude(self, made: Sequence[GradientStep], lags: Counter[int]) -> None:
+        """Count an update, and have the statistics follow it.
+
+        Of the network's own statistics what others have added since our last pull is lost, as the last writer
+        wins; they are estimates from a part of all steps then, and fall back by a rollout at most. An estimator's
+        are shared, so of two that follow at the same moment one may be lost.
+        """
+        estimation = made[0].estimation
+        self._rule.learning.objective.take_in(self._network, estimation)
         self._rule.weights.write_buffers(self._network)
+        self._rule.tally.add(self._worker, updates=1, trained=int(estimation.batch.mask.sum()))
+        for step in made:
+            self.sums.add(step.metrics)
+        self.sums.add({"lag/policy_versions": torch.tensor(mean_lag(lags))})
+        self.sums.updates += 1
+        self.lags.update(lags)
 
 
 class _WorkerProgress(Progress):

@@ -11,6 +11,7 @@ from torch.utils.data import IterableDataset
 
 from a3c.batch import Episode, Lost
 from a3c.learner.hogwild.tally import Counter, Tally
+from a3c.learner.metrics import Sum
 from a3c.rollouts.dataset import POLL_SECONDS
 from a3c.rollouts.progress import Progress
 from a3c.rollouts.workers.pool import WorkerPool
@@ -30,7 +31,7 @@ class UpdateReport(NamedTuple):
     Attributes:
         worker: which one.
         updates: updates that it made.
-        sums: metrics by key, summed over those updates.
+        sums: metrics by key, summed over those updates' steps.
         lags: policy lags, and how many columns had each.
         episodes: episodes that ended meanwhile.
         is_last: nothing more comes from this worker.
@@ -38,7 +39,7 @@ class UpdateReport(NamedTuple):
 
     worker: int
     updates: int
-    sums: Mapping[str, float]
+    sums: Mapping[str, Sum]
     lags: Mapping[int, int]
     episodes: Sequence[Episode]
     is_last: bool

@@ -47,15 +47,22 @@ class SharedLearning:
         self._counts = step_counts(optimizers[0]) if len(optimizers) == 1 else []
         self._steps_before = int(max(self._counts, default=0))
 
-    def rule(self, learning: Learning, max_lag: int | None) -> UpdateRule:
-        """Return the rule by which workers learn; a gradient with more lag is dropped."""
+    def rule(self, learning: Learning, max_lag: int | None, seed: int) -> UpdateRule:
+        """Return the rule by which workers learn; an update with more lag is dropped."""
+        for statistic in learning.objective.returns.statistics.values():
+            statistic.share_memory_()  # type: ignore[no-untyped-call]
         steps_before = self._steps_before if learning.shared_optimizer else None
-        return UpdateRule(learning, self._weights, self._tally, max_lag, steps_before)
+        return UpdateRule(learning, self._weights, self._tally, max_lag, steps_before, seed)
 
     @property
     def updates(self) -> int:
         """Updates that workers have made."""
         return self._weights.version
+
+    @property
+    def gradient_steps(self) -> int:
+        """Gradient steps that workers have made."""
+        return self._tally.total("gradient_steps")
 
     @property
     def skipped(self) -> int:
@@ -77,7 +84,7 @@ class SharedLearning:
         """Copy the newest weights and counts into the parent's network and optimizers."""
         self._weights.pull(self._network)
         for count in self._counts:
-            count.fill_(self._steps_before + self._weights.version)
+            count.fill_(self._steps_before + self.gradient_steps)
 
     def release(self) -> None:
         """Let the workers go on."""

@@ -11,9 +11,11 @@ import torch
 from a3c.rollouts.workers.shared_memory import shared_zeros
 
 CELLS = 16  # int64 a worker: two cache lines, so that no two workers write to the same
-# Updates made and skipped, and env steps: that workers have collected; that an update has used; and that none has,
-# since the gradient was too old, the update was skipped, the worker died, or they were not finite.
-Counter = Literal["updates", "skipped", "collected", "trained", "dropped", "rejected", "lost", "discarded"]
+# Updates made and skipped, gradient steps made, and env steps: that workers have collected; that an update has used;
+# and that none has, since the gradient was too old, the update was skipped, the worker died, or they were not finite.
+Counter = Literal[
+    "updates", "skipped", "gradient_steps", "collected", "trained", "dropped", "rejected", "lost", "discarded"
+]
 PLACES: dict[str, int] = {name: place for place, name in enumerate(get_args(Counter))}
 USED = [PLACES[name] for name in ("trained", "dropped", "rejected", "lost", "discarded")]
 STEPPING = len(PLACES)  # the mark of a worker inside a step

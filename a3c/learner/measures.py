@@ -1,0 +1,79 @@
+"""What is measured on the steps of a loss, beside the loss itself."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from a3c.learner.losses import MaskedReduction
+from a3c.learner.steps import Steps
+
+MAX_LOG_RATIO = 50.0  # beyond it the mean of the ratios would overflow
+RATIO_TOLERANCE = 1e-3  # above 1: the same policy, worked out in another batch, differs by rounding
+OF_PASSES = {  # what is logged of each pass by itself, and how it is called there
+    "surrogate/clip_fraction": "clip_fraction",
+    "policy/kl_from_behaviour": "kl_from_behaviour",
+    "importance/largest_ratio": "largest_ratio",
+    "importance/smallest_ratio": "smallest_ratio",
+    "value/explained_variance": "explained_variance",
+}
+
+
+def value_metrics(values: Tensor, steps: Steps, mean: MaskedReduction) -> dict[str, Tensor]:
+    """Measure the critic and what it is to learn.
+
+    The explained variance is 1 − Var(G − V) / Var(G): 1 of a critic that says every target, 0 of one that says
+    the same everywhere. What is below −1 counts as −1, since targets that are all but alike would outweigh all else;
+    where they are all alike it is 0.
+
+    Args:
+        values: of the states acted in, [T, B].
+        steps: what is to be learned.
+        mean: over the real steps.
+    """
+    targets = steps.value_targets
+    target_mean = mean(targets)
+    errors = targets - values
+    unexplained = mean((errors - mean(errors)).square())
+    variance = mean((targets - target_mean).square())
+    explained = (1 - unexplained / variance).clamp(min=-1).where(variance > 0, 0)
+    return {
+        "value/mean": mean(values),
+        "value/target_mean": target_mean,
+        "value/explained_variance": explained,
+        "advantage/mean": mean(steps.advantages),
+    }
+
+
+def off_policy_metrics(
+    log_probs: Tensor, steps: Steps, mean: MaskedReduction, ratio_clip: float | None = None
+) -> dict[str, Tensor]:
+    """Measure how far the policy has moved from the one that acted, on the actions taken.
+
+    With w = π(a|s) / μ(a|s) and n real steps: the share of steps with w above 1, which V-trace's
+    default clips cut; the effective sample size (Σw)² / (n·Σw²), a fraction of n; the largest and the smallest w;
+    and KL(μ‖π) by the mean of w − 1 − log w, which is unbiased and never negative (Schulman, Approximating KL
+    Divergence, 2020). With a clip ε also the share of steps whose w is more than ε away from 1.
+
+    Args:
+        log_probs: log π(a|s) under the current policy, [T, B].
+        steps: with the log-probabilities of the policy that acted.
+        mean: over the real steps.
+        ratio_clip: ε of the surrogate, or None.
+    """
+    log_ratios = log_probs.detach() - steps.behaviour_log_probs
+    excess = torch.expm1(log_ratios.clamp(max=MAX_LOG_RATIO))  # w − 1, exact where w is close to 1
+    largest = log_ratios.masked_fill(~steps.mask, -torch.inf).max()
+    smallest = log_ratios.masked_fill(~steps.mask, torch.inf).min()
+    # The sample size is the same for all w multiplied by one factor: the largest is made 1.
+    ratios = (log_ratios - largest).exp()
+    metrics = {
+        "importance/clip_fraction": mean((excess > RATIO_TOLERANCE).to(ratios.dtype)),
+        "importance/effective_sample_size": mean(ratios).square() / mean(ratios.square()).clamp(min=1e-12),
+        "importance/largest_ratio": largest.clamp(max=MAX_LOG_RATIO).exp(),
+        "importance/smallest_ratio": smallest.exp().where(smallest < torch.inf, 0),
+        "policy/kl_from_behaviour": mean(excess - log_ratios),
+    }
+    if ratio_clip is not None:
+        metrics["surrogate/clip_fraction"] = mean((excess.abs() > ratio_clip).to(ratios.dtype))
+    return metrics

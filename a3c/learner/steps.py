@@ -100,9 +100,12 @@ class Steps(NamedTuple):
         return [part for part in parts if part.mask.any()] or parts[:1]
 
     def _columns(self, places: Tensor) -> Steps:
-        taken = {name: field[:, places] for name, field in self._asdict().items() if field is not None}
-        return self._replace(**(taken | {"state": self.state[places]}))
+        axes = {name: 0 if name == "state" else 1 for name in self._fields}
+        return self._replace(**{name: field.index_select(axes[name], places) for name, field in self._there().items()})
 
     def _single(self, places: Tensor) -> Steps:
-        fields = {name: field for name, field in self._asdict().items() if field is not None and name != "state"}
-        return self._replace(**{name: field.flatten(0, 1)[places].unsqueeze(0) for name, field in fields.items()})
+        steps = {name: field.flatten(0, 1) for name, field in self._there().items() if name != "state"}
+        return self._replace(**{name: field.index_select(0, places).unsqueeze(0) for name, field in steps.items()})
+
+    def _there(self) -> dict[str, Tensor]:
+        return {name: field for name, field in self._asdict().items() if field is not None}

@@ -91,7 +91,7 @@ def everything(run):
     return {
         "weights": dict(model.network.state_dict()),
         "optimizer": trainer.optimizers[0].state_dict(),
-        "updates": (model.updates, model.mode.weights.version, trainer.global_step),
+        "updates": (model.updates, model.gradient_steps, model.mode.weights.version, trainer.global_step),
         "progress": {**progress, "collected": data.progress.collected, "in_flight": data.progress.in_flight},
         "rates": model.learning.rates.metrics(data.progress.env_steps),
         "lags": model.lags.state_dict(),
@@ -171,6 +171,11 @@ CASES = {
             "popart": True,
         },
     },
+    "passes and minibatches": {
+        "returns": GAE(8),
+        "learning": {"passes": 3, "minibatches": 4, "ratio_clip": 0.2, "target_kl": 0.02, "recompute_targets": True},
+    },
+    "passes over episodes": {"returns": FullEpisode(), "learning": {"passes": 2, "minibatches": 2}},
     "a memory": {
         "returns": NStep(8),
         "envs_per_worker": 8,

@@ -47,7 +47,8 @@ def does_not_know_its_neighbours(subject: Subject) -> str | None:
         if found is not None:
             return (
                 f"when the first and the last episode of column 0 change places, {found.within(case)}; expected no "
-                "change, whatever statistics of the batch are used. Likely cause: a trace runs on over an episode's end"
+                "change, whatever statistics of the batch are used. Likely cause: a trace that runs on over an "
+                "episode's end, or masked steps among the statistics"
             )
     return None
 

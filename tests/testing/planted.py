@@ -104,6 +104,7 @@ class ValueOneLate(Faulty):
     lambda_ = 1.0
 
     def __call__(self, batch, values, log_probs, discounts):
+        values = values.detach()
         right = NStep(1)(batch, values, log_probs, discounts)
         rewards, cuts = real_rewards(batch), trace_cuts(batch)
         targets = right.value_targets.clone()
@@ -111,7 +112,7 @@ class ValueOneLate(Faulty):
         inside[:-1] &= ~cuts[1:-1]
         late = rewards[:-1] + discounts[:-1] * (rewards[1:] + discounts[1:] * values[1:-1])
         targets[:-1] = late.where(inside & ~cuts[:-1] & ~cuts[1:], targets[:-1])
-        return Targets(targets - values[:-1].detach(), targets)
+        return Targets(targets - values[:-1], targets)
 
 
 class BeforeTheLastAction(Faulty):
@@ -387,8 +388,8 @@ LEAK = NormalisedLeak(RunsOverTimeLimits())
 FAULTS = [
     (RunsOverTimeLimits(), ["knows_nothing_beyond_a_time_limit", "does_not_know_its_neighbours"], "trace must be cut"),
     (RunsOverTerminalStates(), ["knows_nothing_beyond_a_terminal_state"], "is γ itself used"),
-    (LEAK, ["does_not_know_its_neighbours"], "a trace runs on over an episode's end"),
-    (Shuffling(GAE(8)), ["does_not_know_its_neighbours"], "a trace runs on over an episode's end"),
+    (LEAK, ["does_not_know_its_neighbours"], "a trace that runs on over an episode's end"),
+    (Shuffling(GAE(8)), ["does_not_know_its_neighbours"], "a trace that runs on over an episode's end"),
     (RewardsLate(), ["agrees_with_an_exact_critic"], "rewards, discounts or values a step off"),
     (StatesActedIn(), ["agrees_with_an_exact_critic", "bootstraps_where_fragments_end"], "a step off"),
     (ValueOneLate(), ["agrees_with_an_exact_critic"], "a step off"),

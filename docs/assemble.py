@@ -15,7 +15,19 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ROOT / "build" / "docs"
 PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md"}  # of the repository: in the site
-ROOMS = ("batch", "envs", "networks", "returns", "rollouts", "learner", "runs", "evaluation", "training", "comparison")
+ROOMS = (
+    "batch",
+    "envs",
+    "networks",
+    "returns",
+    "testing",
+    "rollouts",
+    "learner",
+    "runs",
+    "evaluation",
+    "training",
+    "comparison",
+)
 # Code, in which nothing is a link; or the target of a link into the repository, without its anchor.
 CODE_OR_LINK = re.compile(r"^ *```.*?^ *```|`[^`\n]+`|(?<=\]\()(?P<target>(?!\w+:)[^)#\s]+)", re.DOTALL | re.MULTILINE)
 

@@ -17,6 +17,7 @@ FLOORS = {
     "envs": 1,
     "networks": 1,
     "returns": 1,
+    "testing": 2,
     "rollouts": 2,
     "learner": 3,
     "runs": 2,
@@ -91,6 +92,16 @@ def test_what_workers_may_import_sees_neither_lightning_nor_wandb():
     for module, found in modules():
         if room_of(module) in OF_WORKERS:
             assert not tops(found) & HEAVY, module
+
+
+def test_the_checks_of_a_users_classes_know_the_contract_alone_and_nobody_knows_them():
+    for module, found in modules():
+        rooms = {room_of(name) for name in found if name.startswith("a3c.")}
+        if room_of(module) == "testing":
+            assert rooms <= {"batch", "returns", "testing"}, module
+            assert tops(found) - set(sys.stdlib_module_names) <= {"torch", "cloudpickle", "a3c"}, module
+        else:
+            assert "testing" not in rooms, module
 
 
 def test_only_statistics_see_scipy():

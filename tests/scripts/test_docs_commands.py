@@ -30,6 +30,7 @@ from a3c import A3C, GAE, NStep, RolloutDataModule
 from a3c.comparison import command as comparison
 from a3c.comparison.grid import make_grid
 from a3c.networks import distributions
+from a3c.testing import check_estimator
 from a3c.training import modes
 from a3c.training.cli import command as cli
 
@@ -204,6 +205,10 @@ def test_the_estimator_that_is_shown_twice_is_one():
     assert len(plain) == 1
 
 
+def test_the_estimator_that_is_shown_passes_the_check_that_is_shown(here):
+    exec(python_block("check_estimator("), {})
+
+
 def test_what_a_run_left_behind_can_be_used(here, first_run, capsys):
     shutil.copytree(first_run, "runs/first")
     exec(python_block("agent.plot()"), {})
@@ -307,6 +312,7 @@ def test_the_estimator_of_the_worked_example_is_gae_without_lambda(examples):
     ours, gae = examples.TD(5)(*arguments), GAE(5, lambda_=0.0)(*arguments)
     torch.testing.assert_close(ours.advantages, gae.advantages)
     assert ours.value_targets[1].item() == 2  # terminated: the reward alone
+    check_estimator(examples.TD(5))
     with pytest.raises(ValueError, match="n_steps: got 0"):
         examples.TD(0)
 

@@ -30,6 +30,7 @@ _ROOMS = {
     "MLPActorCritic": "a3c.networks",
     "ConvActorCritic": "a3c.networks",
     "BookActorCritic": "a3c.networks",
+    "FittingActorCritic": "a3c.networks",
     "Memory": "a3c.networks",
     "ActionFamily": "a3c.networks",
     "Distribution": "a3c.networks",

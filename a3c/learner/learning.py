@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -63,6 +63,10 @@ class Learning:
         """
         entropy = self.rates.entropy_at(env_steps)
         return self.reuse.gradient_steps(self.objective, network, batch, entropy, observe, seed)
+
+    def metrics(self, made: Sequence[GradientStep]) -> Iterator[dict[str, Tensor]]:
+        """Yield metrics of each pass of an update, of the steps that were made."""
+        return self.reuse.metrics(self.objective, made)
 
     def make_guard(self) -> UpdateGuard:
         """Build the guard that clips gradients, and finds updates that must be skipped."""

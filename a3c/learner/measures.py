@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
+from a3c.batch import RolloutBatch
 from a3c.learner.losses import MaskedReduction
-from a3c.learner.steps import Steps
 
 MAX_LOG_RATIO = 50.0  # beyond it the mean of the ratios would overflow
 RATIO_TOLERANCE = 1e-3  # above 1: the same policy, worked out in another batch, differs by rounding
@@ -19,7 +22,57 @@ OF_PASSES = {  # what is logged of each pass by itself, and how it is called the
 }
 
 
-def value_metrics(values: Tensor, steps: Steps, mean: MaskedReduction) -> dict[str, Tensor]:
+class Trace(NamedTuple):
+    """What a loss leaves behind to be measured, without gradient.
+
+    Attributes:
+        mask: the step is a real one, [T, B].
+        behaviour_log_probs: log μ(a|s) of the policy that acted, [T, B].
+        advantages: as the estimator gave them, [T, B].
+        value_targets: [T, B].
+        log_probs: log π(a|s), [T, B].
+        values: of the states acted in, [T, B].
+        entropies: of the policy, in nats, [T, B].
+        terms: of the loss, scalars by metric key.
+    """
+
+    mask: Tensor
+    behaviour_log_probs: Tensor
+    advantages: Tensor
+    value_targets: Tensor
+    log_probs: Tensor
+    values: Tensor
+    entropies: Tensor
+    terms: dict[str, Tensor]
+
+    @classmethod
+    def joined(cls, traces: Sequence[Trace]) -> Trace:
+        """Return the traces of minibatches side by side, with the means of their terms."""
+        if len(traces) == 1:
+            return traces[0]
+        terms = [trace.terms for trace in traces]
+        means = {key: torch.stack([each[key] for each in terms]).mean() for key in terms[0]}
+        fields = {name: [getattr(trace, name) for trace in traces] for name in cls._fields if name != "terms"}
+        return cls(**{name: torch.cat(parts, 1) for name, parts in fields.items()}, terms=means)
+
+
+def metrics_of(trace: Trace, ratio_clip: float | None) -> dict[str, Tensor]:
+    """Return detached scalars by metric key; means are over real steps, without weights.
+
+    Args:
+        trace: of a whole pass, or what was made of it.
+        ratio_clip: ε of the surrogate, or None.
+    """
+    mean = MaskedReduction(trace.mask, "mean")
+    return {
+        **trace.terms,
+        "policy/entropy": mean(trace.entropies),
+        **value_metrics(trace, mean),
+        **off_policy_metrics(trace.log_probs, trace, mean, ratio_clip),
+    }
+
+
+def value_metrics(trace: Trace, mean: MaskedReduction) -> dict[str, Tensor]:
     """Measure the critic and what it is to learn.
 
     The explained variance is 1 − Var(G − V) / Var(G): 1 of a critic that says every target, 0 of one that says
@@ -27,11 +80,10 @@ def value_metrics(values: Tensor, steps: Steps, mean: MaskedReduction) -> dict[s
     where they are all alike it is 0.
 
     Args:
-        values: of the states acted in, [T, B].
-        steps: what is to be learned.
+        trace: with the values and their targets.
         mean: over the real steps.
     """
-    targets = steps.value_targets
+    values, targets = trace.values, trace.value_targets
     target_mean = mean(targets)
     errors = targets - values
     unexplained = mean((errors - mean(errors)).square())
@@ -41,12 +93,12 @@ def value_metrics(values: Tensor, steps: Steps, mean: MaskedReduction) -> dict[s
         "value/mean": mean(values),
         "value/target_mean": target_mean,
         "value/explained_variance": explained,
-        "advantage/mean": mean(steps.advantages),
+        "advantage/mean": mean(trace.advantages),
     }
 
 
 def off_policy_metrics(
-    log_probs: Tensor, steps: Steps, mean: MaskedReduction, ratio_clip: float | None = None
+    log_probs: Tensor, steps: Trace | RolloutBatch, mean: MaskedReduction, ratio_clip: float | None = None
 ) -> dict[str, Tensor]:
     """Measure how far the policy has moved from the one that acted, on the actions taken.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ from a3c.learner.losses import (
     policy_gradient_loss,
     value_loss,
 )
-from a3c.learner.measures import off_policy_metrics, value_metrics
+from a3c.learner.measures import Trace, metrics_of
 from a3c.learner.steps import Judged, Steps
 from a3c.networks.actor_critic import ActorCritic
 from a3c.returns import ReturnEstimator, Targets
@@ -157,10 +157,10 @@ class Objective:
             ValueError: the estimator's targets are not [T, B].
         """
         judged, estimation = self.estimate(network, batch)
-        loss = self.loss(network, judged, self.lesson(estimation), entropy_coefficient)
+        loss, trace = self.loss(network, judged, self.lesson(estimation), entropy_coefficient)
         if observe is not None:
             observe(estimation)
-        return loss
+        return loss, self.metrics([trace])
 
     def estimate(self, network: ActorCritic, batch: RolloutBatch) -> tuple[Judged, Estimation]:
         """Return what a network and the estimator make of a batch as it was collected, [T, B].
@@ -184,8 +184,8 @@ class Objective:
 
     def loss(
         self, network: ActorCritic, judged: Judged, steps: Steps, entropy_coefficient: float | None = None
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss of steps and what went into it, as a call does.
+    ) -> tuple[Tensor, Trace]:
+        """Return the loss of steps, and what of it can be measured.
 
         Args:
             network: the network whose parameters receive the gradient.
@@ -208,16 +208,22 @@ class Objective:
         if entropy_coefficient > 0:
             loss = loss + entropy_coefficient * entropy_term
         terms = {"total": loss, "policy": policy_term, "value": value_term, "entropy": entropy_term}
-        with torch.no_grad():
-            unweighted = steps.weights is None and self.reduction == "mean"
-            mean = reduce if unweighted else MaskedReduction(steps.mask, "mean")
-            metrics = {
-                **{f"loss/{name}": term.detach() for name, term in terms.items()},
-                "policy/entropy": mean(entropies),
-                **value_metrics(judged.values, steps, mean),
-                **off_policy_metrics(judged.log_probs, steps, mean, self.ratio_clip),
-            }
-        return loss, metrics
+        trace = Trace(
+            steps.mask,
+            steps.behaviour_log_probs,
+            steps.advantages,
+            steps.value_targets,
+            judged.log_probs.detach(),
+            judged.values.detach(),
+            entropies.detach(),
+            {f"loss/{name}": term.detach() for name, term in terms.items()},
+        )
+        return loss, trace
+
+    @torch.no_grad()
+    def metrics(self, traces: Sequence[Trace]) -> dict[str, Tensor]:
+        """Return metrics of the losses of a pass; the loss terms among them are without their coefficients."""
+        return metrics_of(Trace.joined(traces), self.ratio_clip)
 
     @torch.no_grad()
     def take_in(self, network: ActorCritic, estimation: Estimation) -> None:

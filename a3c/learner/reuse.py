@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import NamedTuple
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from a3c.batch import RolloutBatch
 from a3c.envs.random_states import derived_seed
 from a3c.learner.losses import MaskedReduction
-from a3c.learner.measures import OF_PASSES
+from a3c.learner.measures import OF_PASSES, Trace
 from a3c.learner.objective import Estimation, Objective, Observer
 from a3c.learner.steps import Judged, Steps
 from a3c.networks.actor_critic import ActorCritic
@@ -24,13 +25,15 @@ class GradientStep(NamedTuple):
 
     Attributes:
         loss: the scalar to minimise.
-        metrics: detached scalars by metric key, some of them of this pass by itself.
+        trace: what of it can be measured.
+        number: of the pass, from 1.
         estimation: what the update's first targets were made from.
         is_last: no other is meant to follow.
     """
 
     loss: Tensor
-    metrics: dict[str, Tensor]
+    trace: Trace
+    number: int
     estimation: Estimation
     is_last: bool
 
@@ -140,9 +143,9 @@ class Reuse:
                     judged = part.judged_by(network)
                 if self._is_too_far(judged, part):
                     return
-                loss, metrics = objective.loss(network, judged, part, entropy_coefficient)
+                loss, trace = objective.loss(network, judged, part, entropy_coefficient)
                 is_last = number == self.passes and place == len(parts)
-                yield GradientStep(loss, self._by_pass(metrics, number), first, is_last)
+                yield GradientStep(loss, trace, number, first, is_last)
 
     def _is_too_far(self, judged: Judged, steps: Steps) -> bool:
         if self.target_kl is None:
@@ -151,10 +154,18 @@ class Reuse:
         kl = MaskedReduction(steps.mask, "mean")(torch.expm1(log_ratios) - log_ratios)
         return not kl <= self.target_kl
 
-    def _by_pass(self, metrics: dict[str, Tensor], number: int) -> dict[str, Tensor]:
-        if self.is_single:
-            return metrics
-        return metrics | {f"pass_{number}/{name}": metrics[key] for key, name in OF_PASSES.items() if key in metrics}
+    def metrics(self, objective: Objective, made: Sequence[GradientStep]) -> Iterator[dict[str, Tensor]]:
+        """Yield metrics of each pass of an update, some of them under a key of that pass's own.
+
+        Args:
+            objective: the loss.
+            made: the steps that were made.
+        """
+        for number, steps in groupby(made, lambda step: step.number):
+            metrics = objective.metrics([step.trace for step in steps])
+            if not self.is_single:
+                metrics |= {f"pass_{number}/{name}": metrics[key] for key, name in OF_PASSES.items() if key in metrics}
+            yield metrics
 
 
 def _by_columns(returns: ReturnEstimator, has_memory: bool) -> bool:

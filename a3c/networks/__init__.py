@@ -4,6 +4,7 @@ from a3c.networks.actor_critic import ActorCritic
 from a3c.networks.book import BookActorCritic
 from a3c.networks.convolutional import ConvActorCritic
 from a3c.networks.distributions import ActionFamily, Categorical, Distribution
+from a3c.networks.fitting import FittingActorCritic
 from a3c.networks.memory import Memory
 from a3c.networks.mlp import MLPActorCritic
 
@@ -14,6 +15,7 @@ __all__ = [
     "Categorical",
     "ConvActorCritic",
     "Distribution",
+    "FittingActorCritic",
     "MLPActorCritic",
     "Memory",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import gymnasium
@@ -149,9 +150,14 @@ def _encoder(
     )
 
 
+def images_of(space: gymnasium.Space[Any]) -> Iterator[spaces.Box]:
+    """Yield the images among the parts of a space, which may be one itself."""
+    if isinstance(space, spaces.Dict | spaces.Tuple):
+        for part in space.spaces.values() if isinstance(space, spaces.Dict) else space.spaces:
+            yield from images_of(part)
+    elif isinstance(space, spaces.Box) and len(space.shape) >= 2:
+        yield space
+
+
 def _has_image(space: gymnasium.Space[Any]) -> bool:
-    if isinstance(space, spaces.Dict):
-        return any(map(_has_image, space.spaces.values()))
-    if isinstance(space, spaces.Tuple):
-        return any(map(_has_image, space.spaces))
-    return isinstance(space, spaces.Box) and len(space.shape) >= 2
+    return any(True for _ in images_of(space))

@@ -254,6 +254,7 @@ class A3C(LightningModule):
         env_steps = mode.progress.env_steps - steps  # those before this update
         self.learning.rates.set_learning_rates(optimizer.optimizer, env_steps)
         made: list[GradientStep] = []
+        norms: list[Tensor] = []
         seed = (mode.collection.seed, self.updates)
         for step in self.learning.gradient_steps(self.network, batch, env_steps, seed, self.observer):
             optimizer.zero_grad()
@@ -264,12 +265,12 @@ class A3C(LightningModule):
                 return None
             optimizer.step()
             torch.clear_autocast_cache()  # it would keep the weights of before the step for the next one
-            step.metrics["gradient/norm"] = norm
+            norms.append(norm)
             made.append(step)
-        self._conclude(made, batch)
+        self._conclude(made, norms, batch)
         return made[-1].loss.detach()
 
-    def _conclude(self, made: Sequence[GradientStep], batch: RolloutBatch) -> None:
+    def _conclude(self, made: Sequence[GradientStep], norms: Sequence[Tensor], batch: RolloutBatch) -> None:
         """Count an update, and hand its weights on."""
         mode = self.mode
         self.objective.take_in(self.network, made[0].estimation)
@@ -278,8 +279,9 @@ class A3C(LightningModule):
         version = None if mode.weights is None else mode.weights.version
         mode.publish(self.network)  # before any callback: workers wait for nothing else
         sums = self._warm_up if mode.warming_up else self._sums
-        for step in made:
-            sums.add(step.metrics)
+        for metrics in self.learning.metrics(made):
+            sums.add(metrics)
+        sums.add({"gradient/norm": torch.stack(list(norms)).mean()})
         sums.updates += 1
         if version is not None:
             lags = column_lags(version, batch.policy_versions)

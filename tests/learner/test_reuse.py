@@ -124,7 +124,7 @@ def test_one_pass_over_the_whole_batch_is_the_objective_itself():
     assert [step.is_last for step in steps] == [True]
     assert torch.equal(steps[0].loss, loss)
     assert torch.equal(gradients[0], gradient_of(network, loss))
-    assert steps[0].metrics == metrics
+    assert list(Reuse().metrics(objective, steps)) == [metrics]
 
 
 @pytest.mark.parametrize("memory", [None, "lstm"])
@@ -247,9 +247,10 @@ def test_ratios_are_to_the_policy_that_acted_in_every_pass():
     network = lively(make_network())
     batch = batch_for(network, lag=0.5)
     steps, _ = run(Reuse(2), Objective(GAE(6), ratio_clip=0.2), network, batch, lr=0.0)
-    before, after = (step.metrics["policy/kl_from_behaviour"].item() for step in steps)
+    first, second = Reuse(2).metrics(Objective(GAE(6), ratio_clip=0.2), steps)
+    before, after = first["policy/kl_from_behaviour"].item(), second["policy/kl_from_behaviour"].item()
     assert before == after > 0.01  # nothing has moved but the policy that acted
-    assert steps[0].metrics["pass_1/largest_ratio"].item() == pytest.approx(
+    assert first["pass_1/largest_ratio"].item() == pytest.approx(
         (network.judge_batch(batch)[0].log_prob(batch.actions) - batch.behaviour_log_probs)[batch.mask]
         .max()
         .exp()
@@ -261,20 +262,38 @@ def test_a_batch_of_ones_own_is_clipped_from_its_second_step_on():
     network = lively(make_network())
     batch = batch_for(network)
     steps, _ = run(Reuse(3), Objective(GAE(6), ratio_clip=0.01), network, batch, lr=0.5)
-    fractions = [step.metrics[f"pass_{number}/clip_fraction"].item() for number, step in enumerate(steps, 1)]
+    passes = list(Reuse(3).metrics(Objective(GAE(6), ratio_clip=0.01), steps))
+    fractions = [metrics[f"pass_{number}/clip_fraction"].item() for number, metrics in enumerate(passes, 1)]
     assert fractions[0] == 0 < fractions[1]
-    assert [step.metrics["pass_1/kl_from_behaviour"].item() for step in steps[:1]] == pytest.approx([0], abs=1e-6)
+    assert passes[0]["pass_1/kl_from_behaviour"].item() == pytest.approx(0, abs=1e-6)
 
 
 def test_each_pass_is_logged_by_itself():
-    network = lively(make_network())
-    steps, _ = run(Reuse(2, 2), Objective(GAE(6), ratio_clip=0.2), network, batch_for(network))
+    network, objective, reuse = lively(make_network()), Objective(GAE(6), ratio_clip=0.2), Reuse(2, 2)
+    steps, _ = run(reuse, objective, network, batch_for(network))
     names = ("clip_fraction", "kl_from_behaviour", "largest_ratio", "smallest_ratio", "explained_variance")
-    for step, number in zip(steps, (1, 1, 2, 2), strict=True):
-        own = {key for key in step.metrics if key.startswith("pass_")}
+    passes = list(reuse.metrics(objective, steps))
+    assert len(passes) == 2
+    for number, metrics in enumerate(passes, 1):
+        own = {key for key in metrics if key.startswith("pass_")}
         assert own == {f"pass_{number}/{name}" for name in names}
     alone, _ = run(Reuse(), Objective(GAE(6)), network, batch_for(network))
-    assert not any(key.startswith("pass_") for key in alone[0].metrics)
+    (metrics,) = Reuse().metrics(Objective(GAE(6)), alone)
+    assert not any(key.startswith("pass_") for key in metrics)
+
+
+@pytest.mark.parametrize("memory", [None, "lstm"])
+def test_a_passs_metrics_are_those_of_the_batch_however_it_was_cut(memory):
+    network = lively(MLPActorCritic(BOX, THREE, hidden_sizes=(8,), memory=memory, memory_size=4))
+    batch, objective = batch_for(network, lag=0.3), Objective(GAE(6), ratio_clip=0.2)
+    _, whole = objective(network, batch)
+    reuse = Reuse(2, 4)
+    steps, _ = run(reuse, objective, network, batch)  # which stays as it is
+    for metrics in reuse.metrics(objective, steps):
+        for key in whole.keys() - {"loss/total", "loss/policy", "loss/value", "loss/entropy"}:
+            assert metrics[key].item() == pytest.approx(whole[key].item(), rel=1e-4, abs=1e-5), key
+    (metrics, _) = reuse.metrics(objective, steps[:5])  # an update that ended in its second pass
+    assert metrics["loss/value"].item() == pytest.approx(sum(s.trace.terms["loss/value"].item() for s in steps[:4]) / 4)
 
 
 def test_explained_variance_is_1_of_a_critic_that_says_every_target_and_0_of_one_that_says_the_same():

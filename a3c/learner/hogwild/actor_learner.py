@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from a3c.batch import Episode, RolloutBatch
 from a3c.learner.hogwild.live_weights import LiveWeights
@@ -103,6 +104,7 @@ class ActorLearner:
         env_steps, steps, rates = tally.env_steps, int(batch.mask.sum()), rule.learning.rates
         self._attempts += 1
         made: list[GradientStep] = []
+        norms: list[Tensor] = []
         lags = Counter[int]()
         seed = (rule.seed, worker, self._attempts)
         is_finite = True
@@ -120,17 +122,17 @@ class ActorLearner:
                     return
                 rates.set_learning_rates(self.optimizer, env_steps)
                 self._step()
-                step.metrics["gradient/norm"] = norm
+                norms.append(norm)
                 made.append(step)
                 if step.is_last:
-                    self._conclude(made, lags)
+                    self._conclude(made, norms, lags)
                     return
             finally:
                 tally.leave_step(worker)
             rule.weights.pull(self._network)
         if made:  # it ended before its last step
             tally.enter_step(worker, self._should_stop)  # told to stop or not, what was made is counted
-            self._conclude(made, lags)
+            self._conclude(made, norms, lags)
             tally.leave_step(worker)
         if not is_finite:
             tally.add(worker, skipped=1, rejected=0 if made else steps)
@@ -152,7 +154,7 @@ class ActorLearner:
         self.optimizer.step()
         rule.tally.add(self._worker, gradient_steps=1)
 
-    def _conclude(self, made: Sequence[GradientStep], lags: Counter[int]) -> None:
+    def _conclude(self, made: Sequence[GradientStep], norms: Sequence[Tensor], lags: Counter[int]) -> None:
         """Count an update, and have the statistics follow it.
 
         Of the network's own statistics what others have added since our last pull is lost, as the last writer
@@ -163,9 +165,11 @@ class ActorLearner:
         self._rule.learning.objective.take_in(self._network, estimation)
         self._rule.weights.write_buffers(self._network)
         self._rule.tally.add(self._worker, updates=1, trained=int(estimation.batch.mask.sum()))
-        for step in made:
-            self.sums.add(step.metrics)
-        self.sums.add({"lag/policy_versions": torch.tensor(mean_lag(lags))})
+        for metrics in self._rule.learning.metrics(made):
+            self.sums.add(metrics)
+        self.sums.add(
+            {"gradient/norm": torch.stack(list(norms)).mean(), "lag/policy_versions": torch.tensor(mean_lag(lags))}
+        )
         self.sums.updates += 1
         self.lags.update(lags)
 

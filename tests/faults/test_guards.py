@@ -21,6 +21,7 @@ from a3c.learner.hogwild.live_weights import LiveWeights
 from a3c.learner.hogwild.shared_optimizer import SharedOptimizer
 from a3c.learner.hogwild.tally import Tally
 from a3c.learner.learning import Learning
+from a3c.learner.reuse import Reuse
 from a3c.rollouts.progress import Progress
 from a3c.rollouts.workers.pool import WorkerError
 from a3c.training.callbacks import Checkpoints
@@ -280,14 +281,15 @@ def test_row_27_a_skipped_update_in_the_warm_up_leaves_the_lag_exact():
 # ---------------------------------------------------------------- workers that learn
 
 
-def make_worker(estimator=None, network=None, optimizer=OPTIMIZERS["RMSprop"], max_skipped=2):
+def make_worker(estimator=None, network=None, optimizer=OPTIMIZERS["RMSprop"], max_skipped=2, reuse=None):
     network = network or make_network()
     tally = Tally(2)
     tally.release()
     weights = LiveWeights(network, tally)
     shared = SharedOptimizer(optimizer(network.parameters()), network.parameters())
     objective = Objective(estimator or NStep(4))
-    rule = UpdateRule(Learning(objective, max_grad_norm=0.5, max_skipped=max_skipped), weights, tally, steps_before=0)
+    learning = Learning(objective, max_grad_norm=0.5, max_skipped=max_skipped, reuse=reuse or Reuse())
+    rule = UpdateRule(learning, weights, tally, steps_before=0)
     return ActorLearner(1, copy.deepcopy(network), rule, shared), rule, shared
 
 
@@ -303,6 +305,25 @@ def make_transitions(version=0):
 def shared_numbers(rule, shared):
     tensors = [*rule.weights.parameters, *rule.weights.buffers, *shared._block.views.values()]
     return {str(index): tensor.clone() for index, tensor in enumerate(tensors)}
+
+
+def test_row_27_a_workers_update_ends_where_a_later_step_is_not_finite(caplog):
+    space = make_network().observation_space
+    network = CountingNetwork(space, make_network().action_space, poisoned_calls=[1 + 2])
+    learner, rule, shared = make_worker(network=network, reuse=Reuse(3))
+    steps = []
+    learner.optimizer.register_step_post_hook(lambda *_: steps.append(shared_numbers(rule, shared)))
+    learner.update(make_transitions(0), 0)
+    assert len(steps) == 2
+    parameters = {str(index) for index in range(len(rule.weights.parameters))}
+    assert same(
+        {name: value for name, value in steps[-1].items() if name in parameters},
+        {name: value for name, value in shared_numbers(rule, shared).items() if name in parameters},
+    )
+    tally = rule.tally
+    assert (tally.updates, tally.total("gradient_steps"), tally.total("trained")) == (1, 2, 12)
+    assert (tally.total("skipped"), tally.total("rejected")) == (1, 0)
+    assert "worker 1: update skipped" in caplog.text
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

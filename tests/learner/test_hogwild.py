@@ -17,6 +17,7 @@ from a3c.learner.hogwild.live_weights import LiveWeights
 from a3c.learner.hogwild.shared_optimizer import SharedOptimizer, step_counts
 from a3c.learner.hogwild.tally import Tally
 from a3c.learner.learning import Learning
+from a3c.learner.reuse import Reuse
 from a3c.learner.schedules import Linear
 from a3c.rollouts.workers.pool import WorkerError
 from a3c.training.callbacks import Checkpoints
@@ -37,14 +38,14 @@ def rmsprop(parameters):
     return torch.optim.RMSprop(parameters, lr=0.1)
 
 
-def make_learner(make_optimizer, workers=1, worker=0, max_lag=None, shared=True, **objective):
+def make_learner(make_optimizer, workers=1, worker=0, max_lag=None, shared=True, reuse=None, **objective):
     network = make_network()
     tally = Tally(workers)
     tally.release()
     weights = LiveWeights(network, tally)
     optimizer = SharedOptimizer(make_optimizer(network.parameters()), network.parameters())
     rule = UpdateRule(
-        Learning(Objective(NStep(4), **objective), max_skipped=2),
+        Learning(Objective(NStep(4), **objective), max_skipped=2, reuse=reuse or Reuse()),
         weights,
         tally,
         max_lag,
@@ -81,6 +82,56 @@ def test_the_applied_gradient_is_the_fresh_one_on_every_update(seed):
             assert torch.allclose(shared, wanted, atol=1e-7)
     assert rule.tally.updates == 4
     assert rule.tally.total("trained") == 4 * 12
+
+
+def test_every_step_of_an_update_is_made_from_the_shared_weights_of_then():
+    reuse = Reuse(2, 3)
+    learner, rule = make_learner(lambda parameters: torch.optim.SGD(parameters, lr=0.1), reuse=reuse)
+    batch, ours = make_transitions(0), make_network()
+    rule.weights.pull(ours)
+    for step in reuse.gradient_steps(rule.learning.objective, ours, batch, seed=(0, 0, 1)):
+        gradients = torch.autograd.grad(step.loss, list(ours.parameters()))
+        moved = [parameter - 0.1 * gradient for parameter, gradient in zip(ours.parameters(), gradients, strict=True)]
+        torch.nn.utils.vector_to_parameters(torch.nn.utils.parameters_to_vector(moved).detach(), ours.parameters())
+    learner.update(batch, rule.weights.pull(learner._network))
+    for shared, wanted in zip(rule.weights.parameters, ours.parameters(), strict=True):
+        assert torch.allclose(shared, wanted, atol=1e-6)
+    tally = rule.tally
+    assert (tally.updates, tally.total("gradient_steps"), tally.total("trained")) == (1, 6, 12)
+    sums, updates = learner.sums.take()
+    assert updates == 1
+    assert (sums["loss/value"].number, sums["pass_2/explained_variance"].number, sums["gradient/norm"].number) == (
+        2,
+        1,
+        1,
+    )
+
+
+def test_an_update_that_ends_early_is_counted_and_its_steps_are_there():
+    reuse = Reuse(4, 3, target_kl=1e-9)
+    learner, rule = make_learner(lambda parameters: torch.optim.SGD(parameters, lr=0.5), reuse=reuse)
+    for number in (1, 2):
+        learner.update(make_transitions(number), rule.weights.pull(learner._network))
+        tally = rule.tally
+        assert (tally.updates, tally.total("gradient_steps"), tally.total("trained")) == (number, number, 12 * number)
+
+
+def test_what_was_made_of_an_update_is_counted_on_a_request_to_stop():
+    reuse = Reuse(4)
+    learner, rule = make_learner(rmsprop, reuse=reuse)
+
+    class Stopping:
+        def step(self):
+            optimizer.step()
+            rule.tally._flag[0] = 1  # held from now on
+
+    optimizer, learner.optimizer = learner.optimizer, Stopping()
+    learner._should_stop = lambda: True
+    learner._rule.learning.rates.set_learning_rates(optimizer, 0)
+    learner.update(make_transitions(0), 0)
+    tally = rule.tally
+    assert (tally.updates, tally.total("gradient_steps"), tally.total("trained")) == (1, 1, 12)
+    assert not tally._inside()
 
 
 def test_lag_counts_the_updates_of_others_between_pull_and_apply():

@@ -49,14 +49,14 @@ def rollouts(draw) -> tuple[RolloutBatch, Tensor, Tensor]:
     """Gives (batch, values, log_probs) of random columns, in float64.
 
     A column may begin with a reset step, ends episodes anywhere, has a reset step after each end,
-    and may be shorter than the batch. What stands at masked steps is large nonsense, and so are
-    the values of observations that no real step led to.
+    and may be shorter than the batch. What stands at masked steps is NaN, and so are the values of
+    observations that no real step led to or acted in.
     """
     length, columns = draw(st.integers(1, 8)), draw(st.integers(1, 3))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     flags = {name: np.zeros((length, columns), dtype=bool) for name in ("terminated", "truncated", "mask")}
     ends = ["", "", "", "terminated", "truncated", "terminated truncated"]
-    values = rng.normal(size=(length + 1, columns)) * 1e6
+    values = np.full((length + 1, columns), np.nan)
     for column in range(columns):
         real_length = draw(st.sampled_from([length, length, draw(st.integers(1, length))]))
         reset = draw(st.booleans())
@@ -67,8 +67,8 @@ def rollouts(draw) -> tuple[RolloutBatch, Tensor, Tensor]:
                 flags[name][t, column] = True
             reset = bool(end)
         values[: real_length + 1, column] = rng.normal(size=real_length + 1)
-    rewards = rng.normal(size=(length, columns)) * np.where(flags["mask"], 1, 1e6)
-    log_probs, behaviour_log_probs = -rng.exponential(size=(2, length, columns))
+    rewards = rng.normal(size=(length, columns)) * np.where(flags["mask"], 1, np.nan)
+    log_probs, behaviour_log_probs = -rng.exponential(size=(2, length, columns)) * np.where(flags["mask"], 1, np.nan)
     batch = make_batch(
         torch.from_numpy(rewards),
         **{name: torch.from_numpy(flag) for name, flag in flags.items()},

@@ -15,9 +15,9 @@ from a3c.learner.losses import REDUCTIONS, MaskedReduction, entropy_loss, policy
 from a3c.networks.actor_critic import ActorCritic
 from a3c.returns import ReturnEstimator, Targets
 from a3c.returns.normalised import normalised
+from a3c.returns.ratios import MAX_LOG_RATIO
 
 VALUE_LOSSES = ("squared_error", "huber")
-MAX_LOG_RATIO = 50.0  # beyond it the mean of the ratios would overflow
 RATIO_TOLERANCE = 1e-3  # above 1: the same policy, worked out in another batch, differs by rounding
 
 

@@ -1,7 +1,7 @@
 """Return estimators: pure backward recursions, and the strategies that put them to use.
 
 An estimator turns a batch of transitions and the critic's values into advantages (what the actor
-is told) and value targets (what the critic is told). All of them go back to one recursion,
+is told) and value targets (what the critic is told). Most of them go back to one recursion,
 
     Gₜ = rₜ + γₜ·((1 − λₜ)·Vₜ₊₁ + λₜ·Gₜ₊₁),
 
@@ -14,22 +14,38 @@ Write your own: a subclass of `ReturnEstimator` in any importable file works by 
 """
 
 from a3c.returns.base import ReturnEstimator, Targets
-from a3c.returns.lambda_family import GAE, FullEpisode, NStep
+from a3c.returns.lambda_family import GAE, DecoupledGAE, FullEpisode, NStep, TDLambda
 from a3c.returns.normalised import L2Normalised
-from a3c.returns.recursions import discounted_sum, lambda_returns, linear_recursion, trace_cuts, vtrace_targets
-from a3c.returns.vtrace import VTrace
+from a3c.returns.off_policy import ImportanceSampled, Retrace
+from a3c.returns.recursions import (
+    discounted_sum,
+    lambda_returns,
+    linear_recursion,
+    sliding_returns,
+    trace_cuts,
+    upgoing_returns,
+    vtrace_targets,
+)
+from a3c.returns.vtrace import LeakyVTrace, VTrace
 
 __all__ = [
     "GAE",
+    "DecoupledGAE",
     "FullEpisode",
+    "ImportanceSampled",
     "L2Normalised",
+    "LeakyVTrace",
     "NStep",
+    "Retrace",
     "ReturnEstimator",
+    "TDLambda",
     "Targets",
     "VTrace",
     "discounted_sum",
     "lambda_returns",
     "linear_recursion",
+    "sliding_returns",
     "trace_cuts",
+    "upgoing_returns",
     "vtrace_targets",
 ]

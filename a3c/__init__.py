@@ -21,6 +21,8 @@ _ROOMS = {
     "GAE": "a3c.returns",
     "TDLambda": "a3c.returns",
     "DecoupledGAE": "a3c.returns",
+    "SlidingNStep": "a3c.returns",
+    "Compound": "a3c.returns",
     "VTrace": "a3c.returns",
     "LeakyVTrace": "a3c.returns",
     "Retrace": "a3c.returns",

@@ -26,10 +26,12 @@ from a3c.returns.recursions import (
     upgoing_returns,
     vtrace_targets,
 )
+from a3c.returns.sliding import Compound, SlidingNStep
 from a3c.returns.vtrace import LeakyVTrace, VTrace
 
 __all__ = [
     "GAE",
+    "Compound",
     "DecoupledGAE",
     "FullEpisode",
     "ImportanceSampled",
@@ -38,6 +40,7 @@ __all__ = [
     "NStep",
     "Retrace",
     "ReturnEstimator",
+    "SlidingNStep",
     "TDLambda",
     "Targets",
     "VTrace",

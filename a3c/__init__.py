@@ -28,6 +28,8 @@ _ROOMS = {
     "Retrace": "a3c.returns",
     "ImportanceSampled": "a3c.returns",
     "L2Normalised": "a3c.returns",
+    "AdvantageNormalised": "a3c.returns",
+    "ValueRescaled": "a3c.returns",
     "Objective": "a3c.learner.objective",
     "Schedule": "a3c.learner.schedules",
     "Constant": "a3c.learner.schedules",

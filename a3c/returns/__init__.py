@@ -15,7 +15,7 @@ Write your own: a subclass of `ReturnEstimator` in any importable file works by 
 
 from a3c.returns.base import ReturnEstimator, Targets
 from a3c.returns.lambda_family import GAE, DecoupledGAE, FullEpisode, NStep, TDLambda
-from a3c.returns.normalised import L2Normalised
+from a3c.returns.normalised import AdvantageNormalised, L2Normalised
 from a3c.returns.off_policy import ImportanceSampled, Retrace
 from a3c.returns.recursions import (
     discounted_sum,
@@ -26,11 +26,13 @@ from a3c.returns.recursions import (
     upgoing_returns,
     vtrace_targets,
 )
+from a3c.returns.rescaled import ValueRescaled
 from a3c.returns.sliding import Compound, SlidingNStep
 from a3c.returns.vtrace import LeakyVTrace, VTrace
 
 __all__ = [
     "GAE",
+    "AdvantageNormalised",
     "Compound",
     "DecoupledGAE",
     "FullEpisode",
@@ -44,6 +46,7 @@ __all__ = [
     "TDLambda",
     "Targets",
     "VTrace",
+    "ValueRescaled",
     "discounted_sum",
     "lambda_returns",
     "linear_recursion",

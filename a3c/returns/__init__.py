@@ -28,10 +28,12 @@ from a3c.returns.recursions import (
 )
 from a3c.returns.rescaled import ValueRescaled
 from a3c.returns.sliding import Compound, SlidingNStep
+from a3c.returns.upgoing import UPGO, PositiveOnly
 from a3c.returns.vtrace import LeakyVTrace, VTrace
 
 __all__ = [
     "GAE",
+    "UPGO",
     "AdvantageNormalised",
     "Compound",
     "DecoupledGAE",
@@ -40,6 +42,7 @@ __all__ = [
     "L2Normalised",
     "LeakyVTrace",
     "NStep",
+    "PositiveOnly",
     "Retrace",
     "ReturnEstimator",
     "SlidingNStep",

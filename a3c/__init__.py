@@ -28,6 +28,7 @@ _ROOMS = {
     "Retrace": "a3c.returns",
     "ImportanceSampled": "a3c.returns",
     "UPGO": "a3c.returns",
+    "AverageReward": "a3c.returns",
     "L2Normalised": "a3c.returns",
     "AdvantageNormalised": "a3c.returns",
     "ValueRescaled": "a3c.returns",

@@ -13,6 +13,7 @@ Write your own: a subclass of `ReturnEstimator` in any importable file works by 
 (``--model.returns my_file.MyReturns``).
 """
 
+from a3c.returns.average_reward import AverageReward
 from a3c.returns.base import ReturnEstimator, Targets
 from a3c.returns.lambda_family import GAE, DecoupledGAE, FullEpisode, NStep, TDLambda
 from a3c.returns.normalised import AdvantageNormalised, L2Normalised
@@ -35,6 +36,7 @@ __all__ = [
     "GAE",
     "UPGO",
     "AdvantageNormalised",
+    "AverageReward",
     "Compound",
     "DecoupledGAE",
     "FullEpisode",

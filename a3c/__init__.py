@@ -29,6 +29,7 @@ _ROOMS = {
     "ImportanceSampled": "a3c.returns",
     "UPGO": "a3c.returns",
     "AverageReward": "a3c.returns",
+    "GroupBaseline": "a3c.returns",
     "L2Normalised": "a3c.returns",
     "AdvantageNormalised": "a3c.returns",
     "ValueRescaled": "a3c.returns",

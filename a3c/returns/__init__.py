@@ -15,6 +15,7 @@ Write your own: a subclass of `ReturnEstimator` in any importable file works by 
 
 from a3c.returns.average_reward import AverageReward
 from a3c.returns.base import ReturnEstimator, Targets
+from a3c.returns.group_baseline import GroupBaseline
 from a3c.returns.lambda_family import GAE, DecoupledGAE, FullEpisode, NStep, TDLambda
 from a3c.returns.normalised import AdvantageNormalised, L2Normalised
 from a3c.returns.off_policy import ImportanceSampled, Retrace
@@ -40,6 +41,7 @@ __all__ = [
     "Compound",
     "DecoupledGAE",
     "FullEpisode",
+    "GroupBaseline",
     "ImportanceSampled",
     "L2Normalised",
     "LeakyVTrace",

@@ -26,10 +26,23 @@ from torch import Tensor
 from a3c.batch import RolloutBatch, join_columns
 from a3c.returns import (
     GAE,
+    UPGO,
+    AdvantageNormalised,
+    AverageReward,
+    Compound,
+    DecoupledGAE,
     FullEpisode,
+    GroupBaseline,
+    ImportanceSampled,
     L2Normalised,
+    LeakyVTrace,
     NStep,
+    PositiveOnly,
+    Retrace,
+    SlidingNStep,
     Targets,
+    TDLambda,
+    ValueRescaled,
     VTrace,
     discounted_sum,
     lambda_returns,
@@ -37,7 +50,17 @@ from a3c.returns import (
     trace_cuts,
 )
 
-ALL = [FullEpisode(), NStep(2), NStep(32), GAE(32, 0.7), VTrace(32, 0.9, 0.8), L2Normalised(NStep(2))]
+WITH_LOG_PROBS = [
+    *(VTrace(32, 0.9, 0.8), VTrace(32, lambda_=0.7), LeakyVTrace(32, 0.9, 0.8), Retrace(32, 0.9), UPGO(32)),
+    *(ImportanceSampled(32, correction) for correction in ("untruncated", "one_step", "none")),
+]
+OF_ONE_COLUMN = [
+    *(FullEpisode(), NStep(2), NStep(32), GAE(32, 0.7), TDLambda(32, 0.7), DecoupledGAE(32, 0.7, 0.9)),
+    *(SlidingNStep(32, 2), Compound(32, 1, 3), AverageReward(32, 0.7), *WITH_LOG_PROBS),
+    *(L2Normalised(NStep(2)), ValueRescaled(GAE(32)), PositiveOnly(VTrace(32))),
+]
+OF_THE_BATCH = [ImportanceSampled(32, "weighted"), GroupBaseline(), AdvantageNormalised(GAE(32))]
+ALL = [*OF_ONE_COLUMN, *OF_THE_BATCH]
 BY_NAME = {"ids": lambda estimator: type(estimator).__name__}
 
 
@@ -267,7 +290,7 @@ def test_n_step_on_a_longer_fragment_is_n_step_on_its_parts_of_n_steps(rollout, 
     assert_same_where_real(estimate(NStep(n_steps), batch, values, discount), joined, batch.mask)
 
 
-@pytest.mark.parametrize("estimator", ALL, **BY_NAME)
+@pytest.mark.parametrize("estimator", OF_ONE_COLUMN, **BY_NAME)
 def test_padded_columns_have_the_targets_that_they_have_alone(estimator):
     generator = torch.Generator().manual_seed(3)
     batches, all_values = [], []
@@ -428,6 +451,67 @@ def test_huge_numbers_at_masked_steps_change_no_real_step(estimator):
 
 
 @pytest.mark.parametrize("estimator", ALL, **BY_NAME)
+def test_what_stands_at_masked_steps_changes_no_real_step(estimator):
+    for seed in range(20):
+        batch, values, log_probs, mask = masked_case(seed)
+        plain = estimate(estimator, batch, values, 0.9, log_probs)
+        spoilt = batch.copy()
+        for field in (spoilt.rewards, spoilt.behaviour_log_probs, log_probs):
+            field[~mask] = math.nan
+        known = torch.cat((mask, torch.zeros_like(mask[:1])))
+        known[1:] |= mask  # observations that a real step was made in or led to
+        given_ = estimate(estimator, spoilt, values.masked_fill(~known, math.nan), 0.9, log_probs)
+        assert all(torch.equal(a[mask], b[mask]) for a, b in zip(given_[:2], plain[:2], strict=True))
+        assert all(field[mask].isfinite().all() for field in given_[:2])
+
+
+def masked_case(seed: int) -> tuple[RolloutBatch, Tensor, Tensor, Tensor]:
+    """Gives (batch, values, log_probs, mask): episodes that end in either way, reset steps, padding below."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = (9, 3)
+    ends = torch.rand(shape, generator=generator) < 0.3
+    ends[1:] &= ~ends[:-1]
+    mask = torch.ones(shape, dtype=torch.bool)
+    mask[1:] = ~ends[:-1]
+    mask[6:, 2] = False
+    ends &= mask
+    terminated = ends & (torch.rand(shape, generator=generator) < 0.5)
+    rewards, behaviour_log_probs, log_probs = torch.randn(3, *shape, generator=generator)
+    batch = make_batch(
+        rewards,
+        terminated=terminated,
+        truncated=ends & ~terminated,
+        mask=mask,
+        behaviour_log_probs=behaviour_log_probs,
+    )
+    return batch, torch.randn(10, 3, generator=generator), log_probs, mask
+
+
+@pytest.mark.parametrize("estimator", [each for each in OF_ONE_COLUMN if type(each) is not L2Normalised], **BY_NAME)
+@pytest.mark.parametrize("end", ["terminated", "truncated"])
+def test_what_lies_beyond_an_episodes_end_changes_nothing_before_it(estimator, end):
+    checked = 0
+    for seed in range(20):
+        batch, values, log_probs, _ = masked_case(seed)
+        plain = estimate(estimator, batch, values, 0.9, log_probs)
+        for t, column in getattr(batch, end).nonzero().tolist():
+            other, other_values, other_log_probs = batch.copy(), values.clone(), log_probs.clone()
+            beyond = slice(t + 1, None), column
+            for field in (other.rewards, other.behaviour_log_probs, other_log_probs):
+                field[beyond] = -3 * field[beyond] + 100
+            other.terminated[beyond] = other.truncated[beyond] = False
+            # Truncated, the state that the last step led to is worth what the critic says; terminated, nothing.
+            first = t + 1 if end == "terminated" else t + 2
+            other_values[first:, column] = -3 * other_values[first:, column] + 100
+            given_ = estimate(estimator, other, other_values, 0.9, other_log_probs)
+            before = batch.mask[: t + 1, column]
+            for a, b in zip(given_[:2], plain[:2], strict=True):
+                assert torch.equal(a[: t + 1, column][before], b[: t + 1, column][before])
+            checked += 1
+    assert checked > 10
+
+
+@pytest.mark.parametrize("estimator", ALL, **BY_NAME)
 def test_neither_advantages_nor_targets_carry_a_gradient(estimator):
     batch = make_batch([1.0, 2.0, 3.0], truncated=[0, 1, 0])
     values = torch.randn(4, 1, requires_grad=True)
@@ -456,11 +540,12 @@ def test_discounts_of_another_shape_than_t_by_b_raise(estimator, shape):
         estimator(batch, torch.zeros(4, 2), torch.zeros(3, 2), torch.ones(shape))
 
 
+@pytest.mark.parametrize("estimator", [*WITH_LOG_PROBS, ImportanceSampled(32, "weighted")], **BY_NAME)
 @pytest.mark.parametrize("shape", [(4, 2), (3, 1), (2,)])
-def test_vtrace_refuses_log_probs_of_another_shape_than_t_by_b(shape):
+def test_log_probs_of_another_shape_than_t_by_b_raise_where_ratios_are_made_of_them(estimator, shape):
     batch = make_batch([[1.0, 1.0]] * 3)
-    with pytest.raises(ValueError, match="log_probs"):
-        VTrace(3)(batch, torch.zeros(4, 2), torch.zeros(shape), torch.ones(3, 2))
+    with pytest.raises(ValueError, match=r"log_probs: got shape .* must be \[T, B\] = \(3, 2\)"):
+        estimator(batch, torch.zeros(4, 2), torch.zeros(shape), torch.ones(3, 2))
 
 
 @pytest.mark.parametrize("shape", [(2, 2), (3, 4), (3, 1)])

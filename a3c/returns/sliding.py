@@ -12,8 +12,6 @@ from a3c.returns.base import (
     check_range,
     check_shapes,
     check_steps,
-    real_rewards,
-    zero_masked,
 )
 from a3c.returns.recursions import sliding_returns, trace_cuts
 
@@ -77,5 +75,5 @@ class Compound(ReturnEstimator):
 
 def _sliding(batch: RolloutBatch, values: Tensor, discounts: Tensor, lookahead: int) -> Tensor:
     check_shapes(batch, values, discounts=discounts)
-    next_values = zero_masked(values[1:].detach(), batch)
-    return sliding_returns(real_rewards(batch), discounts, next_values, trace_cuts(batch), lookahead)
+    # Masked steps stand behind a cut, where what follows is not looked at, be it NaN.
+    return sliding_returns(batch.rewards, discounts, values[1:].detach(), trace_cuts(batch), lookahead)

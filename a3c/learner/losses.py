@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 REDUCTIONS = ("mean", "sum")
-MAX_LOG_RATIO = 20.0  # of the surrogate: beyond it the square of a gradient would overflow
+MAX_SURROGATE_LOG_RATIO = 20.0  # beyond it the square of a gradient would overflow
 
 
 class MaskedReduction:
@@ -78,7 +78,7 @@ def clipped_surrogate_loss(
         reduce: how steps become one number.
     """
     advantages = reduce.real(advantages.detach())
-    ratios = reduce.real(log_probs - behaviour_log_probs).clamp(max=MAX_LOG_RATIO).exp()
+    ratios = reduce.real(log_probs - behaviour_log_probs).clamp(max=MAX_SURROGATE_LOG_RATIO).exp()
     return reduce(-torch.minimum(ratios * advantages, ratios.clamp(1 - clip, 1 + clip) * advantages))
 
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from a3c.batch import RolloutBatch
 from a3c.learner.losses import MaskedReduction
+from a3c.returns.ratios import MAX_LOG_RATIO
 
-MAX_LOG_RATIO = 50.0  # beyond it the mean of the ratios would overflow
 RATIO_TOLERANCE = 1e-3  # above 1: the same policy, worked out in another batch, differs by rounding
 OF_PASSES = {  # what is logged of each pass by itself, and how it is called there
     "surrogate/clip_fraction": "clip_fraction",

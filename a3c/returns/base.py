@@ -44,6 +44,7 @@ class ReturnEstimator(ABC):
         reusable: a batch may be passed over more than once with its targets, or in minibatches.
         carries_ratios: its advantages are multiplied by importance ratios, of which the policy loss then needs
             none of its own.
+        advantages_are_errors: its advantages are its value targets less the values, whatever its arguments are.
     """
 
     horizon: int | None = None
@@ -51,6 +52,7 @@ class ReturnEstimator(ABC):
     target_units: Literal["scaled_rewards", "own"] = "scaled_rewards"
     reusable: bool = True
     carries_ratios: bool = False
+    advantages_are_errors: bool = True
 
     @property
     def says_its_horizon(self) -> bool:
@@ -115,9 +117,14 @@ class ReturnEstimator(ABC):
             statistic.copy_(state[name])
 
 
+def zero_masked(steps: Tensor, batch: RolloutBatch) -> Tensor:
+    """Return [T, B] numbers with 0 at masked steps: the recursions multiply by 0 there, and 0 · NaN is NaN."""
+    return steps.where(batch.mask, 0)
+
+
 def real_rewards(batch: RolloutBatch) -> Tensor:
-    """Return the rewards with 0 at masked steps: the recursion multiplies by 0 there, and 0 · NaN is NaN."""
-    return batch.rewards.where(batch.mask, 0)
+    """Return the rewards, with 0 at masked steps."""
+    return zero_masked(batch.rewards, batch)
 
 
 def check_shapes(batch: RolloutBatch, values: Tensor, **steps: Tensor) -> None:
@@ -131,10 +138,15 @@ def check_shapes(batch: RolloutBatch, values: Tensor, **steps: Tensor) -> None:
 
 
 def check_n_steps(n_steps: int) -> None:
-    """Refuse a number of steps below 1, or that is no whole number."""
-    if not isinstance(n_steps, int) or isinstance(n_steps, bool):  # whatever the annotation says, labels are typed
-        raise ValueError(f"n_steps: got {n_steps}, must be a whole number, at least 1")
-    check_range("n_steps", n_steps, 1)
+    """Refuse a length of rollouts below 1, or that is no whole number."""
+    check_steps("n_steps", n_steps)
+
+
+def check_steps(name: str, steps: int, most: int | None = None) -> None:
+    """Refuse a number of steps below 1 or above the most, or that is no whole number."""
+    if not isinstance(steps, int) or isinstance(steps, bool):  # whatever the annotation says, labels are typed
+        raise ValueError(f"{name}: got {steps}, must be a whole number, at least 1")
+    check_range(name, steps, 1, most)
 
 
 def check_range(name: str, value: float, low: float, high: float | None = None) -> None:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from torch import Tensor
 
 from a3c.batch import RolloutBatch
 from a3c.returns.base import ReturnEstimator, Targets
-from a3c.returns.vtrace import VTrace
+from a3c.returns.wrapper import Wrapper
 
 EPSILON = 1e-8  # beside a standard deviation
 
@@ -30,7 +27,7 @@ def normalised(terms: Tensor, mask: Tensor) -> Tensor:
     return ((terms.double() - mean) / (std + EPSILON)).to(terms.dtype)
 
 
-class L2Normalised(ReturnEstimator):
+class L2Normalised(Wrapper):
     """Divides another estimator's value targets by their L2 norm, for each column by itself.
 
     The book divides the returns of an update so (its programs 5.8 and 5.9); the advantages are
@@ -42,21 +39,20 @@ class L2Normalised(ReturnEstimator):
         estimator: the estimator whose targets are normalised.
 
     Raises:
-        ValueError: the estimator is VTrace, whose advantages are not targets less values.
+        ValueError: the estimator's advantages are not its targets less the values, or carry ratios.
     """
 
-    target_units = "own"
-    reusable = False  # the norm is that of one update's columns
+    advantages_are_errors = True
 
     def __init__(self, estimator: ReturnEstimator) -> None:
-        if isinstance(estimator, VTrace):
+        super().__init__(estimator)
+        if estimator.carries_ratios or not estimator.advantages_are_errors:
             raise ValueError(
-                "estimator: got VTrace, must be one whose advantages are its targets less the values "
-                "(FullEpisode, NStep, GAE)"
+                f"estimator: got {type(estimator).__name__}, must be one whose advantages are its targets less the "
+                "values, without importance ratios (FullEpisode, NStep, GAE)"
             )
-        self.estimator = estimator
-        self.horizon = estimator.horizon
-        self.end_at_episode = estimator.end_at_episode
+        self.target_units = "own"
+        self.reusable = False  # the norm is that of one update's columns
 
     def __call__(self, batch: RolloutBatch, values: Tensor, log_probs: Tensor, discounts: Tensor) -> Targets:
         inner = self.estimator(batch, values, log_probs, discounts)
@@ -65,8 +61,16 @@ class L2Normalised(ReturnEstimator):
         targets = targets / real.norm(dim=0, keepdim=True).clamp(min=1e-12)
         return Targets(targets - values[:-1].detach(), targets, inner.weights)
 
-    def state_dict(self) -> dict[str, Any]:
-        return self.estimator.state_dict()
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.estimator.load_state_dict(state)
+class AdvantageNormalised(Wrapper):
+    """Brings another estimator's advantages to mean 0 and standard deviation 1 over the batch's real steps.
+
+    Andrychowicz et al. (2021), arXiv:2006.05990; see `normalised`. The value targets stay as they are.
+
+    Args:
+        estimator: the one whose advantages are normalised.
+    """
+
+    def __call__(self, batch: RolloutBatch, values: Tensor, log_probs: Tensor, discounts: Tensor) -> Targets:
+        inner = self.estimator(batch, values, log_probs, discounts)
+        return inner._replace(advantages=normalised(inner.advantages, batch.mask))

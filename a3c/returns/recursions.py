@@ -75,10 +75,51 @@ def lambda_returns(rewards: Tensor, discounts: Tensor, next_values: Tensor, lamb
     return linear_recursion(rewards + discounts * (1 - lambdas) * next_values, discounts * lambdas)
 
 
-def vtrace_targets(
-    values: Tensor, errors: Tensor, discounts: Tensor, ratios: Tensor, rho_clip: float, c: Tensor
-) -> Tensor:
-    """Return V-trace targets: vₜ = Vₜ + ρₜ·δₜ + γₜ·cₜ·(vₜ₊₁ − Vₜ₊₁), with ρₜ = min(ρ̄, ratioₜ).
+def sliding_returns(rewards: Tensor, discounts: Tensor, next_values: Tensor, cuts: Tensor, lookahead: int) -> Tensor:
+    """Look k steps ahead from every step: Gₜ⁽ᵏ⁾ = rₜ + γₜ·Gₜ₊₁⁽ᵏ⁻¹⁾, from Gₜ⁽¹⁾ = rₜ + γₜ·Vₜ₊₁, which a cut gives too.
+
+    Sutton & Barto, Reinforcement Learning (2nd ed.), eq. 7.1.
+
+    Args:
+        rewards: reward received after each action, [T, B].
+        discounts: γ, or 0 where the episode terminated, [T, B].
+        next_values: the critic's value of the state after each action, [T, B].
+        cuts: True where that value stands for all that follows, [T, B]. The last row must be True.
+        lookahead: k ≥ 1.
+
+    Returns:
+        Gₜ⁽ᵏ⁾ for every step, [T, B].
+    """
+    returns = rewards + discounts * next_values
+    for _ in range(min(lookahead, len(rewards)) - 1):
+        following = torch.cat((returns[1:], next_values[-1:]))
+        returns = rewards + discounts * next_values.where(cuts, following)
+    return returns
+
+
+def upgoing_returns(rewards: Tensor, discounts: Tensor, values: Tensor, next_values: Tensor, cuts: Tensor) -> Tensor:
+    """Follow a rollout as long as it does better than the critic expected, then take the critic's word.
+
+    Gₜ = rₜ + γₜ·(Gₜ₊₁ if rₜ₊₁ + γₜ₊₁·Vₜ₊₂ ≥ Vₜ₊₁ else Vₜ₊₁): Vinyals et al. (2019), "Grandmaster level in StarCraft II
+    using multi-agent reinforcement learning", Nature 575, methods.
+
+    Args:
+        rewards: reward received after each action, [T, B].
+        discounts: γ, or 0 where the episode terminated, [T, B].
+        values: Vₜ of the states acted in, [T, B].
+        next_values: Vₜ₊₁ of the state after each action, [T, B].
+        cuts: True where that value stands for all that follows, [T, B]. The last row must be True.
+
+    Returns:
+        Gₜ for every step, [T, B].
+    """
+    follows = ~cuts
+    follows[:-1] &= (rewards + discounts * next_values >= values)[1:]
+    return lambda_returns(rewards, discounts, next_values, follows.to(rewards.dtype))
+
+
+def vtrace_targets(values: Tensor, errors: Tensor, discounts: Tensor, rhos: Tensor, c: Tensor) -> Tensor:
+    """Return V-trace targets: vₜ = Vₜ + ρₜ·δₜ + γₜ·cₜ·(vₜ₊₁ − Vₜ₊₁).
 
     Espeholt et al. (2018), IMPALA, arXiv:1802.01561, eq. 1 and remark 1.
 
@@ -86,11 +127,10 @@ def vtrace_targets(
         values: Vₜ of the states acted in, [T, B].
         errors: δₜ = rₜ + γₜ·Vₜ₊₁ − Vₜ, [T, B].
         discounts: γ, or 0 where the episode terminated, [T, B].
-        ratios: π(a|s) / μ(a|s), [T, B].
-        rho_clip: ρ̄, the clip of the errors' weights.
+        rhos: ρₜ, the errors' weights, min(ρ̄, π(a|s) / μ(a|s)) in the paper, [T, B].
         c: trace weights cₜ, 0 where the trace is cut, [T, B].
     """
-    return values + linear_recursion(ratios.clamp(max=rho_clip) * errors, discounts * c)
+    return values + linear_recursion(rhos * errors, discounts * c)
 
 
 def trace_cuts(batch: RolloutBatch, n_steps: int | None = None) -> Tensor:

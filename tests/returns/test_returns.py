@@ -2,22 +2,47 @@
 
 import math
 
-import numpy as np
 import pytest
 import torch
 from builders import discounts_of, make_batch, time_major
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from rollout_cases import (
+    CHAIN_VALUES,
+    ENDS,
+    HALF,
+    after,
+    assert_numbers,
+    assert_same_where_real,
+    chain,
+    estimate,
+    fractions,
+    random_rollouts,
+    reference,
+    rollouts,
+)
 from torch import Tensor
 
 from a3c.batch import RolloutBatch, join_columns
 from a3c.returns import (
     GAE,
+    UPGO,
+    AdvantageNormalised,
+    AverageReward,
+    Compound,
+    DecoupledGAE,
     FullEpisode,
+    GroupBaseline,
+    ImportanceSampled,
     L2Normalised,
+    LeakyVTrace,
     NStep,
-    ReturnEstimator,
+    PositiveOnly,
+    Retrace,
+    SlidingNStep,
     Targets,
+    TDLambda,
+    ValueRescaled,
     VTrace,
     discounted_sum,
     lambda_returns,
@@ -25,41 +50,18 @@ from a3c.returns import (
     trace_cuts,
 )
 
-ALL = [FullEpisode(), NStep(2), NStep(32), GAE(32, 0.7), VTrace(32, 0.9, 0.8), L2Normalised(NStep(2))]
+WITH_LOG_PROBS = [
+    *(VTrace(32, 0.9, 0.8), VTrace(32, lambda_=0.7), LeakyVTrace(32, 0.9, 0.8), Retrace(32, 0.9), UPGO(32)),
+    *(ImportanceSampled(32, correction) for correction in ("untruncated", "one_step", "none")),
+]
+OF_ONE_COLUMN = [
+    *(FullEpisode(), NStep(2), NStep(32), GAE(32, 0.7), TDLambda(32, 0.7), DecoupledGAE(32, 0.7, 0.9)),
+    *(SlidingNStep(32, 2), Compound(32, 1, 3), AverageReward(32, 0.7), *WITH_LOG_PROBS),
+    *(L2Normalised(NStep(2)), ValueRescaled(GAE(32)), PositiveOnly(VTrace(32))),
+]
+OF_THE_BATCH = [ImportanceSampled(32, "weighted"), GroupBaseline(), AdvantageNormalised(GAE(32))]
+ALL = [*OF_ONE_COLUMN, *OF_THE_BATCH]
 BY_NAME = {"ids": lambda estimator: type(estimator).__name__}
-
-
-def estimate(
-    estimator: ReturnEstimator, batch: RolloutBatch, values: Tensor, discount: float, log_probs: Tensor | None = None
-) -> Targets:
-    """Asks an estimator; without log_probs the policy is the one that acted."""
-    log_probs = batch.behaviour_log_probs if log_probs is None else log_probs
-    return estimator(batch, values, log_probs, discounts_of(batch, discount))
-
-
-def assert_numbers(tensor: Tensor, expected: list[float]) -> None:
-    torch.testing.assert_close(tensor, torch.tensor(expected, dtype=tensor.dtype), rtol=1e-6, atol=1e-6)
-
-
-# The chain: rewards 1, 2, 4 for leaving states valued 10, 20, 30; the last step leads to a state
-# valued 40; γ = ½. It ends after 1, 2 or 3 steps, in one of three ways.
-
-CHAIN_REWARDS, CHAIN_VALUES, HALF = [1.0, 2.0, 4.0], [10.0, 20.0, 30.0, 40.0], 0.5
-ENDS = [(end, steps) for steps in (1, 2, 3) for end in ("terminated", "truncated", "cut")]
-
-
-def chain(end: str, steps: int) -> tuple[RolloutBatch, Tensor]:
-    """Gives the chain ended after `steps`; past an end come a reset step and one step of the next episode.
-
-    The next episode's step has reward 8 and leads to a state valued 60. At a cut the fragment stops.
-    """
-    rewards, values = CHAIN_REWARDS[:steps], CHAIN_VALUES[: steps + 1]
-    if end == "cut":
-        return make_batch(rewards), time_major(values, torch.float32)
-    flags = [t == steps - 1 for t in range(steps + 2)]
-    mask = [t != steps for t in range(steps + 2)]
-    batch = make_batch([*rewards, 1e6, 8.0], **{end: flags}, mask=mask)
-    return batch, time_major([*values, 50.0, 60.0], torch.float32)
 
 
 FULL = {
@@ -235,49 +237,6 @@ def test_traces_are_cut_at_truncation_before_masked_steps_at_the_end_and_every_n
 # Equivalences, on random rollouts
 
 
-@st.composite
-def rollouts(draw) -> tuple[RolloutBatch, Tensor, Tensor]:
-    """Gives (batch, values, log_probs) of random columns, in float64.
-
-    A column may begin with a reset step, ends episodes anywhere, has a reset step after each end,
-    and may be shorter than the batch. What stands at masked steps is large nonsense, and so are
-    the values of observations that no real step led to.
-    """
-    length, columns = draw(st.integers(1, 8)), draw(st.integers(1, 3))
-    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    flags = {name: np.zeros((length, columns), dtype=bool) for name in ("terminated", "truncated", "mask")}
-    ends = ["", "", "", "terminated", "truncated", "terminated truncated"]
-    values = rng.normal(size=(length + 1, columns)) * 1e6
-    for column in range(columns):
-        real_length = draw(st.sampled_from([length, length, draw(st.integers(1, length))]))
-        reset = draw(st.booleans())
-        for t in range(real_length):
-            flags["mask"][t, column] = not reset
-            end = "" if reset else draw(st.sampled_from(ends))
-            for name in end.split():
-                flags[name][t, column] = True
-            reset = bool(end)
-        values[: real_length + 1, column] = rng.normal(size=real_length + 1)
-    rewards = rng.normal(size=(length, columns)) * np.where(flags["mask"], 1, 1e6)
-    log_probs, behaviour_log_probs = -rng.exponential(size=(2, length, columns))
-    batch = make_batch(
-        torch.from_numpy(rewards),
-        **{name: torch.from_numpy(flag) for name, flag in flags.items()},
-        behaviour_log_probs=torch.from_numpy(behaviour_log_probs),
-        dtype=torch.float64,
-    )
-    return batch, torch.from_numpy(values), torch.from_numpy(log_probs)
-
-
-fractions = st.one_of(st.sampled_from([0.0, 1.0]), st.floats(0, 1))
-random_rollouts = settings(max_examples=60, deadline=None)
-
-
-def assert_same_where_real(targets: Targets, expected: Targets, mask: Tensor) -> None:
-    for given_, wanted in zip(targets[:2], expected[:2], strict=True):
-        torch.testing.assert_close(given_[mask], wanted[mask], rtol=1e-9, atol=1e-9)
-
-
 @random_rollouts
 @given(rollouts(), fractions, st.integers(0, 5))
 def test_n_steps_no_shorter_than_the_fragment_are_the_full_episode(rollout, discount, beyond):
@@ -331,7 +290,7 @@ def test_n_step_on_a_longer_fragment_is_n_step_on_its_parts_of_n_steps(rollout, 
     assert_same_where_real(estimate(NStep(n_steps), batch, values, discount), joined, batch.mask)
 
 
-@pytest.mark.parametrize("estimator", ALL, **BY_NAME)
+@pytest.mark.parametrize("estimator", OF_ONE_COLUMN, **BY_NAME)
 def test_padded_columns_have_the_targets_that_they_have_alone(estimator):
     generator = torch.Generator().manual_seed(3)
     batches, all_values = [], []
@@ -352,31 +311,6 @@ def test_padded_columns_have_the_targets_that_they_have_alone(estimator):
 
 
 # Literal references: forward sums over each column, as the papers write them
-
-
-def last_step(batch: RolloutBatch, column: int, t: int) -> int:
-    """Index of the last step of the run of steps that t belongs to."""
-    while not (
-        batch.terminated[t, column]
-        or batch.truncated[t, column]
-        or t == batch.length - 1
-        or not batch.mask[t + 1, column]
-    ):
-        t += 1
-    return t
-
-
-def after(batch: RolloutBatch, values: Tensor, column: int, t: int) -> float:
-    """The critic's V(xₜ₊₁), which is 0 beyond a terminal state."""
-    return 0.0 if batch.terminated[t, column] else values[t + 1, column].item()
-
-
-def reference(batch: RolloutBatch, values: Tensor, step) -> Targets:
-    """Asks step(column, t, last) → (advantage, target) for every real step."""
-    advantages, targets = torch.zeros_like(batch.rewards), torch.zeros_like(batch.rewards)
-    for t, column in batch.mask.nonzero().tolist():
-        advantages[t, column], targets[t, column] = step(column, t, last_step(batch, column, t))
-    return Targets(advantages, targets)
 
 
 def n_step_reference(batch: RolloutBatch, values: Tensor, discount: float, n_steps: int) -> Targets:
@@ -477,7 +411,7 @@ def test_l2_normalised_targets_have_norm_1_in_each_column_and_keep_their_proport
         norm = math.sqrt(sum(x * x for x in returns[real, column].tolist()))
         torch.testing.assert_close(targets[real, column], returns[real, column] / norm, rtol=1e-9, atol=1e-9)
         assert targets[real, column].square().sum().item() == pytest.approx(1)
-    torch.testing.assert_close(advantages, targets - values[:-1])
+    torch.testing.assert_close(advantages, targets - values[:-1], equal_nan=True)
 
 
 # What leaks nowhere
@@ -517,6 +451,67 @@ def test_huge_numbers_at_masked_steps_change_no_real_step(estimator):
 
 
 @pytest.mark.parametrize("estimator", ALL, **BY_NAME)
+def test_what_stands_at_masked_steps_changes_no_real_step(estimator):
+    for seed in range(20):
+        batch, values, log_probs, mask = masked_case(seed)
+        plain = estimate(estimator, batch, values, 0.9, log_probs)
+        spoilt = batch.copy()
+        for field in (spoilt.rewards, spoilt.behaviour_log_probs, log_probs):
+            field[~mask] = math.nan
+        known = torch.cat((mask, torch.zeros_like(mask[:1])))
+        known[1:] |= mask  # observations that a real step was made in or led to
+        given_ = estimate(estimator, spoilt, values.masked_fill(~known, math.nan), 0.9, log_probs)
+        assert all(torch.equal(a[mask], b[mask]) for a, b in zip(given_[:2], plain[:2], strict=True))
+        assert all(field[mask].isfinite().all() for field in given_[:2])
+
+
+def masked_case(seed: int) -> tuple[RolloutBatch, Tensor, Tensor, Tensor]:
+    """Gives (batch, values, log_probs, mask): episodes that end in either way, reset steps, padding below."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = (9, 3)
+    ends = torch.rand(shape, generator=generator) < 0.3
+    ends[1:] &= ~ends[:-1]
+    mask = torch.ones(shape, dtype=torch.bool)
+    mask[1:] = ~ends[:-1]
+    mask[6:, 2] = False
+    ends &= mask
+    terminated = ends & (torch.rand(shape, generator=generator) < 0.5)
+    rewards, behaviour_log_probs, log_probs = torch.randn(3, *shape, generator=generator)
+    batch = make_batch(
+        rewards,
+        terminated=terminated,
+        truncated=ends & ~terminated,
+        mask=mask,
+        behaviour_log_probs=behaviour_log_probs,
+    )
+    return batch, torch.randn(10, 3, generator=generator), log_probs, mask
+
+
+@pytest.mark.parametrize("estimator", [each for each in OF_ONE_COLUMN if type(each) is not L2Normalised], **BY_NAME)
+@pytest.mark.parametrize("end", ["terminated", "truncated"])
+def test_what_lies_beyond_an_episodes_end_changes_nothing_before_it(estimator, end):
+    checked = 0
+    for seed in range(20):
+        batch, values, log_probs, _ = masked_case(seed)
+        plain = estimate(estimator, batch, values, 0.9, log_probs)
+        for t, column in getattr(batch, end).nonzero().tolist():
+            other, other_values, other_log_probs = batch.copy(), values.clone(), log_probs.clone()
+            beyond = slice(t + 1, None), column
+            for field in (other.rewards, other.behaviour_log_probs, other_log_probs):
+                field[beyond] = -3 * field[beyond] + 100
+            other.terminated[beyond] = other.truncated[beyond] = False
+            # Truncated, the state that the last step led to is worth what the critic says; terminated, nothing.
+            first = t + 1 if end == "terminated" else t + 2
+            other_values[first:, column] = -3 * other_values[first:, column] + 100
+            given_ = estimate(estimator, other, other_values, 0.9, other_log_probs)
+            before = batch.mask[: t + 1, column]
+            for a, b in zip(given_[:2], plain[:2], strict=True):
+                assert torch.equal(a[: t + 1, column][before], b[: t + 1, column][before])
+            checked += 1
+    assert checked > 10
+
+
+@pytest.mark.parametrize("estimator", ALL, **BY_NAME)
 def test_neither_advantages_nor_targets_carry_a_gradient(estimator):
     batch = make_batch([1.0, 2.0, 3.0], truncated=[0, 1, 0])
     values = torch.randn(4, 1, requires_grad=True)
@@ -545,11 +540,12 @@ def test_discounts_of_another_shape_than_t_by_b_raise(estimator, shape):
         estimator(batch, torch.zeros(4, 2), torch.zeros(3, 2), torch.ones(shape))
 
 
+@pytest.mark.parametrize("estimator", [*WITH_LOG_PROBS, ImportanceSampled(32, "weighted")], **BY_NAME)
 @pytest.mark.parametrize("shape", [(4, 2), (3, 1), (2,)])
-def test_vtrace_refuses_log_probs_of_another_shape_than_t_by_b(shape):
+def test_log_probs_of_another_shape_than_t_by_b_raise_where_ratios_are_made_of_them(estimator, shape):
     batch = make_batch([[1.0, 1.0]] * 3)
-    with pytest.raises(ValueError, match="log_probs"):
-        VTrace(3)(batch, torch.zeros(4, 2), torch.zeros(shape), torch.ones(3, 2))
+    with pytest.raises(ValueError, match=r"log_probs: got shape .* must be \[T, B\] = \(3, 2\)"):
+        estimator(batch, torch.zeros(4, 2), torch.zeros(shape), torch.ones(3, 2))
 
 
 @pytest.mark.parametrize("shape", [(2, 2), (3, 4), (3, 1)])

@@ -12,7 +12,19 @@ import a3c
 from a3c.envs.spec import EnvSpec
 from a3c.learner.objective import Objective
 from a3c.networks import ActorCritic, BookActorCritic, MLPActorCritic
-from a3c.returns import GAE, FullEpisode, L2Normalised, NStep, ReturnEstimator, VTrace
+from a3c.returns import (
+    GAE,
+    FullEpisode,
+    GroupBaseline,
+    ImportanceSampled,
+    L2Normalised,
+    NStep,
+    PositiveOnly,
+    ReturnEstimator,
+    SlidingNStep,
+    ValueRescaled,
+    VTrace,
+)
 from a3c.runs.descriptions import build, describe, public_path
 
 CARTPOLE = spaces.Box(-np.inf, np.inf, (4,)), spaces.Discrete(2)
@@ -43,6 +55,9 @@ def same(left, right) -> bool:
         NStep(7, end_at_episode=True),
         GAE(9, 0.25),
         VTrace(5, rho_clip=2.0, c_clip=0.5),
+        ImportanceSampled(5, "none"),
+        ValueRescaled(PositiveOnly(SlidingNStep(5, 2)), 0.01),
+        GroupBaseline(),
         L2Normalised(NStep(3, end_at_episode=True)),
         L2Normalised(L2Normalised(GAE(4, 0.5))),
     ],

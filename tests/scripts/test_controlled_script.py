@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-SCRIPT = Path(__file__).parent.parent.parent / "scripts" / "staleness.py"
+SCRIPT = Path(__file__).parent.parent.parent / "scripts" / "controlled.py"
 
 
 def test_the_picture_of_injected_lag_is_drawn_from_runs_and_again_from_its_table(tmp_path):

@@ -1,6 +1,6 @@
 """Compares estimators under injected policy lag; writes staleness.csv and staleness.png.
 
-``python scripts/staleness.py --output docs`` makes the picture in the README: runs of
+``python scripts/controlled.py --output docs`` makes the picture in the README: runs of
 ``scripts/train.py`` in mode sync, which come out the same every time, so several go side by side.
 """
 

@@ -71,8 +71,6 @@ class Reuse:
                 f"target_kl: got {self.target_kl} with passes 1 and minibatches 1, must be null there: an update "
                 "of one step has no further ones to leave out"
             )
-        if self.recompute_targets and self.passes == 1:
-            raise ValueError("recompute_targets: got true with passes 1, must be false there: they are computed once")
 
     @property
     def is_single(self) -> bool:

@@ -368,7 +368,6 @@ def test_an_observer_is_shown_the_first_targets_once_with_their_graph():
         ({"passes": 2, "target_kl": 0.0}, "target_kl: got 0.0, must be above 0, or null"),
         ({"passes": 2, "target_kl": math.nan}, "target_kl: got nan, must be above 0, or null"),
         ({"target_kl": 0.1}, "target_kl: got 0.1 with passes 1 and minibatches 1, must be null there"),
-        ({"minibatches": 2, "recompute_targets": True}, "recompute_targets: got true with passes 1, must be false"),
     ],
 )
 def test_what_is_out_of_range_or_changes_nothing_is_refused(arguments, message):

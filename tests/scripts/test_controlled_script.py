@@ -4,24 +4,47 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SCRIPT = Path(__file__).parent.parent.parent / "scripts" / "controlled.py"
 
 
-def test_the_picture_of_injected_lag_is_drawn_from_runs_and_again_from_its_table(tmp_path):
-    flags = ["--estimators", "NStep", "VTrace", "--lags", "4", "--seeds", "1", "--env_steps", "10000", "--jobs", "2"]
+@pytest.mark.parametrize(
+    ("variable", "file", "variants", "env", "value"),
+    [
+        ("lag", "staleness", ["NStep", "VTrace"], "Acrobot-v1", "4"),
+        ("passes", "reuse", ["GAE clipped", "VTrace anew"], "CartPole-v1", "2"),
+    ],
+)
+def test_the_picture_of_a_variable_is_drawn_from_runs_and_again_from_its_table(
+    variable, file, variants, env, value, tmp_path
+):
+    flags = ["--env", env, "--variants", *variants, "--values", value, "--seeds", "1", "--env_steps", "10000"]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
-    command = [sys.executable, str(SCRIPT), "--output", str(tmp_path)]
+    command = [sys.executable, str(SCRIPT), variable, "--output", str(tmp_path)]
     subprocess.run([*command, *flags], env=environment, check=True, timeout=400, capture_output=True)
-    with (tmp_path / "staleness.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert [(row["estimator"], row["inject_lag"], row["seed"]) for row in rows] == [
-        ("NStep", "4", "1"),
-        ("VTrace", "4", "1"),
+    table, picture = tmp_path / f"{file}.csv", tmp_path / f"{file}.png"
+    with table.open(newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    assert [(row["env"], row["variant"], row["value"], row["seed"]) for row in rows] == [
+        (env, variant, value, "1") for variant in variants
     ]
-    assert all(-500 <= float(row["episode_return"]) < 0 for row in rows)
-    assert all(float(row["kl_from_behaviour"]) > 0 for row in rows)  # the lag was there
-    picture = tmp_path / "staleness.png"
+    assert all(-500 <= float(row["episode_return"]) <= 500 for row in rows)
+    assert all(float(row["kl_from_behaviour"]) > 0 for row in rows)  # the lag, or the second pass, was there
     assert picture.stat().st_size > 10_000
+    picture.unlink()
+    written = table.read_bytes()
+    again = subprocess.run([*command, *flags], env=environment, check=True, timeout=400, capture_output=True)
+    assert again.stdout == b""  # nothing was trained anew
+    assert table.read_bytes() == written
     picture.unlink()
     subprocess.run([*command, "--draw"], env=environment, check=True, timeout=400, capture_output=True)
     assert picture.exists()
+
+
+def test_an_estimator_that_is_not_among_the_variants_is_refused_in_one_line(tmp_path):
+    command = [sys.executable, str(SCRIPT), "passes", "--output", str(tmp_path / "there"), "--variants", "TD"]
+    refused = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
+    assert refused.returncode == 2
+    assert "error: --variants: got TD, must be among NStep, NStep clipped, GAE, " in refused.stderr.splitlines()[-1]
+    assert not (tmp_path / "there").exists()

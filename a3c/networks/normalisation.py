@@ -6,6 +6,7 @@ forward pass never changes them; the learner does, after an update.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from torch.nn import functional as F
 
 if TYPE_CHECKING:
     from a3c.networks.actor_critic import ActorCritic, Inputs
+
+log = logging.getLogger(__name__)
 
 FIRST_COUNT = 1e-4  # Gymnasium's own, of a mean of 0 and a variance of 1
 EPSILON = 1e-8  # below a square root
@@ -81,18 +84,12 @@ class ObservationNormaliser(nn.Module):
     Attributes:
         clip: see there.
         moments: of each such array, in the order of the parts.
-
-    Raises:
-        ValueError: there is none.
     """
 
     def __init__(self, space: gymnasium.Space[Any], clip: float | None = None) -> None:
         super().__init__()
         self._space, self.clip = space, clip
         self.moments = nn.ModuleList(RunningMoments(shape) for shape in _shapes(space))
-        if not self.moments:
-            given = " ".join(str(space).split())
-            raise ValueError(f"normalise_observations: got true, must be false: no part of {given} is a Box of numbers")
 
     def forward(self, inputs: Inputs) -> Inputs:
         """Return normalised inputs, [..., *shape]."""
@@ -228,6 +225,9 @@ class Normalisation:
         if not self.normalise_observations:
             if network.normaliser is not None:
                 raise ValueError("normalise_observations: got false, must be true: the network has learned with it")
+        elif not _shapes(network.input_space):  # said, not refused: one configuration may be for all environments
+            given = " ".join(str(network.input_space).split())
+            log.warning("normalise_observations: no part of %s is a Box of numbers, so nothing is normalised", given)
         elif network.normaliser is None:
             network.normaliser = ObservationNormaliser(network.input_space, self.clip_observations)
         else:

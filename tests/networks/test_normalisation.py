@@ -10,7 +10,7 @@ from torch import nn
 
 from a3c.envs.layouts import observation_layout
 from a3c.networks import ActorCritic, BookActorCritic, ConvActorCritic, MLPActorCritic
-from a3c.networks.normalisation import Normalisation, ObservationNormaliser, PopArt, RunningMoments
+from a3c.networks.normalisation import Normalisation, PopArt, RunningMoments
 
 PARTS = spaces.Dict(
     {
@@ -183,9 +183,12 @@ def test_pixels_that_are_normalised_are_not_scaled_once_more(shape):
     torch.testing.assert_close((parameters, values), expected)
 
 
-def test_observations_without_numbers_are_refused():
-    with pytest.raises(ValueError, match="normalise_observations: got true, must be false: no part of Discrete"):
-        ObservationNormaliser(spaces.Discrete(4))
+def test_observations_without_numbers_stay_as_they_are_and_that_is_said(caplog):
+    network = MLPActorCritic(spaces.Discrete(4), spaces.Discrete(2))
+    Normalisation(normalise_observations=True, clip_observations=5.0).attach(network)
+    assert network.normaliser is None
+    assert not network.keeps_statistics
+    assert "normalise_observations: no part of Discrete(4) is a Box of numbers, so nothing is normalised" in caplog.text
 
 
 # PopArt

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import gymnasium
 import pytest
+import torch
 import yaml
 
 from a3c.training.cli.command import main
@@ -57,6 +58,36 @@ def test_each_trains(here, name, mode):
     summary = json.loads((here / "run" / "summary.json").read_text())
     assert summary["env_steps"] >= 600
     assert summary["updates"] > 0
+
+
+@pytest.mark.parametrize(
+    ("env", "kind"),
+    [
+        ("CartPole-v1", "MLPActorCritic"),
+        ("Pendulum-v1", "MLPActorCritic"),
+        ("Taxi-v4", "MLPActorCritic"),
+        ("Blackjack-v1", "MLPActorCritic"),
+        ("parts_env:Parts-v0", "ConvActorCritic"),
+        ("CarRacing-v3", "ConvActorCritic"),
+        ("ALE/Pong-v5", "ConvActorCritic"),
+    ],
+)
+def test_the_default_for_all_trains_on_an_environment_that_it_is_pointed_at(here, env, kind):
+    needs = {"CarRacing-v3": "Box2D", "ALE/Pong-v5": "ale_py"}.get(env)
+    if needs and not importlib.util.find_spec(needs):
+        pytest.skip(f"{needs} is not installed")
+    short = ["--data.max_env_steps", "2100", *SHORT[2:], "--model.passes", "1", "--run_dir", "run"]
+    assert main(DEFAULT, ["--config", str(ROOT / "configs" / "default.yaml"), "--data.env", env, *short]) == 0
+    assert json.loads((here / "run" / "summary.json").read_text())["updates"] >= 1
+    checkpoint = torch.load(here / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert checkpoint["a3c"]["network"]["class_path"] == f"a3c.{kind}"
+
+
+def test_reuse_solves_cartpole_in_fewer_env_steps_than_the_default_needs(here):
+    command = ["--config", str(ROOT / "configs" / "cartpole_reuse.yaml"), "--mode", "sync", "--run_dir", "run"]
+    assert main(DEFAULT, command) == 0
+    summary = json.loads((here / "run" / "summary.json").read_text())
+    assert summary["solved_at_env_steps"] < 25_000
 
 
 @pytest.mark.parametrize("name", [name for name in CONFIGS if package_of(name)])

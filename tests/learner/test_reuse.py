@@ -316,26 +316,26 @@ def test_explained_variance_is_1_of_a_critic_that_says_every_target_and_0_of_one
 # ---------------------------------------------------------------- where an update ends
 
 
-def test_an_update_ends_before_a_step_that_is_too_far_from_where_it_began():
-    network = lively(make_network())
-    batch = batch_for(network, lag=1.0)  # far from the policy that acted, which does not matter
-    every, _ = run(Reuse(8, target_kl=1e9), Objective(GAE(6)), copy.deepcopy(network), batch, lr=0.3)
-    assert len(every) == 8
-    kls = [0.0]
-    watched = copy.deepcopy(network)
-    first = watched.judge_batch(batch)[0].log_prob(batch.actions).detach()
-    for _ in Reuse(8).gradient_steps(Objective(GAE(6)), watched, batch):
-        break
-    for number in range(1, 8):
-        moved = copy.deepcopy(network)
-        run(Reuse(number), Objective(GAE(6)), moved, batch, lr=0.3)
-        ratios = (moved.judge_batch(batch)[0].log_prob(batch.actions).detach() - first)[batch.mask]
-        kls.append((ratios.expm1() - ratios).mean().item())
-    limit = (kls[2] + kls[3]) / 2
-    assert kls[1] < kls[2] < limit < kls[3]
-    steps, _ = run(Reuse(8, target_kl=limit), Objective(GAE(6)), network, batch, lr=0.3)
-    assert len(steps) == 3
+@pytest.mark.parametrize("recompute", [False, True])
+def test_an_update_ends_before_a_step_that_is_too_far_from_where_it_began(recompute):
+    start = lively(make_network())
+    batch = batch_for(start, lag=1.0)  # far from the policy that acted, which does not matter
+    first = start.judge_batch(batch)[0].log_prob(batch.actions).detach()
+
+    def made(passes, target_kl=None):
+        """The steps of an update, and how far they have gone."""
+        network = copy.deepcopy(start)
+        steps, _ = run(Reuse(passes, 1, target_kl, recompute), Objective(GAE(6)), network, batch, lr=0.3)
+        ratios = (network.judge_batch(batch)[0].log_prob(batch.actions).detach() - first)[batch.mask]
+        return steps, (ratios.expm1() - ratios).mean().item()
+
+    distances = [made(passes)[1] for passes in (1, 2, 3, 4)]
+    limit = (distances[1] + distances[2]) / 2
+    assert distances[0] < distances[1] < limit < distances[2]
+    steps, _ = made(8, limit)
+    assert len(steps) == 3  # the third went too far, so there is no fourth
     assert not steps[-1].is_last
+    assert len(made(8, 1e9)[0]) == 8
 
 
 def test_the_first_step_is_made_however_small_the_limit_is():

@@ -267,13 +267,15 @@ class Media:
         self.rows.append((env_steps, rows))
 
 
-def histograms_of(network, every=1, updates=0):
+def histograms_of(network, every=1, updates=0, steps=2):
     media = Media()
     mode = SimpleNamespace(progress=SimpleNamespace(env_steps=9))
     module = SimpleNamespace(network=network, updates=updates, mode=mode)
     module.trainer = SimpleNamespace(loggers=[media, object()], lightning_module=module)
     module.log_media = partial(A3C.log_media, module)
-    Histograms(every).on_before_optimizer_step(module.trainer, module, None)
+    callback = Histograms(every)
+    for _ in range(steps):  # of which the first alone is looked at
+        callback.on_after_backward(module.trainer, module)
     return media.rows
 
 
@@ -312,13 +314,12 @@ def test_numbers_too_close_or_too_far_apart_for_bins_do_not_end_the_run(numbers,
 def test_a_skipped_update_raises_one_alert(monkeypatch):
     alerts = []
     calls = iter([False, True, True] + [False] * 1000)
-    measured = A3C._learn
+    measured = A3C.manual_backward
 
-    def bad(module, batch):
-        loss = measured(module, batch)
-        return loss * torch.nan if next(calls) else loss
+    def bad(module, loss):
+        measured(module, loss * torch.nan if next(calls) else loss)
 
-    monkeypatch.setattr(A3C, "_learn", bad)
+    monkeypatch.setattr(A3C, "manual_backward", bad)
     callback = DivergenceAlert(lambda title, text: alerts.append((title, text)))
     module, _, _ = fit(NStep(8), env=COUNTDOWN, max_env_steps=400, callbacks=[callback])
     assert module.skipped_updates == 2

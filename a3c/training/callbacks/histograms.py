@@ -6,7 +6,6 @@ import numpy as np
 import wandb
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
-from torch.optim import Optimizer
 
 from a3c.training.seams import module_of
 
@@ -17,7 +16,8 @@ class Histograms(Callback):
     """Sends ``weights/NAME`` and ``gradients/NAME`` for every parameter, by its name in the network.
 
     Gradients are those of the whole loss before they are clipped, weights those that they belong to, before
-    the step. Numbers that are not finite are left out. Nothing of it goes to metrics.csv.
+    the step; of an update of several steps, the first one's. Numbers that are not finite are left out. Nothing of it
+    goes to metrics.csv.
 
     Args:
         every_updates: updates from one set to the next, ≥ 1.
@@ -25,11 +25,13 @@ class Histograms(Callback):
 
     def __init__(self, every_updates: int) -> None:
         self.every_updates = every_updates
+        self._sent_at: int | None = None  # updates
 
-    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+    def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
         module = module_of(trainer)
-        if module.updates % self.every_updates:
+        if module.updates % self.every_updates or module.updates == self._sent_at:
             return
+        self._sent_at = module.updates
         rows = {}
         for name, parameter in module.network.named_parameters():
             for kind, numbers in (("weights", parameter), ("gradients", parameter.grad)):

@@ -75,6 +75,7 @@ class RunReport(Callback):
             "failed": self._failed,
             "env_steps": progress.env_steps,
             "updates": module.updates,
+            "gradient_steps": module.gradient_steps,
             "skipped_updates": module.skipped_updates,
             "train_seconds": seconds,
             "env_steps_per_second": progress.env_steps / seconds if seconds > 0 else math.nan,

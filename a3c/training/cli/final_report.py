@@ -43,10 +43,15 @@ def print_summary(summary: dict[str, Any], folder: Path, can_go_on: bool, consol
         console.print(f"to your account: wandb sync {' '.join(offline)}", soft_wrap=True)
 
 
+def _updates(updates: int, gradient_steps: int) -> str:
+    of = f", {gradient_steps:,} gradient steps" if gradient_steps != updates else ""
+    return f"{updates:,}{of}"
+
+
 def _rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     rows = [
         ("env steps", f"{summary['env_steps']:,}"),
-        ("updates", f"{summary['updates']:,}"),
+        ("updates", _updates(summary["updates"], summary["gradient_steps"])),
         ("episodes", f"{summary['episodes']:,}"),
         ("training", f"{summary['train_seconds']:.2f} s"),
         ("speed", f"{summary['env_steps_per_second']:,.0f} env steps/s"),

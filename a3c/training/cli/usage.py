@@ -21,7 +21,7 @@ WORDS = {
     "NoneType": "null",
     "Mapping": "a mapping",
 }
-MOST_NAMES = 12  # of classes in a message
+MOST_NAMES = 12  # of classes of another package in a message
 DENIED = "may not import "  # the whole of an explanation but for the path
 # Around what a parser within another one, for the arguments of a class, has explained.
 BEGIN, END = "‹", "›"
@@ -124,7 +124,7 @@ def _explain_value(key: str, message: str, parser: ArgumentParser) -> str:
     if match and bases and (without_class or "path string: " in message or "Not a valid subclass" in message):
         names = {cls.__name__: cls.__module__.partition(".")[0] for cls in _concrete(bases)}
         ours = sorted(name for name, package in names.items() if bases[0].__module__.startswith(f"{package}."))
-        few = len(ours) < MOST_NAMES
+        few = len(ours) < MOST_NAMES or bases[0].__module__.startswith("a3c.")
         allowed = f"one of {', '.join(ours)}" if few else f"a class derived from {bases[0].__name__}"
         given = "no class" if without_class else repr(match[1])
         return f"got {given}, must be {allowed}, or an import path{nearest(match[1], names)}"

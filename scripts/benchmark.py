@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-CONFIGS = ROOT / "configs" / "env"
+CONFIGS = ROOT / "configs" / "benchmark"
 TRAIN = [sys.executable, "-W", "ignore", str(ROOT / "scripts" / "train.py")]
 SB3 = [sys.executable, "-W", "ignore", str(ROOT / "scripts" / "baselines" / "sb3_a2c.py")]
 LARGE = ["--data.envs_per_worker", "256", "--model.returns.n_steps", "32"]  # for throughput alone

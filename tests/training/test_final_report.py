@@ -16,6 +16,7 @@ SUMMARY = {
     "interrupted": False,
     "env_steps": 1000,
     "updates": 10,
+    "gradient_steps": 10,
     "episodes": 5,
     "train_seconds": 1.0,
     "env_steps_per_second": 1000.0,
@@ -31,9 +32,9 @@ SUMMARY = {
 }
 
 
-def printed(folder):
+def printed(folder, **changes):
     console = Console(file=io.StringIO(), width=100)
-    print_summary(SUMMARY, folder, can_go_on=False, console=console)
+    print_summary(SUMMARY | changes, folder, can_go_on=False, console=console)
     return console.file.getvalue()
 
 
@@ -63,3 +64,8 @@ def test_the_terminal_shows_the_one_record_of_a_run_or_says_that_it_has_parts(tm
     second.mkdir()
     assert f"wandb leet {tmp_path / 'wandb'} (the run has 2 parts)\n" in printed(tmp_path)
     assert f"wandb sync {first} {second}\n" in printed(tmp_path)
+
+
+def test_updates_of_several_steps_say_how_many(tmp_path):
+    assert "gradient steps" not in printed(tmp_path)
+    assert " 10, 320 gradient steps │" in printed(tmp_path, gradient_steps=320)

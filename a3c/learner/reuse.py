@@ -46,8 +46,8 @@ class Reuse:
         passes: over the batch, ≥ 1.
         minibatches: of a pass, ≥ 1: of whole columns where the network has a memory or the rollouts are cut at
             episodes, of single steps elsewhere.
-        target_kl: the update ends before a step whose minibatch is further than so many nats, > 0, from the policy
-            that it began with; None for no such end.
+        target_kl: the update ends before a step, but its first, whose minibatch is further than so many nats, > 0, from
+            the policy that it began with; None for no such end.
         recompute_targets: the targets are worked out anew for each pass; False keeps those of the first.
 
     Raises:
@@ -139,7 +139,7 @@ class Reuse:
             for place, part in enumerate(parts, 1):
                 if generator is not None or judged is None:  # else it is what the targets were made from
                     judged = part.judged_by(network)
-                if self._is_too_far(judged, part):
+                if (number, place) > (1, 1) and self._is_too_far(judged, part):
                     return
                 loss, trace = objective.loss(network, judged, part, entropy_coefficient)
                 is_last = number == self.passes and place == len(parts)
@@ -150,7 +150,7 @@ class Reuse:
             return False
         log_ratios = judged.log_probs.detach() - steps.first_log_probs
         kl = MaskedReduction(steps.mask, "mean")(torch.expm1(log_ratios) - log_ratios)
-        return not kl <= self.target_kl
+        return bool(kl > self.target_kl)  # one of NaN is left to the guard of updates
 
     def metrics(self, objective: Objective, made: Sequence[GradientStep]) -> Iterator[dict[str, Tensor]]:
         """Yield metrics of each pass of an update, some of them under a key of that pass's own.

@@ -339,10 +339,27 @@ def test_an_update_ends_before_a_step_that_is_too_far_from_where_it_began(recomp
 
 
 def test_the_first_step_is_made_however_small_the_limit_is():
-    network = lively(make_network())
+    class Restless(MLPActorCritic):
+        """Says something else each time, as a network with dropout does."""
+
+        def forward(self, inputs):
+            parameters, values = super().forward(inputs)
+            return parameters + torch.randn_like(parameters), values
+
+    network = lively(Restless(BOX, THREE, hidden_sizes=(8,)))
     batch = batch_for(network, lag=1.0)
     steps, _ = run(Reuse(4, 3, target_kl=1e-12), Objective(GAE(6)), network, batch, lr=0.3)
     assert len(steps) == 1
+
+
+def test_a_policy_of_nan_is_left_to_the_guard_of_updates():
+    network = lively(make_network())
+    batch = batch_for(network)
+    with torch.no_grad():
+        network.actor_head.weight.fill_(torch.nan)
+    steps = list(Reuse(2, 2, target_kl=0.1).gradient_steps(Objective(GAE(6)), network, batch))
+    assert len(steps) == 4
+    assert steps[0].loss.isnan()
 
 
 # ---------------------------------------------------------------- what is shown, and bad input

@@ -197,7 +197,7 @@ class Watch(Callback):
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         if pl_module._sums.updates:
-            means = pl_module._means(pl_module._sums)  # taken away, so of this update alone
+            means = pl_module._sums.take_means()  # taken away, so of this update alone
             self.kl.append(means["policy/kl_from_behaviour"])
             self.clipped.append(means["importance/clip_fraction"])
 
@@ -235,6 +235,7 @@ class StandsStill(SGD):
         super().__init__(parameters, lr=0.0)
 
 
+REUSED = {"passes": 3, "minibatches": 2, "recompute_targets": True}
 STILL = {
     "whole episodes": {"returns": FullEpisode(), "fragment_steps": 4},
     "segments": {"returns": NStep(5, end_at_episode=True), "fragment_steps": 3},
@@ -244,14 +245,18 @@ STILL = {
     "async, episodes": {"mode": "async", "workers": 2, "returns": FullEpisode(), "fragment_steps": 4},
     "hogwild": {"mode": "hogwild", "workers": 2, "returns": NStep(8)},
     "hogwild, episodes": {"mode": "hogwild", "workers": 2, "returns": FullEpisode(), "fragment_steps": 4},
+    "minibatches": {"returns": NStep(8), "learning": REUSED},
+    "minibatches of episodes": {"returns": FullEpisode(), "fragment_steps": 4, "learning": REUSED},
+    "hogwild, minibatches": {"mode": "hogwild", "workers": 2, "returns": NStep(8), "learning": REUSED},
 }
 
 
 @pytest.mark.parametrize("case", STILL)
 def test_steps_are_judged_as_they_were_acted_in_every_mode_and_whatever_holds_them(case):
     watch = Watch()
-    learning = {"optimizer": StandsStill}
-    model, _, _ = fit(callbacks=[watch], learning=learning, **{**WANDER, **STILL[case]})
+    case = {**WANDER, **STILL[case]}
+    learning = {"optimizer": StandsStill, **case.pop("learning", {})}
+    model, _, _ = fit(callbacks=[watch], learning=learning, **case)
     assert model.updates > 5
     assert watch.masked > 0
     assert watch.kl

@@ -78,7 +78,7 @@ def clipped_surrogate_loss(
         reduce: how steps become one number.
     """
     advantages = reduce.real(advantages.detach())
-    ratios = reduce.real(log_probs - behaviour_log_probs).clamp(max=MAX_SURROGATE_LOG_RATIO).exp()
+    ratios = (log_probs - behaviour_log_probs).clamp(max=MAX_SURROGATE_LOG_RATIO).exp()
     return reduce(-torch.minimum(ratios * advantages, ratios.clamp(1 - clip, 1 + clip) * advantages))
 
 

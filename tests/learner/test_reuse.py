@@ -258,6 +258,19 @@ def test_ratios_are_to_the_policy_that_acted_in_every_pass():
     )
 
 
+def test_the_surrogate_is_against_the_policy_that_acted_not_the_one_that_the_update_began_with():
+    network = lively(make_network())
+    batch = batch_for(network, lag=0.5)
+    objective = Objective(GAE(6), ratio_clip=0.2)
+    ours = network.judge_batch(batch)[0].log_prob(batch.actions).detach()
+    ratios = (ours - batch.behaviour_log_probs).exp()[batch.mask]
+    advantages = objective.estimate(network, batch)[1].targets.advantages[batch.mask]
+    expected = -torch.minimum(ratios * advantages, ratios.clamp(0.8, 1.2) * advantages).mean()
+    for reuse in (Reuse(), Reuse(2)):
+        for step in reuse.gradient_steps(objective, network, batch):
+            assert step.trace.terms["loss/policy"].item() == pytest.approx(expected.item(), rel=1e-5)
+
+
 def test_a_batch_of_ones_own_is_clipped_from_its_second_step_on():
     network = lively(make_network())
     batch = batch_for(network)

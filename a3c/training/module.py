@@ -264,7 +264,6 @@ class A3C(LightningModule):
                 self._skip(steps)
                 return None
             optimizer.step()
-            torch.clear_autocast_cache()  # it would keep the weights of before the step for the next one
             norms.append(norm)
             made.append(step)
         self._conclude(made, norms, batch)

@@ -116,7 +116,7 @@ def test_a_later_step_that_is_not_finite_undoes_the_update(mode):
 
 
 def test_in_bf16_each_step_is_made_with_the_weights_of_then():
-    """Autocast keeps a copy of the weights in 16 bits, which a step makes old."""
+    """Autocast may keep a copy of the weights in 16 bits, which a step makes old; Lightning's does not."""
     losses = {}
 
     class Losses(Objective):

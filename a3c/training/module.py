@@ -76,8 +76,8 @@ class A3C(LightningModule):
             network has a memory or rollouts are cut at episodes, on single steps elsewhere.
         ratio_clip: ε > 0 of PPO's clipped surrogate (arXiv:1707.06347) against the policy that acted; None for the
             plain policy gradient.
-        target_kl: an update ends before a step whose minibatch is further than so many nats, > 0, from the policy
-            that it began with; None for no such end.
+        target_kl: an update ends before a step, but its first, whose minibatch is further than so many nats, > 0, from
+            the policy that it began with; None for no such end.
         recompute_targets: have the estimator look at the batch anew in each pass, with the values and ratios of then;
             False keeps what it said in the first.
 

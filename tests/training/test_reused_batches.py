@@ -100,10 +100,9 @@ def test_a_later_step_that_is_not_finite_undoes_the_update(mode):
 
     torch.manual_seed(1)
     data = RolloutDataModule(**ENDLESS, mode=mode, workers=1, envs_per_worker=4, max_env_steps=4 * 32)
-    # Two forward passes for the targets of the first two updates, and six and a second one for their steps.
-    network = CountingNetwork(data.observation_space, data.action_space, poisoned_calls=[7 + 1 + 2])
-    model, states = A3C(network, GAE(8), passes=2, minibatches=3 - 1, optimizer=sgd), States()
-    model.learning = model.learning
+    # Of each update's forward passes one is for targets and four for steps: the tenth is the second one's last.
+    network = CountingNetwork(data.observation_space, data.action_space, poisoned_calls=[10])
+    model, states = A3C(network, GAE(8), passes=2, minibatches=2, optimizer=sgd), States()
     quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
     Trainer(accelerator="cpu", max_epochs=-1, callbacks=[states], **quiet).fit(model, data)
     (first, _, seen), (second, updates, seen_after), *_ = states.weights

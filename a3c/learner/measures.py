@@ -8,8 +8,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from a3c.batch import RolloutBatch
-from a3c.learner.losses import MaskedReduction
 from a3c.returns.ratios import MAX_LOG_RATIO
 
 RATIO_TOLERANCE = 1e-3  # above 1: the same policy, worked out in another batch, differs by rounding
@@ -59,73 +57,72 @@ class Trace(NamedTuple):
 def metrics_of(trace: Trace, ratio_clip: float | None) -> dict[str, Tensor]:
     """Return detached scalars by metric key; means are over real steps, without weights.
 
+    Where no step is real, only the terms of the loss are there.
+
     Args:
         trace: of a whole pass, or what was made of it.
         ratio_clip: ε of the surrogate, or None.
     """
-    mean = MaskedReduction(trace.mask, "mean")
+    # In few calls on small tensors: an update of a small network takes little longer than what is measured on it.
+    means = {
+        "policy/entropy": trace.entropies,
+        "advantage/mean": trace.advantages,
+        "value/mean": trace.values,
+        "value/target_mean": trace.value_targets,
+    }
+    steps = torch.stack((*means.values(), trace.log_probs - trace.behaviour_log_probs)).flatten(1)
+    real = steps.index_select(1, trace.mask.flatten().nonzero().squeeze(1))
+    if not real.numel():
+        return dict(trace.terms)
+    *_, values, targets, log_ratios = real.unbind()
     return {
         **trace.terms,
-        "policy/entropy": mean(trace.entropies),
-        **value_metrics(trace, mean),
-        **off_policy_metrics(trace.log_probs, trace, mean, ratio_clip),
+        **dict(zip(means, real[:-1].mean(1), strict=True)),
+        "value/explained_variance": explained_variance(values, targets),
+        **off_policy_metrics(log_ratios, ratio_clip),
     }
 
 
-def value_metrics(trace: Trace, mean: MaskedReduction) -> dict[str, Tensor]:
-    """Measure the critic and what it is to learn.
+def explained_variance(values: Tensor, targets: Tensor) -> Tensor:
+    """Return 1 − Var(G − V) / Var(G): 1 of a critic that says every target, 0 of one that says the same everywhere.
 
-    The explained variance is 1 − Var(G − V) / Var(G): 1 of a critic that says every target, 0 of one that says
-    the same everywhere. What is below −1 counts as −1, since targets that are all but alike would outweigh all else;
-    where they are all alike it is 0.
+    What is below −1 counts as −1, since targets that are all but alike would outweigh all else; where they are all
+    alike it is 0.
 
     Args:
-        trace: with the values and their targets.
-        mean: over the real steps.
+        values: V, [N].
+        targets: G, [N].
     """
-    values, targets = trace.values, trace.value_targets
-    target_mean = mean(targets)
-    errors = targets - values
-    unexplained = mean((errors - mean(errors)).square())
-    variance = mean((targets - target_mean).square())
-    explained = (1 - unexplained / variance).clamp(min=-1).where(variance > 0, 0)
-    return {
-        "value/mean": mean(values),
-        "value/target_mean": target_mean,
-        "value/explained_variance": explained,
-        "advantage/mean": mean(trace.advantages),
-    }
+    unexplained, variance = (targets - values).var(correction=0), targets.var(correction=0)
+    explained: Tensor = 1 - unexplained / variance
+    return explained.clamp(min=-1).where(variance > 0, 0)
 
 
-def off_policy_metrics(
-    log_probs: Tensor, steps: Trace | RolloutBatch, mean: MaskedReduction, ratio_clip: float | None = None
-) -> dict[str, Tensor]:
+def off_policy_metrics(log_ratios: Tensor, ratio_clip: float | None = None) -> dict[str, Tensor]:
     """Measure how far the policy has moved from the one that acted, on the actions taken.
 
-    With w = π(a|s) / μ(a|s) and n real steps: the share of steps with w above 1, which V-trace's
+    With w = π(a|s) / μ(a|s) and n steps: the share of steps with w above 1, which V-trace's
     default clips cut; the effective sample size (Σw)² / (n·Σw²), a fraction of n; the largest and the smallest w;
     and KL(μ‖π) by the mean of w − 1 − log w, which is unbiased and never negative (Schulman, Approximating KL
     Divergence, 2020). With a clip ε also the share of steps whose w is more than ε away from 1.
 
     Args:
-        log_probs: log π(a|s) under the current policy, [T, B].
-        steps: with the log-probabilities of the policy that acted.
-        mean: over the real steps.
+        log_ratios: log w, of one step or more, [N].
         ratio_clip: ε of the surrogate, or None.
     """
-    log_ratios = log_probs.detach() - steps.behaviour_log_probs
     excess = torch.expm1(log_ratios.clamp(max=MAX_LOG_RATIO))  # w − 1, exact where w is close to 1
-    largest = log_ratios.masked_fill(~steps.mask, -torch.inf).max()
-    smallest = log_ratios.masked_fill(~steps.mask, torch.inf).min()
+    smallest, largest = log_ratios.aminmax()
     # The sample size is the same for all w multiplied by one factor: the largest is made 1.
     ratios = (log_ratios - largest).exp()
-    metrics = {
-        "importance/clip_fraction": mean((excess > RATIO_TOLERANCE).to(ratios.dtype)),
-        "importance/effective_sample_size": mean(ratios).square() / mean(ratios.square()).clamp(min=1e-12),
-        "importance/largest_ratio": largest.clamp(max=MAX_LOG_RATIO).exp(),
-        "importance/smallest_ratio": smallest.exp().where(smallest < torch.inf, 0),
-        "policy/kl_from_behaviour": mean(excess - log_ratios),
+    means = {
+        "importance/clip_fraction": excess > RATIO_TOLERANCE,
+        "policy/kl_from_behaviour": excess - log_ratios,
+        "importance/effective_sample_size": ratios.square(),
     }
     if ratio_clip is not None:
-        metrics["surrogate/clip_fraction"] = mean((excess.abs() > ratio_clip).to(ratios.dtype))
+        means["surrogate/clip_fraction"] = excess.abs() > ratio_clip
+    metrics = dict(zip(means, torch.stack(list(means.values())).mean(1), strict=True))
+    metrics["importance/effective_sample_size"] = ratios.mean().square() / metrics["importance/effective_sample_size"]
+    metrics["importance/largest_ratio"] = largest.clamp(max=MAX_LOG_RATIO).exp()
+    metrics["importance/smallest_ratio"] = smallest.exp()
     return metrics

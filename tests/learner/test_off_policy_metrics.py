@@ -8,8 +8,7 @@ from builders import TableNetwork, make_batch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from a3c.learner.losses import MaskedReduction
-from a3c.learner.measures import off_policy_metrics
+from a3c.learner.measures import Trace, metrics_of, off_policy_metrics
 from a3c.learner.objective import Objective
 from a3c.returns import GAE, NStep
 
@@ -17,15 +16,10 @@ CLIP, SAMPLE_SIZE, KL = "importance/clip_fraction", "importance/effective_sample
 LARGEST, SMALLEST = "importance/largest_ratio", "importance/smallest_ratio"
 
 
-def measure(probabilities, behaviour_probabilities, mask=None):
+def measure(probabilities, behaviour_probabilities, clip=None):
     """Gives the metrics of T actions that have these probabilities."""
-    behaviour = torch.tensor(behaviour_probabilities).log()
-    batch = make_batch([0.0] * len(behaviour), behaviour_log_probs=behaviour, mask=mask)
-    log_probs = torch.tensor(probabilities).log().unsqueeze(1)
-    return {
-        key: value.item()
-        for key, value in off_policy_metrics(log_probs, batch, MaskedReduction(batch.mask, "mean")).items()
-    }
+    log_ratios = torch.tensor(probabilities).log() - torch.tensor(behaviour_probabilities).log()
+    return {key: value.item() for key, value in off_policy_metrics(log_ratios, clip).items()}
 
 
 def test_the_policy_that_acted_is_no_distance_away():
@@ -44,13 +38,11 @@ def test_two_steps_by_hand():
 
 
 def test_the_clip_fraction_is_of_ratios_further_from_1_than_the_clip_on_either_side():
-    # w = 3/2, 1/2, 6/5, 1 of four real steps and 2 of a masked one; clipped by ε = 0.3 are two
-    probabilities, behaviour = [0.75, 0.25, 0.6, 0.5, 1.0], torch.full((5,), 0.5).log()
-    batch = make_batch([0.0] * 5, behaviour_log_probs=behaviour, mask=[1, 1, 1, 1, 0])
-    log_probs, mean = torch.tensor(probabilities).log().unsqueeze(1), MaskedReduction(batch.mask, "mean")
-    assert off_policy_metrics(log_probs, batch, mean, 0.3)["surrogate/clip_fraction"] == 2 / 4
-    assert off_policy_metrics(log_probs, batch, mean, 0.1)["surrogate/clip_fraction"] == 3 / 4
-    assert "surrogate/clip_fraction" not in off_policy_metrics(log_probs, batch, mean)
+    # w = 3/2, 1/2, 6/5, 1; clipped by ε = 0.3 are two
+    steps = [0.75, 0.25, 0.6, 0.5], [0.5] * 4
+    assert measure(*steps, clip=0.3)["surrogate/clip_fraction"] == 2 / 4
+    assert measure(*steps, clip=0.1)["surrogate/clip_fraction"] == 3 / 4
+    assert "surrogate/clip_fraction" not in measure(*steps)
 
 
 def test_four_steps_of_which_one_has_all_the_weight_are_worth_little_more_than_one():
@@ -65,40 +57,46 @@ def test_ratios_that_differ_from_1_by_rounding_are_not_clipped_ones():
     assert measure([0.51, 0.5], [0.5, 0.5])[CLIP] == 1 / 2
 
 
+def traced(probabilities, behaviour_probabilities, mask):
+    """Gives what a loss leaves behind of T actions that have these probabilities."""
+    log_probs, behaviour = (torch.tensor(each).log().unsqueeze(1) for each in (probabilities, behaviour_probabilities))
+    terms = {"loss/total": torch.tensor(1.0)}
+    other = log_probs.neg()  # whatever it is, what is masked must not matter
+    return Trace(torch.tensor(mask).bool().unsqueeze(1), behaviour, other, other, log_probs, other, other, terms)
+
+
 @pytest.mark.parametrize("spoilt", [1e-30, 1e30, 0.0, math.inf, math.nan])
 def test_masked_steps_count_nowhere(spoilt):
-    alone = measure([0.75, 0.25], [0.5, 0.5])
-    assert measure([0.75, spoilt, 0.25], [0.5, 0.5, 0.5], mask=[1, 0, 1]) == alone
-    assert measure([0.75, 0.5, 0.25], [0.5, spoilt, 0.5], mask=[1, 0, 1]) == alone
+    alone = metrics_of(traced([0.75, 0.25], [0.5, 0.5], [1, 1]), 0.2)
+    assert alone.keys() > measure([0.75, 0.25], [0.5, 0.5]).keys()
+    assert metrics_of(traced([0.75, spoilt, 0.25], [0.5, 0.5, 0.5], [1, 0, 1]), 0.2) == alone
+    assert metrics_of(traced([0.75, 0.5, 0.25], [0.5, spoilt, 0.5], [1, 0, 1]), 0.2) == alone
 
 
-def test_without_a_real_step_all_are_0():
-    assert measure([0.75], [0.5], mask=[0]) == {CLIP: 0, SAMPLE_SIZE: 0, KL: 0, LARGEST: 0, SMALLEST: 0}
+def test_without_a_real_step_there_are_the_terms_of_the_loss_alone():
+    assert metrics_of(traced([0.75], [0.5], [0]), 0.2) == {"loss/total": 1}
 
 
 one_log_prob = st.floats(-6, 0, width=32)  # ratios of float32 that are known to a few digits, and so are their squares
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.lists(st.tuples(one_log_prob, one_log_prob, st.booleans()), min_size=1, max_size=8))
+@given(st.lists(st.tuples(one_log_prob, one_log_prob), min_size=1, max_size=8))
 def test_kl_is_never_negative_and_the_sample_size_is_between_one_step_and_all(steps):
-    ours, behaviour, mask = (list(column) for column in zip(*steps, strict=True))
-    batch = make_batch([0.0] * len(steps), behaviour_log_probs=behaviour, mask=mask)
-    metrics = off_policy_metrics(torch.tensor(ours).unsqueeze(1), batch, MaskedReduction(batch.mask, "mean"))
+    ours, behaviour = torch.tensor(steps).unbind(1)
+    metrics = off_policy_metrics(ours - behaviour)
     assert metrics[KL] >= 0
     assert 0 <= metrics[CLIP] <= 1
-    if any(mask):
-        assert (1 - 1e-4) / sum(mask) <= metrics[SAMPLE_SIZE] <= 1 + 1e-4
+    assert (1 - 1e-4) / len(steps) <= metrics[SAMPLE_SIZE] <= 1 + 1e-4
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.floats(-3, 0, width=32), st.floats(-(2**-10), 2**-10, width=32))
 def test_kl_of_a_policy_that_hardly_moved_is_half_the_square_and_never_negative(log_prob, difference):
     # eˣ − 1 − x = x²/2 + x³/6 + …
-    ours = torch.tensor([[log_prob]], dtype=torch.float32) + difference
-    batch = make_batch([0.0], behaviour_log_probs=[log_prob])
-    moved = (ours - batch.behaviour_log_probs).item()
-    kl = off_policy_metrics(ours, batch, MaskedReduction(batch.mask, "mean"))[KL].item()
+    behaviour = torch.tensor([log_prob], dtype=torch.float32)
+    log_ratios = behaviour + difference - behaviour
+    kl, moved = off_policy_metrics(log_ratios)[KL].item(), log_ratios.item()
     assert kl >= 0
     assert kl == pytest.approx(moved**2 / 2, rel=0.01, abs=1e-10)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from a3c.runs.allowlist import add_current_folder
 from a3c.training.cli.screening import Screening
 from a3c.training.cli.typed_words import expanded
 from a3c.training.cli.usage import UsageError, explain
+from a3c.training.options import AUTO, Workers
 
 EVALUATIONS = 30  # of a run, where nobody says how far apart
 # What a grid is made of where no flag, sweep or config says so.
@@ -33,6 +35,7 @@ DEFAULTS: dict[str, list[Any]] = {
     SEED: [1, 2, 3, 4, 5],
     BUDGET: [300_000],
 }
+WORKERS = "data.workers"
 CONFIGURED = (MODE, ENV, BUDGET, INTERVAL)  # of which a config of train.py may set the one value
 FLAGS = {"returns": RETURNS, "modes": MODE, "env": ENV, "max_env_steps": BUDGET, "evaluate_every": INTERVAL}
 
@@ -118,7 +121,7 @@ def main(args: Sequence[str], train: Path, default_config: Path, server: RunServ
         grid = make_grid(axes, [*(f"--config={path}" for path in options.config), *passed])
         output = options.output or Path("comparisons", "+".join(map(env_folder, axes[ENV])))
         registry = RunRegistry(output, [default_config, *options.config])
-        jobs = options.jobs or default_jobs(grid, passed)
+        jobs = options.jobs or default_jobs(grid, workers_of(options.config, passed))
         server = None if options.isolated else server
         runs = GridRun(grid, output, registry, train, jobs, console, command, server)
         return runs.execute(options.restart_changed)
@@ -177,7 +180,7 @@ def axes_of(options: Namespace, passed: Sequence[str] = ()) -> dict[str, list[An
         if key in axes:
             raise UsageError(f"sweep: {options.sweep} sets {key}, so it must not be given by a flag")
         axes[key] = given if isinstance(given, list) else [given]
-    for key, value in _configured(options.config, passed).items():
+    for key, value in _configured(options.config, passed, CONFIGURED).items():
         axes.setdefault(key, [value])
     for key, values in DEFAULTS.items():
         if key == RETURNS and options.sweep is not None:
@@ -189,15 +192,32 @@ def axes_of(options: Namespace, passed: Sequence[str] = ()) -> dict[str, list[An
     return axes
 
 
-def _configured(paths: Sequence[Path], passed: Sequence[str]) -> dict[str, Any]:
-    """Return what configs set of that which is otherwise set by flags of a comparison; a later file goes before."""
+def workers_of(paths: Sequence[Path], passed: Sequence[str]) -> Workers:
+    """Return the workers of every run; None where nobody says, or says what train.py refuses.
+
+    Args:
+        paths: configs of train.py.
+        passed: what goes to it beside.
+    """
+    workers = str(_configured(paths, passed, [WORKERS]).get(WORKERS))
+    for place, word in enumerate(passed):
+        key, _, value = word.partition("=")
+        if key == f"--{WORKERS}":
+            workers = value or "".join(passed[place + 1 : place + 2])
+    if workers == AUTO:
+        return AUTO
+    return int(workers) if re.fullmatch("0*[1-9][0-9]*", workers) else None
+
+
+def _configured(paths: Sequence[Path], passed: Sequence[str], keys: Sequence[str]) -> dict[str, Any]:
+    """Return what configs set of some keys; a later file goes before."""
     found = {}
     for path in paths:
         config = read_yaml(path, "config")
         for group in GROUPS:  # another file, whose changes nobody would see
             if isinstance(config, dict) and isinstance(config.get(group), str):
                 raise UsageError(f"config: {path}: {group}: got {config[group]!r}, must be written out")
-        for key in CONFIGURED:
+        for key in keys:
             value = config
             for part in key.split("."):
                 value = value.get(part) if isinstance(value, dict) else None

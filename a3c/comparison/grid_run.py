@@ -7,7 +7,6 @@ import shutil
 import signal
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,11 +19,13 @@ from a3c.comparison.records import Run, read_run
 from a3c.comparison.registry import RunRegistry, is_finished
 from a3c.comparison.run_server import RunServer
 from a3c.comparison.schedule import USAGE_ERROR, Outcome, Schedule, Task
+from a3c.rollouts.workers.resources import available_cores
 from a3c.runs.checkpoints import present
 from a3c.runs.folder import CHECKPOINTS, FolderInUseError, FolderLock
 from a3c.runs.machine import machine_in_words
 from a3c.training.cli.usage import UsageError
 from a3c.training.modes import MODES
+from a3c.training.options import Workers
 
 FAILED = 1
 STOPPED = (128 + signal.SIGINT, -signal.SIGINT)  # of a run that saved at its end, or had not begun
@@ -193,20 +194,14 @@ class _Bar:
         self._progress.update(self._task, completed=self._ended, names=", ".join(names), refresh=True)
 
 
-def default_jobs(grid: Grid, passed: Sequence[str]) -> int:
+def default_jobs(grid: Grid, workers: Workers) -> int:
     """Return how many runs the cores allow at a time: one for each process of a run that collects.
 
     A learner counts for nothing: while it starts, evaluates and draws its workers wait, and it waits while they
     collect. Two runs of a learner and a worker on two cores had the policy lags of one at a time.
     """
-    workers = None
-    for place, word in enumerate(passed):
-        key, _, value = word.partition("=")
-        if key == "--data.workers":
-            with suppress(ValueError, IndexError):
-                workers = int(value or passed[place + 1])
     modes = {run.variant.mode for run in grid.runs}
-    return max(1, len(os.sched_getaffinity(0)) // max(MODES[mode].collecting(workers) for mode in modes))
+    return max(1, available_cores() // max(MODES[mode].collecting(workers) for mode in modes))
 
 
 def report(

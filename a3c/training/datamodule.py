@@ -17,7 +17,7 @@ from a3c.envs.wrappers import NORMALISE_REWARD, Wrapping
 from a3c.rollouts.progress import Progress
 from a3c.rollouts.workers.pool import RestartPolicy
 from a3c.training.modes import MODES, Mode, Stopping
-from a3c.training.options import Collection, check_choice, check_counts, check_finite
+from a3c.training.options import AUTO, Collection, Workers, check_choice, check_counts, check_finite
 from a3c.training.seams import module_of, trainer_of
 from a3c.training.trainer_rules import check_trainer
 
@@ -44,7 +44,9 @@ class RolloutDataModule(LightningDataModule):
         mode: "sync": one collector in this process, never stale, reproducible bit for bit; "async":
             worker processes collect while the Trainer learns; "hogwild": worker processes collect
             and learn, on shared weights without a lock, and the Trainer watches.
-        workers: worker processes, ≥ 1; by default 1 in "async" and 2 in "hogwild". Unused in "sync".
+        workers: worker processes, ≥ 1; by default 1 in "async" and 2 in "hogwild". Unused in "sync". "auto" takes
+            as many as there are cores for: in "async", beside the learner's, and they share the columns of an
+            update out among them in equal parts, so that an update is the same on every machine.
         envs_per_worker: environments stepped together by a worker, and columns of a rollout, ≥ 1.
         rollouts_per_update: rollouts that one update trains on, ≥ 1.
         fragment_steps: steps between two pulls of the weights for estimators without a horizon, ≥ 1.
@@ -93,7 +95,7 @@ class RolloutDataModule(LightningDataModule):
         env_kwargs: Mapping[str, Any] | None = None,
         max_episode_steps: int | None = None,
         mode: str = "async",
-        workers: int | None = None,
+        workers: Workers = None,
         envs_per_worker: int = 64,
         rollouts_per_update: int = 1,
         fragment_steps: int = 32,
@@ -118,9 +120,11 @@ class RolloutDataModule(LightningDataModule):
         check_choice("mode", mode, MODES)
         check_choice("on_worker_failure", on_worker_failure, ("restart", "raise"))
         check_choice("on_bad_values", on_bad_values, ("raise", "discard"))
+        if isinstance(workers, str) and workers != AUTO:
+            raise ValueError(f"workers: got {workers!r}, must be a number, at least 1, or auto")
         check_counts(
             1,
-            workers=workers,
+            workers=None if workers == AUTO else workers,
             envs_per_worker=envs_per_worker,
             rollouts_per_update=rollouts_per_update,
             fragment_steps=fragment_steps,
@@ -130,6 +134,8 @@ class RolloutDataModule(LightningDataModule):
         )
         if max_env_steps is None and max_episodes_per_worker is None:
             raise ValueError("max_env_steps: got none, must be at least 1 unless max_episodes_per_worker is given")
+        if workers == AUTO and max_episodes_per_worker is not None:
+            raise ValueError("workers: got auto with max_episodes_per_worker, must be a number: each has that budget")
         check_counts(0, seed=seed, max_restarts=max_restarts, max_lag=max_lag, inject_lag=inject_lag)
         if max_lag is not None and inject_lag is not None and max_lag < inject_lag:
             raise ValueError(
@@ -137,6 +143,8 @@ class RolloutDataModule(LightningDataModule):
             )
         check_finite(0, worker_timeout=worker_timeout, restart_window=restart_window, clip_rewards=clip_rewards)
         check_finite(terminal_reward=terminal_reward)
+        if workers == AUTO:
+            workers, envs_per_worker, rollouts_per_update = MODES[mode].shared_out(envs_per_worker, rollouts_per_update)
         shaping = [] if terminal_reward is None else [Wrapping("a3c.TerminalReward", {"reward": terminal_reward})]
         if normalise_rewards:
             shaping.append(Wrapping(NORMALISE_REWARD, {}))

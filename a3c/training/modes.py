@@ -36,8 +36,8 @@ from a3c.rollouts.progress import Progress
 from a3c.rollouts.weights import SharedWeights, shared_nbytes
 from a3c.rollouts.workers.pool import Death, RestartPolicy, WorkerPool
 from a3c.rollouts.workers.process import CollectTask
-from a3c.rollouts.workers.resources import Demand, available_memory, check
-from a3c.training.options import Collection
+from a3c.rollouts.workers.resources import Demand, available_cores, available_memory, check
+from a3c.training.options import AUTO, Collection, Workers
 
 log = logging.getLogger(__name__)
 
@@ -92,6 +92,20 @@ class Made(NamedTuple):
     gradient_steps: int
 
 
+class Sizes(NamedTuple):
+    """How many workers there are, and how an update is made of their rollouts.
+
+    Attributes:
+        workers: processes.
+        envs_per_worker: columns of a rollout.
+        rollouts_per_update: of any worker, or of its own where it learns by itself.
+    """
+
+    workers: int
+    envs_per_worker: int
+    rollouts_per_update: int
+
+
 class Mode(ABC):
     """One way of training, and the state of one fit in it.
 
@@ -132,9 +146,25 @@ class Mode(ABC):
         self._checkpoint: dict[str, Any] | None = None  # this room's part of the one that is gone on from
 
     @classmethod
-    def collecting(cls, workers: int | None = None) -> int:
-        """Return how many processes collect, each of which keeps a core busy."""
-        return cls.default_workers if workers is None else workers
+    def collecting(cls, workers: Workers = None) -> int:
+        """Return how many processes collect, each of which keeps a core busy.
+
+        Args:
+            workers: as the flag has it; for "auto" the most that there may be.
+        """
+        if workers is None:
+            return cls.default_workers
+        return max(1, available_cores() - cls.trainer_learns) if workers == AUTO else workers
+
+    @classmethod
+    def shared_out(cls, envs_per_worker: int, rollouts_per_update: int) -> Sizes:
+        """Return as many workers as the machine has cores for, with updates of as many columns as before.
+
+        Args:
+            envs_per_worker: times the next, the columns of an update.
+            rollouts_per_update: that one worker would make.
+        """
+        return Sizes(cls.collecting(AUTO), envs_per_worker, rollouts_per_update)
 
     @property
     def learners(self) -> int:
@@ -417,8 +447,12 @@ class Sync(TrainerLearns):
         super().__init__(collection, 1, supervision)
 
     @classmethod
-    def collecting(cls, workers: int | None = None) -> int:
+    def collecting(cls, workers: Workers = None) -> int:
         return 1
+
+    @classmethod
+    def shared_out(cls, envs_per_worker: int, rollouts_per_update: int) -> Sizes:
+        return Sizes(1, envs_per_worker, rollouts_per_update)
 
     def begin(self) -> None:
         super().begin()
@@ -487,6 +521,13 @@ class Async(TrainerLearns):
     """Worker processes collect while the Trainer learns; lag is measured, bounded, and can be injected."""
 
     name = "async"
+
+    @classmethod
+    def shared_out(cls, envs_per_worker: int, rollouts_per_update: int) -> Sizes:
+        # Each gives one rollout to an update, so more workers do not make samples older.
+        columns = envs_per_worker * rollouts_per_update
+        workers = max(number for number in range(1, cls.collecting(AUTO) + 1) if columns % number == 0)
+        return Sizes(workers, columns // workers, workers)
 
     def can_lag(self, returns: ReturnEstimator) -> bool:
         return True

@@ -5,11 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from a3c.batch import BatchShape
 from a3c.envs.random_states import derived_seed
 from a3c.envs.spaces import Spaces, batch_shape
 from a3c.envs.spec import EnvSpec
+
+AUTO: Literal["auto"] = "auto"  # workers by the machine's cores
+Workers = int | Literal["auto"] | None
 
 
 @dataclass(frozen=True)

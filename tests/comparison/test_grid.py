@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from a3c.comparison.command import axes_of, make_parser
+from a3c.comparison.command import axes_of, make_parser, workers_of
 from a3c.comparison.grid import make_grid
 from a3c.comparison.grid_run import default_jobs
 from a3c.comparison.registry import RunRegistry
@@ -304,9 +304,38 @@ def test_a_run_is_finished_only_under_the_same_settings(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("modes", "passed", "jobs"),
-    [(["sync"], [], 4), (["async"], [], 4), (["sync", "hogwild"], [], 2), (["async"], ["--data.workers", "3"], 1)],
+    ("modes", "workers", "jobs"),
+    [
+        (["sync"], None, 4),
+        (["sync"], "auto", 4),
+        (["async"], None, 4),
+        (["sync", "hogwild"], None, 2),
+        (["async"], 3, 1),
+        (["async"], "auto", 1),
+    ],
 )
-def test_as_many_runs_at_a_time_as_cores_collect_for_them(monkeypatch, modes, passed, jobs):
+def test_as_many_runs_at_a_time_as_cores_collect_for_them(monkeypatch, modes, workers, jobs):
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(4)))
-    assert default_jobs(grid_of("--modes", *modes), passed) == jobs
+    assert default_jobs(grid_of("--modes", *modes), workers) == jobs
+
+
+@pytest.mark.parametrize(
+    ("configs", "passed", "workers"),
+    [
+        ([], [], None),
+        ([], ["--data.workers", "3"], 3),
+        ([], ["--data.workers=3", "--data.workers=2"], 2),
+        ([], ["--data.workers"], None),  # train.py refuses these
+        ([], ["--data.workers", "0"], None),
+        ([], ["--data.workers", "many"], None),
+        (["{workers: 2}"], [], 2),
+        (["{workers: auto}"], [], "auto"),
+        (["{workers: 2}", "{workers: auto}"], [], "auto"),
+        (["{workers: auto}"], ["--data.workers=2"], 2),
+    ],
+)
+def test_a_runs_workers_are_those_of_its_flags_and_then_of_its_configs(tmp_path, configs, passed, workers):
+    paths = [tmp_path / f"{number}.yaml" for number in range(len(configs))]
+    for path, data in zip(paths, configs, strict=True):
+        path.write_text(f"data: {data}\n")
+    assert workers_of(paths, passed) == workers

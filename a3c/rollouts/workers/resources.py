@@ -153,6 +153,11 @@ def _raise_descriptors(limit: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
 
 
+def available_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
 def free_shared_memory() -> int:
     """Return the bytes that are free where shared memory lies."""
     if not SHARED_MEMORY.is_dir():

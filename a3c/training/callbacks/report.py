@@ -97,6 +97,8 @@ class RunReport(Callback):
             "dropped_env_steps": progress.dropped.total(),
             "dropped_by_reason": dict(progress.dropped),
             "in_flight_env_steps": progress.in_flight,
+            "envs_per_worker": data.mode.collection.envs_per_worker,
+            "rollouts_per_update": data.mode.collection.rollouts_per_update,
             "worker_deaths": progress.worker_deaths,
             "worker_restarts": progress.worker_restarts,
             "resumed_from": str(self._resumed_from) if self._resumed_from else None,

@@ -107,6 +107,22 @@ def test_every_step_of_an_update_is_made_from_the_shared_weights_of_then():
     )
 
 
+def test_each_update_of_each_worker_draws_its_minibatches_anew(monkeypatch):
+    seeds = []
+
+    def gradient_steps(learning, network, batch, env_steps, seed, observe=None):
+        seeds.append(seed)
+        return original(learning, network, batch, env_steps, seed, observe)
+
+    original = Learning.gradient_steps
+    monkeypatch.setattr(Learning, "gradient_steps", gradient_steps)
+    for worker in (0, 1):
+        learner, rule = make_learner(rmsprop, workers=2, worker=worker, reuse=Reuse(2, 3))
+        for number in range(3):
+            learner.update(make_transitions(number), rule.weights.pull(learner._network))
+    assert len(set(seeds)) == len(seeds) == 2 * 3
+
+
 def test_an_update_that_ends_early_is_counted_and_its_steps_are_there():
     reuse = Reuse(4, 3, target_kl=1e-9)
     learner, rule = make_learner(lambda parameters: torch.optim.SGD(parameters, lr=0.5), reuse=reuse)

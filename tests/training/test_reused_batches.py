@@ -52,6 +52,20 @@ def test_a_version_is_one_publication_and_a_step_trained_on_often_is_one_env_ste
         assert model.lags.counts == {0: 40}
 
 
+def test_each_update_draws_its_minibatches_anew(monkeypatch):
+    seeds = []
+
+    def gradient_steps(learning, network, batch, env_steps, seed, observe=None):
+        seeds.append(seed)
+        return original(learning, network, batch, env_steps, seed, observe)
+
+    original = Learning.gradient_steps
+    monkeypatch.setattr(Learning, "gradient_steps", gradient_steps)
+    for seed in (1, 2):
+        fit(GAE(8), learning=PPO, seed=seed, max_env_steps=160, **ENDLESS)
+    assert len(set(seeds)) == len(seeds) == 2 * 5
+
+
 def test_workers_that_learn_make_all_steps_of_their_updates():
     model, data, _ = fit(GAE(8), learning=PPO, mode="hogwild", workers=2, max_env_steps=640, **ENDLESS)
     assert model.updates >= 18  # the last ones are left out on the request to stop

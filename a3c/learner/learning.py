@@ -41,6 +41,7 @@ class Learning:
     reuse: Reuse = field(default_factory=Reuse)
 
     def __reduce__(self) -> tuple[Any, ...]:
+        # Statistics go by themselves: sent to a process, torch puts them in shared memory.
         content = cloudpickle.dumps(tuple(getattr(self, each.name) for each in fields(self)))
         return _rebuilt, (content, list(self.objective.returns.statistics.values()))
 
@@ -76,5 +77,5 @@ class Learning:
 def _rebuilt(content: bytes, statistics: list[Tensor]) -> Learning:
     learning = Learning(*pickle.loads(content))
     for copied, sent in zip(learning.objective.returns.statistics.values(), statistics, strict=True):
-        copied.set_(sent)  # type: ignore[call-overload]  # the memory of the one that was sent, which may be shared
+        copied.set_(sent)  # type: ignore[call-overload]  # the memory of the one that was sent
     return learning

@@ -49,8 +49,6 @@ class SharedLearning:
 
     def rule(self, learning: Learning, max_lag: int | None, seed: int) -> UpdateRule:
         """Return the rule by which workers learn; an update with more lag is dropped."""
-        for statistic in learning.objective.returns.statistics.values():
-            statistic.share_memory_()  # type: ignore[no-untyped-call]
         steps_before = self._steps_before if learning.shared_optimizer else None
         return UpdateRule(learning, self._weights, self._tally, max_lag, steps_before, seed)
 

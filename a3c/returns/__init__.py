@@ -14,11 +14,12 @@ Write your own: a subclass of `ReturnEstimator` in any importable file works by 
 """
 
 from a3c.returns.average_reward import AverageReward
-from a3c.returns.base import ReturnEstimator, Targets
+from a3c.returns.base import ReturnEstimator, Targets, real_rewards
 from a3c.returns.group_baseline import GroupBaseline
 from a3c.returns.lambda_family import GAE, DecoupledGAE, FullEpisode, NStep, TDLambda
 from a3c.returns.normalised import AdvantageNormalised, L2Normalised
 from a3c.returns.off_policy import ImportanceSampled, Retrace
+from a3c.returns.ratios import importance_ratios
 from a3c.returns.recursions import (
     discounted_sum,
     lambda_returns,
@@ -32,6 +33,7 @@ from a3c.returns.rescaled import ValueRescaled
 from a3c.returns.sliding import Compound, SlidingNStep
 from a3c.returns.upgoing import UPGO, PositiveOnly
 from a3c.returns.vtrace import LeakyVTrace, VTrace
+from a3c.returns.wrapper import Wrapper
 
 __all__ = [
     "GAE",
@@ -54,9 +56,12 @@ __all__ = [
     "Targets",
     "VTrace",
     "ValueRescaled",
+    "Wrapper",
     "discounted_sum",
+    "importance_ratios",
     "lambda_returns",
     "linear_recursion",
+    "real_rewards",
     "sliding_returns",
     "trace_cuts",
     "upgoing_returns",

@@ -33,6 +33,7 @@ class AverageReward(ReturnEstimator):
     """
 
     target_units = "own"
+    advantages_are_errors = True
 
     def __init__(self, n_steps: int = 32, lambda_: float = 0.95, rate: float = 0.01) -> None:
         check_n_steps(n_steps)

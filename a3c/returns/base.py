@@ -44,7 +44,8 @@ class ReturnEstimator(ABC):
         reusable: a batch may be passed over more than once with its targets, or in minibatches.
         carries_ratios: its advantages are multiplied by importance ratios, of which the policy loss then needs
             none of its own.
-        advantages_are_errors: its advantages are its value targets less the values, whatever its arguments are.
+        advantages_are_errors: its advantages are its value targets less the values, whatever it is asked, so that
+            they may be worked out anew from other targets, as `L2Normalised` does.
     """
 
     horizon: int | None = None
@@ -52,7 +53,7 @@ class ReturnEstimator(ABC):
     target_units: Literal["scaled_rewards", "own"] = "scaled_rewards"
     reusable: bool = True
     carries_ratios: bool = False
-    advantages_are_errors: bool = True
+    advantages_are_errors: bool = False
 
     @property
     def says_its_horizon(self) -> bool:

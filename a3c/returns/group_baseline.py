@@ -27,7 +27,6 @@ class GroupBaseline(ReturnEstimator):
     horizon = None
     end_at_episode = True
     target_units = "own"
-    advantages_are_errors = False
 
     def __call__(self, batch: RolloutBatch, values: Tensor, log_probs: Tensor, discounts: Tensor) -> Targets:
         check_shapes(batch, values, discounts=discounts)

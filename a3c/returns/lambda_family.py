@@ -24,6 +24,7 @@ class FullEpisode(ReturnEstimator):
     """
 
     horizon = None
+    advantages_are_errors = True
     end_at_episode = True
 
     def __call__(self, batch: RolloutBatch, values: Tensor, log_probs: Tensor, discounts: Tensor) -> Targets:
@@ -44,6 +45,8 @@ class NStep(ReturnEstimator):
         ValueError: n_steps < 1 or no whole number.
     """
 
+    advantages_are_errors = True
+
     def __init__(self, n_steps: int = 32, end_at_episode: bool = False) -> None:
         check_n_steps(n_steps)
         self.n_steps = self.horizon = n_steps
@@ -63,6 +66,8 @@ class GAE(ReturnEstimator):
     Raises:
         ValueError: n_steps < 1 or no whole number, or lambda_ outside [0, 1].
     """
+
+    advantages_are_errors = True
 
     def __init__(self, n_steps: int = 32, lambda_: float = 0.95) -> None:
         check_n_steps(n_steps)
@@ -106,8 +111,6 @@ class DecoupledGAE(ReturnEstimator):
     Raises:
         ValueError: n_steps < 1 or no whole number, or a λ outside [0, 1].
     """
-
-    advantages_are_errors = False
 
     def __init__(self, n_steps: int = 32, lambda_actor: float = 0.95, lambda_critic: float = 1.0) -> None:
         check_n_steps(n_steps)

@@ -49,7 +49,7 @@ class L2Normalised(Wrapper):
         if estimator.carries_ratios or not estimator.advantages_are_errors:
             raise ValueError(
                 f"estimator: got {type(estimator).__name__}, must be one whose advantages are its targets less the "
-                "values, without importance ratios (FullEpisode, NStep, GAE)"
+                "values, as advantages_are_errors says, without importance ratios (FullEpisode, NStep, GAE)"
             )
         self.target_units = "own"
         self.reusable = False  # the norm is that of one update's columns

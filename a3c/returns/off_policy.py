@@ -42,6 +42,7 @@ class Retrace(ReturnEstimator):
     """
 
     carries_ratios = True
+    advantages_are_errors = True
 
     def __init__(self, n_steps: int = 32, lambda_: float = 1.0) -> None:
         check_n_steps(n_steps)

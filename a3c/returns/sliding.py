@@ -30,6 +30,8 @@ class SlidingNStep(ReturnEstimator):
         ValueError: n_steps < 1, lookahead outside 1 to n_steps, or either no whole number.
     """
 
+    advantages_are_errors = True
+
     def __init__(self, n_steps: int = 32, lookahead: int = 5) -> None:
         check_n_steps(n_steps)
         check_steps("lookahead", lookahead, n_steps)
@@ -56,6 +58,8 @@ class Compound(ReturnEstimator):
     Raises:
         ValueError: not 1 ≤ short ≤ long ≤ n_steps, one of them no whole number, or weight outside [0, 1].
     """
+
+    advantages_are_errors = True
 
     def __init__(self, n_steps: int = 32, short: int = 1, long: int = 10, weight: float = 0.5) -> None:
         check_n_steps(n_steps)

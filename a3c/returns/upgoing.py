@@ -37,7 +37,6 @@ class UPGO(ReturnEstimator):
     """
 
     carries_ratios = True
-    advantages_are_errors = False
 
     def __init__(self, n_steps: int = 32, lambda_: float = 0.8) -> None:
         check_n_steps(n_steps)

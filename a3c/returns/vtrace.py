@@ -38,7 +38,6 @@ class VTrace(ReturnEstimator):
     """
 
     carries_ratios = True
-    advantages_are_errors = False
 
     def __init__(self, n_steps: int = 32, rho_clip: float = 1.0, c_clip: float = 1.0, lambda_: float = 1.0) -> None:
         check_n_steps(n_steps)
@@ -77,7 +76,6 @@ class LeakyVTrace(ReturnEstimator):
     """
 
     carries_ratios = True
-    advantages_are_errors = False
 
     def __init__(
         self,

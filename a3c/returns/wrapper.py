@@ -21,8 +21,6 @@ class Wrapper(ReturnEstimator):
         ValueError: it is none.
     """
 
-    advantages_are_errors = False
-
     def __init__(self, estimator: ReturnEstimator) -> None:
         if not isinstance(estimator, ReturnEstimator):
             raise ValueError(f"estimator: got {estimator!r}, must be a return estimator")

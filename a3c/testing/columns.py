@@ -70,6 +70,23 @@ class Case(NamedTuple):
             case = case.put(name, moved.where(where, old))
         return case
 
+    def taken(self, order: Sequence[int]) -> Case:
+        """Return a case of some of its columns, in an order of their own."""
+        tensors = {
+            name: tensor[:, order] if name in TIME_FIELDS else tensor[order]
+            for name, tensor in self.batch._asdict().items()
+        }
+        steps = [tensor[:, order] for tensor in self[2:]]
+        return Case(tuple(self.columns[place] for place in order), RolloutBatch(**tensors), *steps)
+
+    def doubled(self) -> Case:
+        """Return the case with its numbers in 64 bits."""
+        tensors = {
+            name: tensor.double() if tensor.is_floating_point() else tensor
+            for name, tensor in self.batch._asdict().items()
+        }
+        return Case(self.columns, RolloutBatch(**tensors), *(tensor.double() for tensor in self[2:]))
+
     def padded(self, rows: int) -> Case:
         """Return the case with padding below: masked zeros, of which the critic and the policy say something."""
         columns = tuple(column + "_" * rows for column in self.columns)

@@ -13,7 +13,7 @@ from a3c.testing.subject import Subject
 OWN_UNITS = 'if its targets are by intention not those of the rewards, say target_units = "own"'
 CAUSE = (
     "rewards, discounts or values a step off: what belongs together is rewards[t] + discounts[t] · values[t + 1] and "
-    f"values[t]; {OWN_UNITS}"
+    "values[t]"
 )
 
 
@@ -22,8 +22,8 @@ def agrees_with_an_exact_critic(subject: Subject) -> str | None:
 
     That holds for any mixture of n-step returns, and for any weights of the errors. Half of the columns have an exact
     critic, so that an estimator which brings the batch's advantages to another scale has one: there all must be alike,
-    and 0 if nothing is shared. Targets in units of their own are left out, and advantages without a critic or scaled
-    by their own column.
+    and 0 if nothing is shared. Targets in units of their own are left out, and advantages that are measured against
+    something else than the critic or scaled by their own column.
     """
     if subject.estimator.target_units == "own":
         return None
@@ -55,12 +55,13 @@ def _wrong_target(case: Case, targets: Targets, exact: Tensor) -> str | None:
         return None
     t, column = wrong.nonzero()[0].tolist()
     got, value = targets.value_targets[t, column].item(), case.values[t, column].item()
-    return f"value_targets {place(case, t, column)}: got {got:.4g}, expected {value:.4g}, {_why(case, wrong, exact)}"
+    text = f"value_targets {place(case, t, column)}: got {got:.4g}, expected {value:.4g}"
+    return f"{text}, {_why(case, wrong, exact)}; {OWN_UNITS}"
 
 
 def _wrong_advantage(case: Case, targets: Targets, exact: Tensor, subject: Subject) -> str | None:
     shared = subject.mixes_columns
-    if not subject.uses_critic or (subject.mixes_steps and not shared):
+    if not subject.measures_against_critic or (subject.mixes_steps and not shared):
         return None
     expected = targets.advantages[exact].median() if shared else torch.tensor(0.0)
     wrong = ((targets.advantages - expected).abs() > 10 * TOLERANCE) & exact

@@ -13,7 +13,7 @@ from a3c.testing.findings import difference
 from a3c.testing.subject import Subject
 
 UNITS = get_args(get_type_hints(ReturnEstimator)["target_units"])
-FLAGS = ("end_at_episode", "reusable", "carries_ratios")
+FLAGS = ("end_at_episode", "reusable", "carries_ratios", "advantages_are_errors")
 
 
 def says_how_it_is_used(estimator: ReturnEstimator) -> str | None:
@@ -39,6 +39,27 @@ def keeps_its_arguments(subject: Subject) -> str | None:
             )
         if not hasattr(subject.estimator, name):
             return f"it has no attribute {name!r}, expected one for each argument; write self.{name} = {name}"
+    return None
+
+
+def says_what_the_ones_within_say(subject: Subject) -> str | None:
+    """One that takes other estimators as arguments has their rollouts, ratios and statistics, as far as it says so."""
+    outer = subject.estimator
+    for name, inner in vars(outer).items():
+        if not isinstance(inner, ReturnEstimator):
+            continue
+        wrong = {
+            "horizon or end_at_episode": inner.needs_segments and not outer.needs_segments,
+            "carries_ratios": inner.carries_ratios and not outer.carries_ratios,
+            "reusable": outer.reusable and not inner.reusable,
+        }
+        shared = {statistic.data_ptr() for statistic in outer.statistics.values()}
+        wrong["statistics"] = any(each.data_ptr() not in shared for each in inner.statistics.values())
+        for flag in [flag for flag, is_wrong in wrong.items() if is_wrong]:
+            return (
+                f"its {flag} are not those of {name}, {type(inner).__name__}, expected that it takes them over; "
+                "a3c.returns.Wrapper does, and hands take_in on"
+            )
     return None
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from a3c.returns import ReturnEstimator
-from a3c.testing.columns import STEP_FIELDS, Case, at, following, make_case, open_ends, places
+from a3c.returns import ReturnEstimator, Targets
+from a3c.testing.columns import STEP_FIELDS, Case, at, following, make_case, open_ends, places, rows_from
 from a3c.testing.findings import Difference, difference, differing, filled, place
 from a3c.testing.layouts import leak_layouts
 from a3c.testing.subject import Subject
+
+SEEDS = 4  # of numbers, where one draw may not show it
+FIRST_ROW = 4  # of the second episode in "..T-....."
 
 
 def knows_nothing_beyond_a_terminal_state(subject: Subject) -> str | None:
@@ -29,6 +32,22 @@ def knows_nothing_beyond_a_time_limit(subject: Subject) -> str | None:
         "discounts keep their γ there, so the trace must be cut where batch.truncated says so (trace_cuts does); "
         "and V of the final observation is values[t + 1], not values[t + 2]",
     )
+
+
+def knows_nothing_before_its_episode(subject: Subject) -> str | None:
+    """What came before an episode in its column changes nothing of it."""
+    for columns in [] if subject.mixes or subject.estimator.needs_segments else [("..T-.....",), ("..t-.....",)]:
+        for seed in range(SEEDS):  # a clip may hide it
+            case = make_case(columns, seed)
+            later = rows_from(FIRST_ROW, 0, case.mask)
+            states = ~rows_from(FIRST_ROW, 0, case.values)
+            found = difference(subject.ask(case), subject.ask(case.changed(~later).changed(states, ["values"])), later)
+            if found is not None:
+                return (
+                    f"with other numbers up to the reset step, {found.within(case)}; expected no change in the next "
+                    "episode. Likely cause: a product or sum that runs forwards over an episode's end, as of ratios"
+                )
+    return None
 
 
 def does_not_know_its_neighbours(subject: Subject) -> str | None:
@@ -132,9 +151,11 @@ def _not_bootstrapped(subject: Subject, case: Case, ends: Tensor) -> str | None:
     """Describe the first of the marked ends whose results do not follow V of the state that the step led to."""
     for t, column in places(ends):
         moved = case.changed(at(t + 1, column, case.values), ["values"])
-        if not _changes(subject, case, moved, t, column) and _changes(subject, case, _rewarded(case, moved), t, column):
-            where = f"{place(case, t, column)}: with another values[{t + 1}] nothing changed at step {t}"
-            if _target_follows(subject, case, t, column):
+        followed, rewarded = (_changed_at(subject, case, each, t, column) for each in (moved, _rewarded(case, moved)))
+        if missing := [name for name in rewarded if name not in followed]:
+            fields = " and ".join(missing)
+            where = f"{place(case, t, column)}: with another values[{t + 1}] {fields} did not change at step {t}"
+            if "value_targets" in missing and _target_follows(subject, case, t, column):
                 return f"{where}, but with another values[{t}] the value target did: the state before the last action"
             return f"{where}, expected the value of the state after the last action in it"
     return None
@@ -148,8 +169,10 @@ def _rewarded(case: Case, moved: Case) -> Case:
     return case.put("rewards", case.batch.rewards + case.discounts * (moved.values - case.values)[1:])
 
 
-def _changes(subject: Subject, case: Case, other: Case, t: int, column: int) -> bool:
-    return difference(subject.ask(case), subject.ask(other), at(t, column, case.mask)) is not None
+def _changed_at(subject: Subject, case: Case, other: Case, t: int, column: int) -> list[str]:
+    """Return which of advantages and value targets differ at a step."""
+    pairs = zip(Targets._fields[:2], filled(subject.ask(case)), filled(subject.ask(other)), strict=False)
+    return [name for name, old, new in pairs if differing(old, new)[t, column]]
 
 
 def _target_follows(subject: Subject, case: Case, t: int, column: int) -> bool:

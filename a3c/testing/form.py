@@ -28,8 +28,8 @@ def returns_targets(subject: Subject) -> str | None:
 
 
 def keeps_the_dtype(subject: Subject) -> str | None:
-    """The results are of the dtype that the values are of."""
-    for case in subject.cases:
+    """The results are of the dtype that the values are of, be it of 32 or of 64 bits."""
+    for case in (*subject.cases, *(case.doubled() for case in subject.cases)):
         for name, tensor in _named(subject.ask(case)):
             if tensor.dtype != case.values.dtype:
                 expected = f"expected {case.values.dtype}, as of the values"
@@ -54,17 +54,18 @@ def is_finite(subject: Subject) -> str | None:
 
 def carries_no_gradient(subject: Subject) -> str | None:
     """No result leads back to the network, though values and log-probabilities do."""
-    case = subject.cases[0].copy()
-    for name in ("values", "log_probs"):
-        case = case.put(name, case.get(name).requires_grad_() * 1)
-    with torch.enable_grad():
-        returned = subject.call(case)
-    for name, tensor in _named(Targets(*returned)):
-        if tensor.requires_grad:
-            return (
-                f"{name} carry a gradient. Likely cause: values or log_probs are used as they come; "
-                "begin with values = values.detach(), and log_probs likewise"
-            )
+    for case in subject.cases:
+        shown = case.copy()
+        for name in ("values", "log_probs"):
+            shown = shown.put(name, shown.get(name).requires_grad_() * 1)
+        with torch.enable_grad():
+            returned = subject.call(shown)
+        for name, tensor in _named(Targets(*returned)):
+            if tensor.requires_grad:
+                return (
+                    f"{name} of the columns {list(case.columns)} carry a gradient. Likely cause: values or log_probs "
+                    "are used as they come; begin with values = values.detach(), and log_probs likewise"
+                )
     return None
 
 
@@ -84,16 +85,29 @@ def leaves_its_arguments_alone(subject: Subject) -> str | None:
 
 
 def is_deterministic(subject: Subject) -> str | None:
-    """The same arguments give the same results, whatever else was asked in between."""
+    """The same arguments give the same results, whatever else was asked before."""
     estimator = subject.fresh()
-    first = [subject.ask(case, estimator) for case in subject.cases]
-    for case, before in zip(subject.cases, first, strict=True):
-        found = difference(before, subject.ask(case, estimator), case.mask)
+    for case in subject.cases:
+        subject.ask(case, estimator)
+    for case in subject.cases:
+        found = difference(subject.ask(case), subject.ask(case, estimator), case.mask)
         if found is not None:
             return (
-                f"asked the same again, it gave something else: {found.within(case)}. Likely cause: random numbers, "
-                "or something kept from call to call; statistics follow an update in take_in"
+                f"asked after others, it gave something else: {found.within(case)}. Likely cause: random numbers, or "
+                "something kept from call to call; statistics follow an update in take_in"
             )
+    return None
+
+
+def leaves_random_numbers_alone(subject: Subject) -> str | None:
+    """A call neither draws from torch's random numbers nor seeds them, which the run's seed is for."""
+    for case in subject.cases:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(5)
+            before = torch.get_rng_state()
+            subject.ask(case)
+            if not torch.equal(before, torch.get_rng_state()):
+                return "a call drew or seeded torch's random numbers, expected none: a torch.Generator of its own"
     return None
 
 

@@ -13,6 +13,12 @@ from a3c.testing.findings import difference
 from a3c.testing.subject import Subject
 
 
+def trained(subject: Subject) -> ReturnEstimator | None:
+    """Return a copy that has taken all cases in; None if that changes nothing."""
+    copy = _taken_in(subject, *subject.cases)
+    return copy if _changed(subject.estimator.state_dict(), copy.state_dict()) else None
+
+
 def keeps_its_state_in_a_call(subject: Subject) -> str | None:
     """A call changes no statistic: it may be one of several on the same batch."""
     estimator = subject.fresh()

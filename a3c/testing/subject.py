@@ -93,6 +93,12 @@ class Subject:
         """Whether its advantages depend on the critic at all."""
         return any(self._advantages_follow_values(case) for case in self.cases)
 
+    @cached_property
+    def measures_against_critic(self) -> bool:
+        """Whether V of the state acted in is what an advantage is measured against, nothing being bootstrapped."""
+        case = make_case(("T", "T", "T"), seed=7)
+        return self._advantages_follow_values(case)
+
     def _differ(self, one: Case, other: Case, where: Tensor) -> bool:
         return difference(self.ask(one), self.ask(other), where) is not None
 

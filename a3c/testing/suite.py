@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from a3c.returns import ReturnEstimator
-from a3c.testing import consistency, construction, ends, form, masks, state
+from a3c.testing import company, consistency, construction, credit, ends, form, masks, ratios, state
 from a3c.testing.findings import EstimatorError, Finding
 from a3c.testing.subject import Subject
 
@@ -17,16 +17,25 @@ CHECKS: tuple[Check, ...] = (
     form.is_finite,
     form.carries_no_gradient,
     form.leaves_its_arguments_alone,
+    form.leaves_random_numbers_alone,
     masks.ignores_masked_steps,
     masks.ignores_nan_at_masked_steps,
     masks.ignores_padding,
     ends.knows_nothing_beyond_a_terminal_state,
     ends.knows_nothing_beyond_a_time_limit,
+    ends.knows_nothing_before_its_episode,
     ends.does_not_know_its_neighbours,
     ends.gives_terminal_states_no_value,
     ends.bootstraps_at_time_limits,
     ends.bootstraps_where_fragments_end,
+    company.knows_no_order_of_columns,
+    company.needs_no_company,
     consistency.agrees_with_an_exact_critic,
+    credit.welcomes_rewards,
+    credit.knows_nothing_of_earlier_rewards,
+    credit.keeps_its_word_on_advantages,
+    ratios.weighs_what_the_policy_prefers,
+    ratios.bounds_its_ratios,
     state.keeps_its_state_in_a_call,
     state.takes_in_any_batch,
     state.takes_in_no_masked_step,
@@ -36,6 +45,7 @@ CHECKS: tuple[Check, ...] = (
     state.gives_copies_of_its_state,
     state.refuses_another_state,
     construction.keeps_its_arguments,
+    construction.says_what_the_ones_within_say,
     construction.can_be_built_again,
     construction.can_be_pickled,
 )
@@ -72,6 +82,16 @@ def _findings(estimator: ReturnEstimator) -> list[Finding]:
     if wrong_use is not None:
         return [Finding(construction.says_how_it_is_used.__name__, wrong_use)]
     subject = Subject(estimator)
+    found = _of(subject)
+    trained = state.trained(subject)
+    if trained is not None:  # one without data so far may show a fault only later
+        known = {finding.check for finding in found}
+        later = [each for each in _of(Subject(trained)) if each.check not in known]
+        found += [each._replace(text=f"once it has taken batches in: {each.text}") for each in later]
+    return found
+
+
+def _of(subject: Subject) -> list[Finding]:
     for relied_on in (form.returns_targets, form.is_deterministic):
         if found := _made([relied_on], subject):
             return found

@@ -72,6 +72,8 @@ class Weighted(NStep):
 class Unsaid(ReturnEstimator):
     """Says no horizon."""
 
+    advantages_are_errors = True
+
     def __call__(self, batch, values, log_probs, discounts):
         return Targets(batch.rewards - values[:-1], batch.rewards)
 

@@ -2,16 +2,18 @@
 
 import torch
 
-from a3c.returns import GAE, NStep, ReturnEstimator, Targets, lambda_returns, trace_cuts
-from a3c.returns.base import real_rewards
+from a3c.returns import (
+    GAE,
+    NStep,
+    ReturnEstimator,
+    Targets,
+    Wrapper,
+    importance_ratios,
+    lambda_returns,
+    real_rewards,
+    trace_cuts,
+)
 from a3c.returns.normalised import normalised
-
-
-class Wrapper(ReturnEstimator):
-    def __init__(self, estimator: ReturnEstimator):
-        self.estimator = estimator
-        self.horizon = estimator.horizon
-        self.end_at_episode = estimator.end_at_episode
 
 
 class BatchNormalised(Wrapper):
@@ -36,7 +38,7 @@ class Positive(Wrapper):
 
     def __call__(self, batch, values, log_probs, discounts):
         inner = self.estimator(batch, values, log_probs, discounts)
-        return Targets(inner.advantages.clamp(min=0), inner.value_targets, (inner.advantages > 0).float())
+        return Targets(inner.advantages.clamp(min=0), inner.value_targets, (inner.advantages > 0).to(values.dtype))
 
 
 def h(x):
@@ -50,7 +52,9 @@ def h_inverse(x):
 class Rescaled(Wrapper):
     """A critic that learns h(V)."""
 
-    target_units = "own"
+    def __init__(self, estimator: ReturnEstimator):
+        super().__init__(estimator)
+        self.target_units = "own"
 
     def __call__(self, batch, values, log_probs, discounts):
         targets = h(self.estimator(batch, h_inverse(values), log_probs, discounts).value_targets)
@@ -79,7 +83,7 @@ class SelfNormalised(ReturnEstimator):
 
     def __call__(self, batch, values, log_probs, discounts):
         values = values.detach()
-        ratios = (log_probs.detach() - batch.behaviour_log_probs).exp().where(batch.mask, 0)
+        ratios = importance_ratios(batch, log_probs).where(batch.mask, 0)
         ratios = ratios / (ratios.sum() / batch.mask.sum().clamp(min=1)).clamp(min=1e-8)
         errors = real_rewards(batch) + discounts * values[1:] - values[:-1]
         return Targets(ratios * errors, values[:-1] + errors)
@@ -105,8 +109,8 @@ class FromAverage(ReturnEstimator):
 
     def __call__(self, batch, values, log_probs, discounts):
         rewards = (batch.rewards - self._mean).where(batch.mask, 0)
-        lambdas = (~trace_cuts(batch)).float()
-        targets = lambda_returns(rewards, (discounts > 0).float(), values.detach()[1:], lambdas)
+        lambdas = (~trace_cuts(batch)).to(values.dtype)
+        targets = lambda_returns(rewards, (discounts > 0).to(values.dtype), values.detach()[1:], lambdas)
         return Targets(targets - values.detach()[:-1], targets)
 
 
@@ -121,7 +125,7 @@ class Upgoing(ReturnEstimator):
         rewards, cuts = real_rewards(batch), trace_cuts(batch)
         errors = rewards + discounts * values[1:] - values[:-1]
         better = torch.cat((errors[1:] >= 0, torch.zeros_like(cuts[:1])))
-        targets = lambda_returns(rewards, discounts, values[1:], (better & ~cuts).float())
+        targets = lambda_returns(rewards, discounts, values[1:], (better & ~cuts).to(values.dtype))
         return Targets(targets - values[:-1], GAE(self.n_steps)(batch, values, log_probs, discounts).value_targets)
 
 

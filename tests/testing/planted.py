@@ -1,10 +1,23 @@
 """Estimators with one fault each, and what a suite must say of it."""
 
 import torch
-from kinds import FromAverage, Wrapper
+from kinds import FromAverage
 
-from a3c.returns import GAE, FullEpisode, NStep, ReturnEstimator, Targets, lambda_returns, trace_cuts
-from a3c.returns.base import real_rewards
+from a3c.returns import (
+    GAE,
+    AverageReward,
+    FullEpisode,
+    L2Normalised,
+    NStep,
+    ReturnEstimator,
+    Targets,
+    VTrace,
+    Wrapper,
+    importance_ratios,
+    lambda_returns,
+    real_rewards,
+    trace_cuts,
+)
 
 
 class Faulty(ReturnEstimator):
@@ -382,6 +395,135 @@ class BiasedAdvantages(Faulty):
         return Targets(targets - values[1:], targets)
 
 
+class TurnedRound(Faulty):
+    """Values less targets."""
+
+    def finish(self, targets, values, batch):
+        return Targets(values[:-1] - targets, targets)
+
+
+class RewardsLateInItsOwnUnits(Faulty):
+    """The reward of the step before, which no exact critic is asked about."""
+
+    target_units = "own"
+
+    def rewards(self, batch):
+        return real_rewards(batch).roll(1, 0).masked_fill(trace_cuts(batch).roll(1, 0) | ~batch.mask, 0)
+
+
+class BootstrapsTargetsAlone(Faulty):
+    """Advantages take a time limit for an end, targets do not."""
+
+    target_units = "own"
+
+    def __call__(self, batch, values, log_probs, discounts):
+        ends = super().__call__(batch, values, log_probs, discounts.masked_fill(batch.truncated, 0))
+        return super().__call__(batch, values, log_probs, discounts)._replace(advantages=ends.advantages)
+
+
+class Boasting(Faulty):
+    """Says that its advantages are errors, and halves them."""
+
+    advantages_are_errors = True
+
+    def finish(self, targets, values, batch):
+        return Targets((targets - values[:-1]) / 2, targets)
+
+
+class Weighted(Faulty):
+    """Advantages times importance ratios, in which a fault may lie."""
+
+    carries_ratios = True
+
+    def ratios(self, batch, log_probs):
+        return importance_ratios(batch, log_probs)
+
+    def __call__(self, batch, values, log_probs, discounts):
+        plain = super().__call__(batch, values, log_probs, discounts)
+        return plain._replace(advantages=plain.advantages * self.ratios(batch, log_probs))
+
+
+class RatiosRunOn(Weighted):
+    def ratios(self, batch, log_probs):
+        return super().ratios(batch, log_probs).cumprod(0).clamp(max=1)
+
+
+class RatiosOfTheColumnBeside(Weighted):
+    def ratios(self, batch, log_probs):
+        return super().ratios(batch, log_probs).roll(1, 1)
+
+
+class RatiosTurnedRound(Weighted):
+    def ratios(self, batch, log_probs):
+        return 1 / super().ratios(batch, log_probs)
+
+
+class RatiosWithoutBound(Weighted):
+    def ratios(self, batch, log_probs):
+        return (log_probs - batch.behaviour_log_probs).where(batch.mask, 0).exp()
+
+
+class CutsAllColumns(Faulty):
+    """Cuts the traces of all columns where that of any is to be cut."""
+
+    def cuts(self, batch):
+        return trace_cuts(batch).any(1, keepdim=True).expand_as(batch.mask)
+
+
+class FrozenScale(Faulty):
+    """Divides by the deviation of the first batch that it was ever asked about."""
+
+    def finish(self, targets, values, batch):
+        advantages = targets - values[:-1]
+        if not hasattr(self, "scale"):
+            self.scale = 1 + float(advantages[batch.mask].square().mean())
+        return Targets(advantages / self.scale, targets)
+
+
+class Seeding(Faulty):
+    def finish(self, targets, values, batch):
+        torch.manual_seed(0)
+        return super().finish(targets, values, batch)
+
+
+class WithGradientAtTimeLimits(Faulty):
+    def __call__(self, batch, values, log_probs, discounts):
+        targets = super().__call__(batch, values, log_probs, discounts)
+        if batch.truncated.any():
+            targets = targets._replace(advantages=targets.advantages + values[:-1] - values[:-1].detach())
+        return targets
+
+
+class WeightsOf32Bits(Faulty):
+    def finish(self, targets, values, batch):
+        return Targets(targets - values[:-1], targets, torch.ones(batch.mask.shape))
+
+
+class Forgetful(ReturnEstimator):
+    """Around another one, of which it takes the horizon alone."""
+
+    target_units = "own"
+
+    def __init__(self, estimator: ReturnEstimator):
+        self.estimator = estimator
+        self.horizon = estimator.horizon
+
+    def __call__(self, batch, values, log_probs, discounts):
+        return self.estimator(batch, values, log_probs, discounts)
+
+
+class FaultyOnceItHasLearned(FromAverage):
+    """Its mean gets into the units of the targets only when there is one."""
+
+    def __call__(self, batch, values, log_probs, discounts):
+        targets = super().__call__(batch, values, log_probs, discounts)
+        return targets._replace(advantages=-targets.advantages) if self._mean.abs() > 0 else targets
+
+
+class PerhapsErrors(Faulty):
+    advantages_are_errors = None
+
+
 LEAK = NormalisedLeak(RunsOverTimeLimits())
 
 # Estimator, the checks that it must fail, and words of the explanation of the first.
@@ -400,7 +542,7 @@ FAULTS = [
     (TimeLimitsAreEnds(), ["bootstraps_at_time_limits"], "a time limit is no end"),
     (TerminalStatesHaveValue(), ["gives_terminal_states_no_value"], "multiplied by γ itself"),
     (NothingAtTheEnd(), ["bootstraps_where_fragments_end"], "below the last row is values"),
-    (LateCut(8), ["bootstraps_where_fragments_end"], "nothing changed at step"),
+    (LateCut(8), ["bootstraps_where_fragments_end"], "did not change at step"),
     (WithGradient(8), ["carries_no_gradient"], "values.detach()"),
     (ChangesRewards(8), ["leaves_its_arguments_alone"], "changed rewards"),
     (ChangesValues(8), ["leaves_its_arguments_alone"], "changed values"),
@@ -436,4 +578,23 @@ FAULTS = [
     (HalfAStep(), ["says_how_it_is_used"], "horizon: got 0.5"),
     (UnknownUnits(), ["says_how_it_is_used"], "target_units: got 'points'"),
     (MaybeAtEpisode(), ["says_how_it_is_used"], "end_at_episode: got None"),
+    (PerhapsErrors(), ["says_how_it_is_used"], "advantages_are_errors: got None"),
+    (TurnedRound(), ["welcomes_rewards"], "a sign, such as values less targets"),
+    (RewardsLateInItsOwnUnits(), ["knows_nothing_of_earlier_rewards"], "rewards a step late"),
+    (BootstrapsTargetsAlone(), ["bootstraps_at_time_limits"], "advantages did not change at step"),
+    (Boasting(), ["keeps_its_word_on_advantages"], "advantages_are_errors is True"),
+    (RatiosRunOn(), ["knows_nothing_before_its_episode"], "runs forwards over an episode's end"),
+    (RatiosOfTheColumnBeside(), ["knows_no_order_of_columns"], "the column beside"),
+    (RatiosTurnedRound(), ["weighs_what_the_policy_prefers"], "μ/π"),
+    (RatiosWithoutBound(), ["bounds_its_ratios"], "importance_ratios has one"),
+    (CutsAllColumns(), ["needs_no_company"], "over all columns"),
+    (FrozenScale(), ["is_deterministic"], "kept from call to call"),
+    (Seeding(), ["leaves_random_numbers_alone"], "seeded torch's random numbers"),
+    (WithGradientAtTimeLimits(), ["carries_no_gradient"], "values.detach()"),
+    (WeightsOf32Bits(), ["keeps_the_dtype"], "weights are torch.float32, expected torch.float64"),
+    (Forgetful(VTrace(8)), ["says_what_the_ones_within_say"], "its carries_ratios are not those of estimator, VTrace"),
+    (Forgetful(NStep(8, True)), ["says_what_the_ones_within_say"], "its horizon or end_at_episode"),
+    (Forgetful(L2Normalised(NStep(8))), ["says_what_the_ones_within_say"], "its reusable"),
+    (Forgetful(AverageReward(8)), ["says_what_the_ones_within_say"], "its statistics"),
+    (FaultyOnceItHasLearned(), ["welcomes_rewards"], "once it has taken batches in: with 3 more as rewards"),
 ]

@@ -19,6 +19,8 @@ from a3c.learner.steps import Judged, Steps
 from a3c.networks.actor_critic import ActorCritic
 from a3c.returns import ReturnEstimator
 
+MOST_STEPS = 10_000  # of an update, all of which are kept to be measured
+
 
 class GradientStep(NamedTuple):
     """One of the steps that an update consists of.
@@ -64,6 +66,11 @@ class Reuse:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"{name}: got {value}, must be a whole number, at least 1")
+        if self.passes * self.minibatches > MOST_STEPS:
+            raise ValueError(
+                f"passes: got {self.passes} with minibatches {self.minibatches}, must be at most {MOST_STEPS:,} "
+                "gradient steps an update together"
+            )
         if self.target_kl is not None and not self.target_kl > 0:
             raise ValueError(f"target_kl: got {self.target_kl}, must be above 0, or null")
         if self.target_kl is not None and self.is_single:

@@ -165,6 +165,7 @@ class A3C(LightningModule):
         self._guard = self.learning.make_guard()
         self._flushed_at = 0  # updates
         self._mode: Mode | None = None  # once a fit has begun
+        self._is_broken_off = False
 
     @property
     def mode(self) -> Mode:
@@ -178,6 +179,7 @@ class A3C(LightningModule):
         self.automatic_optimization = False  # an update may be many steps; where workers learn it is none
         self.learning = replace(self.learning, rates=self._bind_schedules(mode.collection.max_env_steps))
         self._guard.begin()
+        self._is_broken_off = False
 
     def check_run(self, mode: Mode) -> None:
         """Refuse schedules, networks and optimizers that a run cannot use.
@@ -266,8 +268,19 @@ class A3C(LightningModule):
             optimizer.step()
             norms.append(norm)
             made.append(step)
+            if self._is_broken_off and not step.is_last:
+                log.warning(
+                    "the update ended after %d gradient steps of it; a run that goes on from here is not bit-equal to "
+                    "one that was never interrupted",
+                    len(made),
+                )
+                break
         self._conclude(made, norms, batch)
         return made[-1].loss.detach()
+
+    def break_off(self) -> None:
+        """Have the update at hand end after the gradient step at hand; its steps so far count."""
+        self._is_broken_off = True
 
     def _conclude(self, made: Sequence[GradientStep], norms: Sequence[Tensor], batch: RolloutBatch) -> None:
         """Count an update, and hand its weights on."""

@@ -17,6 +17,7 @@ import a3c.training.cli.run
 from a3c import NStep
 from a3c.batch import Episode
 from a3c.evaluation.evaluator import Evaluation, Evaluator
+from a3c.learner.learning import Learning
 from a3c.runs import checkpoints
 from a3c.runs.checkpoints import LAST, PREVIOUS, newest_valid
 from a3c.training.callbacks import BudgetBar, Checkpoints, Interruption
@@ -103,10 +104,32 @@ def check_ended(number, capfd):
     [(signal.SIGINT, 130, "sync"), (signal.SIGTERM, 143, "async"), (signal.SIGTERM, 143, "hogwild")],
 )
 def test_row_15_and_16_a_signal_in_the_course_of_updates_ends_the_run_with_a_checkpoint(capfd, number, status, mode):
-    sender = Sender(number, logged())
+    sender = Sender(number, logged(2))  # the names, the evaluation before training, and an update
     assert main(CONFIG, [*ENDLESS, "--mode", mode]) == status
     assert sender.seconds() < SECONDS
     check_ended(number, capfd)
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_row_16_a_signal_in_an_update_of_many_gradient_steps_ends_it_after_the_one_at_hand(
+    capfd, caplog, monkeypatch, mode
+):
+    begun = []
+
+    def gradient_steps(*args):
+        for step in original(*args):
+            begun.append(step.number)
+            yield step
+
+    original = Learning.gradient_steps
+    monkeypatch.setattr(Learning, "gradient_steps", gradient_steps)
+    sender = Sender(signal.SIGTERM, lambda: begun)
+    assert main(CONFIG, [*ENDLESS, "--model.passes", "2000", "--model.minibatches", "4", "--mode", mode]) == 143
+    assert sender.seconds() < SECONDS
+    check_ended(signal.SIGTERM, capfd)
+    summary = json.loads(Path("run/summary.json").read_text())
+    assert summary["gradient_steps"] == len(begun) < 8000
+    assert f"the update ended after {len(begun)} gradient steps" in caplog.text
 
 
 @pytest.mark.parametrize("mode", ["sync", "async", "hogwild"])

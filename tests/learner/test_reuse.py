@@ -390,6 +390,8 @@ def test_an_observer_is_shown_the_first_targets_once_with_their_graph():
     ("arguments", "message"),
     [
         ({"passes": 0}, "passes: got 0, must be a whole number, at least 1"),
+        ({"passes": 10**30}, f"passes: got {10**30} with minibatches 1, must be at most 10,000 gradient steps"),
+        ({"passes": 200, "minibatches": 51}, "passes: got 200 with minibatches 51, must be at most 10,000"),
         ({"passes": 1.5}, "passes: got 1.5, must be a whole number, at least 1"),
         ({"passes": True}, "passes: got True, must be a whole number, at least 1"),
         ({"minibatches": -2}, "minibatches: got -2, must be a whole number, at least 1"),

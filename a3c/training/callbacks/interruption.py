@@ -14,6 +14,8 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerStatus
 
+from a3c.training.seams import module_of
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 SAME_SECONDS = 0.2  # within which one Ctrl-C may arrive twice: from the terminal, and from a wrapper
 GRACE_SECONDS = 2.0  # in which what the run is waiting for may end by itself
@@ -36,8 +38,8 @@ class Interruption(Callback):
 
     Before training has begun there is nothing to save, and a signal ends the start-up at once. From
     then on it raises flags, which the dataset and evaluations look at; where none does within two
-    seconds, in an environment's step for one, the wait is broken off, but never an update. A second
-    SIGINT leaves at once; all other signals after the first one change nothing.
+    seconds, in an environment's step for one, the wait is broken off, and an update of many gradient steps
+    after the one at hand. A second SIGINT leaves at once; all other signals after the first one change nothing.
 
     Lightning alone would leave SIGTERM to be noticed between batches only, and end with status 0.
     Comes first in the list of callbacks: its hook after an update must come before an evaluation.
@@ -102,7 +104,9 @@ class Interruption(Callback):
         trainer.should_stop = True  # the dataset looks at it while it waits for rollouts
 
     def _overdue(self, number: int, frame: FrameType | None) -> None:
-        if self._updating:  # broken off, an update would leave the weights half stepped
+        if self._updating:  # broken off here, it would leave the weights half stepped
+            assert self._trainer is not None, "there are updates"
+            module_of(self._trainer).break_off()
             signal.setitimer(signal.ITIMER_REAL, SAME_SECONDS)
             return
         assert self.signal is not None, "the timer is set by a signal"

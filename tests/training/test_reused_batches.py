@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, Trainer
 from poisoned import CountingNetwork
 
 from a3c import A3C, GAE, FullEpisode, MLPActorCritic, NStep, ReturnEstimator, RolloutDataModule, Targets, VTrace
+from a3c.learner.hogwild.shared_optimizer import step_counts
 from a3c.learner.learning import Learning
 from a3c.learner.objective import Objective
 from a3c.learner.reuse import Reuse
@@ -67,9 +68,10 @@ def test_each_update_draws_its_minibatches_anew(monkeypatch):
 
 
 def test_workers_that_learn_make_all_steps_of_their_updates():
-    model, data, _ = fit(GAE(8), learning=PPO, mode="hogwild", workers=2, max_env_steps=640, **ENDLESS)
+    model, data, trainer = fit(GAE(8), learning=PPO, mode="hogwild", workers=2, max_env_steps=640, **ENDLESS)
     assert model.updates >= 18  # the last ones are left out on the request to stop
     assert 12 * model.updates <= model.gradient_steps <= 12 * (model.updates + 2)
+    assert {int(count) for count in step_counts(trainer.optimizers[0])} == {model.gradient_steps}
     progress = data.progress
     assert progress.trained == 32 * model.updates
     assert progress.collected == progress.trained + progress.dropped.total() + progress.in_flight

@@ -107,6 +107,13 @@ def test_every_step_of_an_update_is_made_from_the_shared_weights_of_then():
     )
 
 
+def test_the_optimizer_counts_gradient_steps_those_of_others_included():
+    learner, rule = make_learner(lambda parameters: torch.optim.Adam(parameters), workers=2, reuse=Reuse(2, 3))
+    rule.tally.add(1, updates=1, gradient_steps=20, trained=12)
+    learner.update(make_transitions(0), rule.weights.pull(learner._network))
+    assert {int(count) for count in step_counts(learner.optimizer)} == {20 + 6}
+
+
 def test_each_update_of_each_worker_draws_its_minibatches_anew(monkeypatch):
     seeds = []
 

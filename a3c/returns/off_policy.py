@@ -62,9 +62,9 @@ class Retrace(ReturnEstimator):
 
 
 class ImportanceSampled(ReturnEstimator):
-    """N-step returns with the corrections that V-trace was compared with: IMPALA, arXiv:1802.01561, section 5.2.2.
+    """N-step returns with importance sampling by the book, or as V-trace was compared with it.
 
-    With w = π(a|s) / μ(a|s), by `correction`:
+    With w = π(a|s) / μ(a|s), by `correction`; the last two are those of IMPALA, arXiv:1802.01561, section 5.2.2:
 
     - "untruncated": `VTrace` without clips, ρₜ = cₜ = wₜ. The products of ratios have no bound.
     - "weighted": the same, with ratios divided by their mean over the batch's real steps, which is self-normalised

@@ -22,9 +22,11 @@ FILES = {  # by the sections' titles, each of which begins with the environment'
     "CartPole-v1": "cartpole",
     "Acrobot-v1": "acrobot",
     "LunarLander-v3": "lunarlander",
-    "Pendulum-v1": "pendulum",
 }
-TABLES = {"Each environment with a configuration of its own": "configurations"}  # of many environments, a line each
+TABLES = {  # of many environments, a line each
+    "One configuration for all": "default",
+    "Each environment with a configuration of its own": "configurations",
+}
 
 
 def section(title):

@@ -114,6 +114,21 @@ def test_the_optimizer_counts_gradient_steps_those_of_others_included():
     assert {int(count) for count in step_counts(learner.optimizer)} == {20 + 6}
 
 
+def test_an_update_of_many_steps_ends_on_a_request_to_stop_and_is_counted():
+    learner, rule = make_learner(rmsprop, reuse=Reuse(4, 3))
+    asked = []
+
+    def should_stop():
+        asked.append(len(asked))
+        return len(asked) == 5
+
+    learner._should_stop = should_stop
+    learner.update(make_transitions(0), rule.weights.pull(learner._network))
+    tally = rule.tally
+    assert (tally.updates, tally.total("gradient_steps"), tally.total("trained")) == (1, 5, 12)
+    assert tally.total("skipped") == 0
+
+
 def test_each_update_of_each_worker_draws_its_minibatches_anew(monkeypatch):
     seeds = []
 

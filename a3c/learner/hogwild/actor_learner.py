@@ -62,7 +62,7 @@ class ActorLearner:
         network: the worker's own copy, with which it also acts.
         rule: how it learns.
         optimizer: over the shared parameters.
-        should_stop: asked while it is held.
+        should_stop: asked between steps, and while it is held.
     """
 
     def __init__(
@@ -88,7 +88,8 @@ class ActorLearner:
     def update(self, batch: RolloutBatch, version: int) -> None:
         """Make one update from a batch; none if it is too old by then or not finite, or on a request to stop.
 
-        Where a later step of an update is not finite, the ones before it have been made: the update ends there.
+        Where a later step of an update is not finite, or there is a request to stop, the ones before it have been
+        made: the update ends there.
 
         Args:
             batch: transitions.
@@ -129,6 +130,8 @@ class ActorLearner:
                     return
             finally:
                 tally.leave_step(worker)
+            if self._should_stop():
+                break
             rule.weights.pull(self._network)
         if made:  # it ended before its last step
             tally.enter_step(worker, self._should_stop)  # told to stop or not, what was made is counted

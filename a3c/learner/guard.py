@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch.optim import Optimizer
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +62,6 @@ class UpdateGuard:
         if math.isfinite(norm) and all(map(math.isfinite, losses)):
             if self._max_grad_norm is not None:
                 clip_grads_with_norm_(parameters, self._max_grad_norm, norm, foreach=True)
-            self._in_a_row = 0
             return norm
         self._culprit = _culprit(network, losses)  # before clipping: with a norm of NaN it makes all gradients NaN
         network.zero_grad(set_to_none=True)
@@ -93,8 +94,25 @@ class UpdateGuard:
             )
 
     def begin(self) -> None:
-        """Forget how many were skipped in a row: a new fit begins."""
+        """Forget how many were skipped in a row: a fit begins, or an update has been made whole."""
         self._in_a_row = 0
+
+
+OptimizerState = dict[Tensor, dict[str, Any]]
+
+
+def state_of(optimizer: Optimizer) -> OptimizerState:
+    """Return a copy of what an optimizer keeps of each parameter, to be put back."""
+    return {
+        parameter: {key: value.clone() if isinstance(value, Tensor) else value for key, value in kept.items()}
+        for parameter, kept in optimizer.state.items()
+    }
+
+
+def put_back(optimizer: Optimizer, state: OptimizerState) -> None:
+    """Have an optimizer keep again what `state_of` gave."""
+    optimizer.state.clear()
+    optimizer.state.update(state)
 
 
 def _culprit(network: nn.Module, losses: Sequence[Tensor]) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from numbers import Real
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,6 +27,11 @@ from a3c.returns import ReturnEstimator, Targets
 from a3c.returns.normalised import normalised
 
 VALUE_LOSSES = ("squared_error", "huber")
+
+
+def is_above_0(value: Any) -> bool:
+    """Return whether something is a finite number above 0."""
+    return isinstance(value, Real) and not isinstance(value, bool) and 0 < float(value) < math.inf
 
 
 class Estimation(NamedTuple):
@@ -126,8 +132,8 @@ class Objective:
     def _check_ratio_clip(self) -> None:
         if self.ratio_clip is None:
             return
-        if not (self.ratio_clip > 0 and math.isfinite(self.ratio_clip)):
-            raise ValueError(f"ratio_clip: got {self.ratio_clip}, must be above 0 and finite, or null")
+        if not is_above_0(self.ratio_clip):
+            raise ValueError(f"ratio_clip: got {self.ratio_clip!r}, must be above 0 and finite, or null")
         if self.returns.carries_ratios:
             raise ValueError(
                 f"ratio_clip: got {self.ratio_clip} with {type(self.returns).__name__}, must be null there: its "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from numbers import Integral
 from typing import NamedTuple
 
 import torch
@@ -14,7 +15,7 @@ from a3c.batch import RolloutBatch
 from a3c.envs.random_states import derived_seed
 from a3c.learner.losses import MaskedReduction
 from a3c.learner.measures import OF_PASSES, Trace
-from a3c.learner.objective import Estimation, Objective, Observer
+from a3c.learner.objective import Estimation, Objective, Observer, is_above_0
 from a3c.learner.steps import Judged, Steps
 from a3c.networks.actor_critic import ActorCritic
 from a3c.returns import ReturnEstimator
@@ -53,7 +54,7 @@ class Reuse:
         recompute_targets: the targets are worked out anew for each pass; False keeps those of the first.
 
     Raises:
-        ValueError: a value outside its range, or one that would change nothing.
+        ValueError: a value outside its range, or a `target_kl` that would change nothing.
     """
 
     passes: int = 1
@@ -64,15 +65,18 @@ class Reuse:
     def __post_init__(self) -> None:
         for name in ("passes", "minibatches"):
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name}: got {value}, must be a whole number, at least 1")
+            if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"{name}: got {value!r}, must be a whole number, at least 1")
         if self.passes * self.minibatches > MOST_STEPS:
+            name, other = sorted(("passes", "minibatches"), key=lambda each: -getattr(self, each))
             raise ValueError(
-                f"passes: got {self.passes} with minibatches {self.minibatches}, must be at most {MOST_STEPS:,} "
-                "gradient steps an update together"
+                f"{name}: got {getattr(self, name)} with {other} {getattr(self, other)}, must be at most "
+                f"{MOST_STEPS:,} gradient steps an update together"
             )
-        if self.target_kl is not None and not self.target_kl > 0:
-            raise ValueError(f"target_kl: got {self.target_kl}, must be above 0, or null")
+        if self.target_kl is not None and not is_above_0(self.target_kl):
+            raise ValueError(f"target_kl: got {self.target_kl!r}, must be above 0 and finite, or null")
+        if not isinstance(self.recompute_targets, bool):
+            raise ValueError(f"recompute_targets: got {self.recompute_targets!r}, must be true or false")
         if self.target_kl is not None and self.is_single:
             raise ValueError(
                 f"target_kl: got {self.target_kl} with passes 1 and minibatches 1, must be null there: an update "

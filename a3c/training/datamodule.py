@@ -16,8 +16,8 @@ from a3c.envs.spec import EnvSpec
 from a3c.envs.wrappers import NORMALISE_REWARD, Wrapping
 from a3c.rollouts.progress import Progress
 from a3c.rollouts.workers.pool import RestartPolicy
-from a3c.training.modes import MODES, Mode, Stopping
-from a3c.training.options import AUTO, Collection, Workers, check_choice, check_counts, check_finite
+from a3c.training.modes import MODES, Mode, Stopping, Sync
+from a3c.training.options import AUTO, Collection, Workers, check_choice, check_counts, check_finite, check_whole
 from a3c.training.seams import module_of, trainer_of
 from a3c.training.trainer_rules import check_trainer
 
@@ -121,20 +121,24 @@ class RolloutDataModule(LightningDataModule):
         check_choice("on_worker_failure", on_worker_failure, ("restart", "raise"))
         check_choice("on_bad_values", on_bad_values, ("raise", "discard"))
         if isinstance(workers, str) and workers != AUTO:
-            raise ValueError(f"workers: got {workers!r}, must be a number, at least 1, or auto")
+            raise ValueError(f"workers: got {workers!r}, must be a whole number, at least 1, or auto")
+        needed = {
+            "envs_per_worker": envs_per_worker,
+            "rollouts_per_update": rollouts_per_update,
+            "fragment_steps": fragment_steps,
+        }
+        for name, count in needed.items():
+            check_whole(name, count, 1)
         check_counts(
             1,
             workers=None if workers == AUTO else workers,
-            envs_per_worker=envs_per_worker,
-            rollouts_per_update=rollouts_per_update,
-            fragment_steps=fragment_steps,
             max_env_steps=max_env_steps,
             max_episodes_per_worker=max_episodes_per_worker,
             max_episode_steps=max_episode_steps,
         )
         if max_env_steps is None and max_episodes_per_worker is None:
             raise ValueError("max_env_steps: got none, must be at least 1 unless max_episodes_per_worker is given")
-        if workers == AUTO and max_episodes_per_worker is not None:
+        if workers == AUTO and max_episodes_per_worker is not None and mode != Sync.name:
             raise ValueError("workers: got auto with max_episodes_per_worker, must be a number: each has that budget")
         check_counts(0, seed=seed, max_restarts=max_restarts, max_lag=max_lag, inject_lag=inject_lag)
         if max_lag is not None and inject_lag is not None and max_lag < inject_lag:

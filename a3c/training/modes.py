@@ -573,6 +573,10 @@ class Hogwild(Mode):
             )
         super().__init__(collection, workers, supervision)
 
+    def can_lag(self, returns: ReturnEstimator) -> bool:
+        # Weights are pulled before each rollout, so the first ones of an update are acted with older ones.
+        return super().can_lag(returns) or self.collection.rollouts_per_update > 1
+
     def begin(self) -> None:
         super().begin()
         self._reports: ReportStream | None = None

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.optim import Adam, Optimizer, SparseAdam
 
 from a3c.batch import RolloutBatch
-from a3c.learner.guard import TrainingDivergedError
+from a3c.learner.guard import TrainingDivergedError, put_back, state_of
 from a3c.learner.hogwild.reports import UpdateReport
 from a3c.learner.learning import Learning
 from a3c.learner.metrics import LagRecord, MetricSums, column_lags, mean_lag
@@ -257,12 +257,15 @@ class A3C(LightningModule):
         self.learning.rates.set_learning_rates(optimizer.optimizer, env_steps)
         made: list[GradientStep] = []
         norms: list[Tensor] = []
+        before = None if self.learning.reuse.is_single else state_of(optimizer.optimizer)
         seed = (mode.collection.seed, self.updates)
         for step in self.learning.gradient_steps(self.network, batch, env_steps, seed, self.observer):
             optimizer.zero_grad()
             self.manual_backward(step.loss)
             norm = self._guard.admit(self.network, [step.loss.detach()])
             if norm is None:
+                if before is not None:
+                    put_back(optimizer.optimizer, before)
                 self._skip(steps)
                 return None
             optimizer.step()
@@ -285,6 +288,7 @@ class A3C(LightningModule):
     def _conclude(self, made: Sequence[GradientStep], norms: Sequence[Tensor], batch: RolloutBatch) -> None:
         """Count an update, and hand its weights on."""
         mode = self.mode
+        self._guard.begin()
         self.objective.take_in(self.network, made[0].estimation)
         self.updates += 1
         self.gradient_steps += len(made)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from numbers import Integral
+from typing import Any, Literal
 
 from a3c.batch import BatchShape
 from a3c.envs.random_states import derived_seed
@@ -61,14 +62,26 @@ def check_choice(name: str, value: str, allowed: Iterable[str]) -> None:
 
 
 def check_counts(least: int, **counts: int | None) -> None:
-    """Refuse numbers below the least; None stands for no number.
+    """Refuse numbers below the least, or that are not whole; None stands for no number.
 
     Raises:
-        ValueError: the first one that is below.
+        ValueError: the first such one.
     """
     for name, value in counts.items():
-        if value is not None and value < least:
-            raise ValueError(f"{name}: got {value}, must be at least {least}")
+        if value is not None:
+            check_whole(name, value, least)
+
+
+def check_whole(name: str, value: Any, least: int) -> None:
+    """Refuse what is no whole number, or one below the least.
+
+    Raises:
+        ValueError: the name, what was given, and what is allowed.
+    """
+    if not isinstance(value, Integral) or isinstance(value, bool):  # whatever the annotation says
+        raise ValueError(f"{name}: got {value!r}, must be a whole number, at least {least}")
+    if value < least:
+        raise ValueError(f"{name}: got {value}, must be at least {least}")
 
 
 def check_finite(least: float = -math.inf, **numbers: float | None) -> None:

@@ -149,6 +149,8 @@ def test_row_27_only_skipped_updates_in_a_row_count_towards_the_limit():
     for loss in (math.nan, math.nan, 1.0, math.nan, math.nan):
         if guard.admit(with_gradients(), [torch.tensor(loss)]) is None:
             guard.skip()
+        else:
+            guard.begin()
     guard.admit(with_gradients(), [torch.tensor(math.nan)])
     with pytest.raises(TrainingDivergedError, match=r"^3 updates in a row .* max_skipped_updates allows 2$"):
         guard.skip()

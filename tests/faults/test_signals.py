@@ -161,6 +161,8 @@ def test_row_16_a_signal_in_an_evaluation_before_training_ends_the_run(capfd, mo
     assert main(CONFIG, [*ENDLESS, "--mode", "sync"]) == 143
     printed = capfd.readouterr()
     assert "Traceback" not in printed.out + printed.err
+    assert "run folder:" in printed.out
+    assert "to go on:" not in printed.out  # there is nothing to go on from
     summary = json.loads(Path("run/summary.json").read_text())
     assert summary["interrupted"]
     assert summary["updates"] == 0

@@ -89,7 +89,7 @@ def test_every_step_of_an_update_is_made_from_the_shared_weights_of_then():
     learner, rule = make_learner(lambda parameters: torch.optim.SGD(parameters, lr=0.1), reuse=reuse)
     batch, ours = make_transitions(0), make_network()
     rule.weights.pull(ours)
-    for step in reuse.gradient_steps(rule.learning.objective, ours, batch, seed=(0, 0, 1)):
+    for step in reuse.gradient_steps(rule.learning.objective, ours, batch, seed=(0, 0)):
         gradients = torch.autograd.grad(step.loss, list(ours.parameters()))
         moved = [parameter - 0.1 * gradient for parameter, gradient in zip(ours.parameters(), gradients, strict=True)]
         torch.nn.utils.vector_to_parameters(torch.nn.utils.parameters_to_vector(moved).detach(), ours.parameters())
@@ -239,6 +239,7 @@ SAME = {
             "entropy_coefficient": 0.01,
         },
     },
+    "minibatches": {"returns": GAE(8), "learning": {"passes": 2, "minibatches": 4, "ratio_clip": 0.2}},
     "no clipping": {"returns": NStep(8), "learning": {"max_grad_norm": None}},
     "episode budget": {
         "returns": NStep(8, end_at_episode=True),

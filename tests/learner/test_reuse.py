@@ -2,6 +2,7 @@
 
 import copy
 import math
+import re
 
 import pytest
 import torch
@@ -392,11 +393,17 @@ def test_an_observer_is_shown_the_first_targets_once_with_their_graph():
         ({"passes": 0}, "passes: got 0, must be a whole number, at least 1"),
         ({"passes": 10**30}, f"passes: got {10**30} with minibatches 1, must be at most 10,000 gradient steps"),
         ({"passes": 200, "minibatches": 51}, "passes: got 200 with minibatches 51, must be at most 10,000"),
+        ({"minibatches": 16384}, "minibatches: got 16384 with passes 1, must be at most 10,000"),
+        ({"passes": "2"}, "passes: got '2', must be a whole number"),
+        ({"passes": 2, "target_kl": "0.2"}, "target_kl: got '0.2', must be above 0 and finite, or null"),
+        ({"passes": 2, "target_kl": True}, "target_kl: got True, must be above 0 and finite, or null"),
+        ({"passes": 2, "target_kl": math.inf}, "target_kl: got inf, must be above 0 and finite, or null"),
+        ({"passes": 2, "recompute_targets": "no"}, "recompute_targets: got 'no', must be true or false"),
         ({"passes": 1.5}, "passes: got 1.5, must be a whole number, at least 1"),
         ({"passes": True}, "passes: got True, must be a whole number, at least 1"),
         ({"minibatches": -2}, "minibatches: got -2, must be a whole number, at least 1"),
-        ({"passes": 2, "target_kl": 0.0}, "target_kl: got 0.0, must be above 0, or null"),
-        ({"passes": 2, "target_kl": math.nan}, "target_kl: got nan, must be above 0, or null"),
+        ({"passes": 2, "target_kl": 0.0}, "target_kl: got 0.0, must be above 0 and finite, or null"),
+        ({"passes": 2, "target_kl": math.nan}, "target_kl: got nan, must be above 0 and finite, or null"),
         ({"target_kl": 0.1}, "target_kl: got 0.1 with passes 1 and minibatches 1, must be null there"),
     ],
 )
@@ -406,9 +413,11 @@ def test_what_is_out_of_range_or_changes_nothing_is_refused(arguments, message):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("clip", [0, -0.1, math.nan, math.inf])
+@pytest.mark.parametrize("clip", [0, -0.1, math.nan, math.inf, True, "0.2", [0.2]])
 def test_a_clip_out_of_range_is_refused(clip):
-    with pytest.raises(ValueError, match=rf"^ratio_clip: got {clip}, must be above 0 and finite, or null$"):
+    with pytest.raises(
+        ValueError, match=rf"^ratio_clip: got {re.escape(repr(clip))}, must be above 0 and finite, or null$"
+    ):
         Objective(GAE(), ratio_clip=clip)
 
 

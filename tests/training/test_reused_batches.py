@@ -9,10 +9,12 @@ from lightning.pytorch import Callback, Trainer
 from poisoned import CountingNetwork
 
 from a3c import A3C, GAE, FullEpisode, MLPActorCritic, NStep, ReturnEstimator, RolloutDataModule, Targets, VTrace
+from a3c.learner.guard import TrainingDivergedError
 from a3c.learner.hogwild.shared_optimizer import step_counts
 from a3c.learner.learning import Learning
 from a3c.learner.objective import Objective
 from a3c.learner.reuse import Reuse
+from a3c.rollouts.workers.pool import WorkerError
 from a3c.training.callbacks import Checkpoints
 
 PPO = {"passes": 3, "minibatches": 4, "ratio_clip": 0.2}
@@ -109,16 +111,18 @@ def test_passes_learn_more_from_as_many_steps():
 def test_a_later_step_that_is_not_finite_undoes_the_update(mode):
     class States(Callback):
         def __init__(self):
-            self.weights = []
+            self.weights, self.moments = [], []
 
         def on_train_batch_end(self, trainer, pl_module, *args):
             self.weights.append((vector(pl_module.network), pl_module.updates, pl_module.network.trained_on.item()))
+            kept = trainer.optimizers[0].state.values()
+            self.moments.append([value.clone() for each in kept for value in each.values()])
 
     torch.manual_seed(1)
     data = RolloutDataModule(**ENDLESS, mode=mode, workers=1, envs_per_worker=4, max_env_steps=4 * 32)
     # Of each update's forward passes one is for targets and four for steps: the tenth is the second one's last.
     network = CountingNetwork(data.observation_space, data.action_space, poisoned_calls=[10])
-    model, states = A3C(network, GAE(8), passes=2, minibatches=2, optimizer=sgd), States()
+    model, states = A3C(network, GAE(8), passes=2, minibatches=2), States()
     quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
     Trainer(accelerator="cpu", max_epochs=-1, callbacks=[states], **quiet).fit(model, data)
     (first, _, seen), (second, updates, seen_after), *_ = states.weights
@@ -127,7 +131,22 @@ def test_a_later_step_that_is_not_finite_undoes_the_update(mode):
     assert updates == 1
     assert torch.equal(first, second)
     assert seen == seen_after  # a buffer that the forward passes changed
+    assert len(states.moments[0]) == 3 * len(list(network.parameters()))  # Adam's
+    assert all(map(torch.equal, *states.moments[:2]))
+    assert not any(map(torch.equal, *states.moments[1:3]))
     assert data.progress.collected == data.progress.trained + 32 + data.progress.in_flight
+
+
+@pytest.mark.parametrize("mode", ["sync", "hogwild"])
+def test_updates_none_of_which_ends_finite_end_the_run(mode):
+    torch.manual_seed(1)
+    data = RolloutDataModule(**ENDLESS, mode=mode, workers=1, envs_per_worker=4, max_env_steps=10_000)
+    # One forward pass in each update is for targets, four are for steps, of which the last one is not finite.
+    network = CountingNetwork(data.observation_space, data.action_space, poisoned_calls=range(5, 1000, 5))
+    model = A3C(network, GAE(8), passes=2, minibatches=2, max_skipped_updates=3)
+    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    with pytest.raises((TrainingDivergedError, WorkerError), match="4 updates in a row were not finite"):
+        Trainer(accelerator="cpu", max_epochs=-1, **quiet).fit(model, data)
 
 
 def test_in_bf16_each_step_is_made_with_the_weights_of_then():
@@ -219,6 +238,12 @@ def test_a_clip_with_nothing_to_clip_is_refused(mode, returns, refused):
 def test_lag_that_is_injected_is_there_to_be_clipped():
     data = RolloutDataModule(**ENDLESS, mode="sync", envs_per_worker=4, inject_lag=2)
     A3C(MLPActorCritic(data.observation_space, data.action_space), NStep(8), ratio_clip=0.2).check_run(data.mode)
+
+
+@pytest.mark.parametrize(("mode", "lags"), [("sync", False), ("hogwild", True)])
+def test_rollouts_of_one_update_are_of_several_policies_in_hogwild_alone(mode, lags):
+    data = RolloutDataModule(**ENDLESS, mode=mode, envs_per_worker=4, rollouts_per_update=2)
+    assert data.mode.can_lag(NStep(8)) == lags
 
 
 def test_minibatches_that_do_not_divide_a_batch_are_refused_before_anything_starts():

@@ -65,7 +65,12 @@ def test_an_update_is_the_same_whatever_the_cores(cores, number, workers):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"workers": "all"}, "^workers: got 'all', must be a number, at least 1, or auto$"),
+        ({"workers": "all"}, "^workers: got 'all', must be a whole number, at least 1, or auto$"),
+        ({"workers": 1.5}, "^workers: got 1.5, must be a whole number, at least 1$"),
+        ({"workers": True}, "^workers: got True, must be a whole number, at least 1$"),
+        ({"workers": [1]}, r"^workers: got \[1\], must be a whole number, at least 1$"),
+        ({"envs_per_worker": 1.5}, "^envs_per_worker: got 1.5, must be a whole number, at least 1$"),
+        ({"rollouts_per_update": None}, "^rollouts_per_update: got None, must be a whole number, at least 1$"),
         ({"workers": 0}, "^workers: got 0, must be at least 1$"),
         (
             {"workers": "auto", "max_episodes_per_worker": 3},
@@ -73,6 +78,11 @@ def test_an_update_is_the_same_whatever_the_cores(cores, number, workers):
         ),
     ],
 )
-def test_other_words_and_a_budget_of_each_worker_are_refused(arguments, message):
+def test_other_words_kinds_and_a_budget_of_each_worker_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         RolloutDataModule(**arguments)
+
+
+def test_a_budget_of_each_worker_is_no_trouble_where_there_are_none():
+    data = RolloutDataModule(mode="sync", workers="auto", max_episodes_per_worker=3)
+    assert (data.mode.workers, data.mode.collection.envs_per_worker) == (1, 64)

@@ -80,7 +80,6 @@ class ActorLearner:
         self.optimizer = optimizer.attach(rule.weights.parameters)
         self._counts = [] if rule.steps_before is None else detach_step_counts(self.optimizer)
         self._guard = rule.learning.make_guard()
-        self._attempts = 0  # updates begun
         self._acted = -1  # version of the last update's newest fragment
         self.sums = MetricSums()
         self.lags: Counter[int] = Counter()
@@ -103,11 +102,10 @@ class ActorLearner:
             rule.weights.pull(self._network)
         self._acted = version
         env_steps, steps, rates = tally.env_steps, int(batch.mask.sum()), rule.learning.rates
-        self._attempts += 1
         made: list[GradientStep] = []
         norms: list[Tensor] = []
         lags = Counter[int]()
-        seed = (rule.seed, worker, self._attempts)
+        seed = (rule.seed, tally.updates, worker) if worker else (rule.seed, tally.updates)  # a single one's are sync's
         is_finite = True
         for step in rule.learning.gradient_steps(self._network, batch, env_steps, seed):
             self._network.zero_grad()
@@ -127,6 +125,7 @@ class ActorLearner:
                 made.append(step)
                 if step.is_last:
                     self._conclude(made, norms, lags)
+                    self._guard.begin()
                     return
             finally:
                 tally.leave_step(worker)
@@ -137,7 +136,9 @@ class ActorLearner:
             tally.enter_step(worker, self._should_stop)  # told to stop or not, what was made is counted
             self._conclude(made, norms, lags)
             tally.leave_step(worker)
-        if not is_finite:
+        if is_finite:
+            self._guard.begin()
+        else:
             tally.add(worker, skipped=1, rejected=0 if made else steps)
             rule.weights.pull(self._network)  # buffers, which the forward pass may have changed
             self._guard.skip(f"worker {worker}: ")

@@ -17,7 +17,7 @@ def print_summary(summary: dict[str, Any], folder: Path, can_go_on: bool, consol
     Args:
         summary: what stands in summary.json.
         folder: the run folder.
-        can_go_on: a signal ended the run, before its budget.
+        can_go_on: a signal ended the run before its budget, with a checkpoint.
         console: where to.
     """
     table = Table(title=f"{summary['env']} · {summary['estimator']} · {summary['mode']} · seed {summary['seed']}")

@@ -202,8 +202,8 @@ class TrainingRun:
             self._say_why(error)
         with suppress(Interrupted):
             if self.report.summary and status == 0:
-                going_on = self.interruption.signal is not None
-                print_summary(self.report.summary, self.folder, going_on, self._console)
+                can_go_on = self.interruption.signal is not None and bool(present(self.checkpoints.folder))
+                print_summary(self.report.summary, self.folder, can_go_on, self._console)
         return status
 
     def _say_why(self, error: BaseException) -> None:

@@ -67,6 +67,7 @@ class Reuse:
             value = getattr(self, name)
             if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"{name}: got {value!r}, must be a whole number, at least 1")
+            object.__setattr__(self, name, int(value))  # NumPy's are none that a checkpoint takes
         if self.passes * self.minibatches > MOST_STEPS:
             name, other = sorted(("passes", "minibatches"), key=lambda each: -getattr(self, each))
             raise ValueError(

@@ -4,6 +4,7 @@ import copy
 import math
 import re
 
+import numpy as np
 import pytest
 import torch
 from builders import make_batch
@@ -411,6 +412,10 @@ def test_what_is_out_of_range_or_changes_nothing_is_refused(arguments, message):
     with pytest.raises(ValueError, match=f"^{message}") as error:
         Reuse(**arguments)
     assert "\n" not in str(error.value)
+
+
+def test_whole_numbers_of_numpy_are_kept_as_pythons():
+    assert type(Reuse(np.int64(2)).passes) is int
 
 
 @pytest.mark.parametrize("clip", [0, -0.1, math.nan, math.inf, True, "0.2", [0.2]])

@@ -6,6 +6,8 @@ from a3c import MLPActorCritic, ReturnEstimator, Targets
 class OneStep(ReturnEstimator):
     """One-step TD targets with a bonus on every reward."""
 
+    advantages_are_errors = True
+
     def __init__(self, bonus: float = 0.5):
         self.bonus = bonus
         self.horizon = 8

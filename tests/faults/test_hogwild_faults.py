@@ -22,7 +22,9 @@ def check(model, data, trainer):
     assert progress.collected == progress.trained + progress.dropped.total() + progress.in_flight
     assert progress.in_flight >= 0
     assert all(torch.isfinite(parameter).all() for parameter in model.network.parameters())
-    assert {int(count) for count in step_counts(trainer.optimizers[0])} == {model.updates}
+    assert {int(count) for count in step_counts(trainer.optimizers[0])} == {model.gradient_steps}
+    # A worker may be killed between its step and the update that the step makes.
+    assert 0 <= model.gradient_steps - model.updates <= progress.worker_deaths
 
 
 def test_row_3_a_worker_killed_inside_an_update_leaves_the_others_at_work_and_is_replaced(tmp_path):

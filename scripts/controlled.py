@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
-from itertools import product, starmap
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -50,6 +50,11 @@ class Variable:
     variants: dict[str, tuple[str, ...]]
     env_steps: dict[str, int]
     config: str
+
+    def place(self, result: Result) -> tuple[int, int, int, int]:
+        """Returns what a table is sorted by."""
+        envs, variants = list(self.env_steps), list(self.variants)
+        return envs.index(result.env), variants.index(result.variant), result.value, result.seed
 
 
 def returns(name: str, n_steps: int, *flags: str) -> tuple[str, ...]:
@@ -96,6 +101,7 @@ class Point(NamedTuple):
     variant: str
     value: int
     seed: int
+    env_steps: int
 
 
 class Result(NamedTuple):
@@ -105,6 +111,7 @@ class Result(NamedTuple):
     variant: str
     value: int
     seed: int
+    env_steps: int
     episode_return: float
     kl_from_behaviour: float
     effective_sample_size: float
@@ -112,15 +119,14 @@ class Result(NamedTuple):
     @property
     def point(self) -> Point:
         """Which run of the grid it is."""
-        return Point(*self[:4])
+        return Point(*self[:5])
 
 
 class Run:
     """A run with an estimator, a lag and a seed, forked from a server."""
 
-    def __init__(self, point: Point, variable: Variable, env_steps: int | None, server: RunServer) -> None:
+    def __init__(self, point: Point, variable: Variable, server: RunServer) -> None:
         self.point = point
-        self._env_steps = env_steps or variable.env_steps[point.env]
         self._folder = tempfile.TemporaryDirectory()
         folder = Path(self._folder.name)
         flags = {
@@ -130,7 +136,7 @@ class Run:
             "--data.env": point.env,
             variable.flag: point.value,
             "--seed_everything": point.seed,
-            "--data.max_env_steps": self._env_steps,
+            "--data.max_env_steps": point.env_steps,
         }
         words = [str(word) for flag in flags.items() for word in flag]
         words += variable.variants[point.variant]
@@ -152,30 +158,31 @@ class Run:
             means = []
             for key in ("rollout/episode_return", "policy/kl_from_behaviour", "importance/effective_sample_size"):
                 steps, values = read_metric(folder / "run" / "metrics.csv", key)
-                begin = (1 - LAST_SHARE) * self._env_steps
+                begin = (1 - LAST_SHARE) * self.point.env_steps
                 last = [value for step, value in zip(steps, values, strict=True) if step > begin]
                 if not last:
-                    given = self._env_steps
+                    given = self.point.env_steps
                     raise SystemExit(f"env_steps: got {given}, must be more: no {key} in the run's last quarter")
                 means.append(statistics.fmean(last))
         return Result(*self.point, *(round(mean, 4) for mean in means))
 
 
-def run_all(grid: list[Point], variable: Variable, env_steps: int | None, jobs: int, table: Path) -> None:
-    """Trains what of a grid is not in the table yet, so many points at a time; writes each there at once."""
+def run_all(grid: list[Point], variable: Variable, jobs: int, table: Path) -> None:
+    """Trains what of a grid is not in the table yet, so many points at a time; adds each to it at once."""
     results = {result.point: result for result in (read(table) if table.exists() else [])}
     server, waiting = RunServer(), [point for point in reversed(grid) if point not in results]
     running: list[Run] = []
     try:
         while waiting or running:
             while waiting and len(running) < jobs:
-                running.append(Run(waiting.pop(), variable, env_steps, server))
+                running.append(Run(waiting.pop(), variable, server))
             time.sleep(0.05)
             for run in [run for run in running if run.has_ended]:
                 running.remove(run)
                 results[run.point] = run.result()
-                write([results[point] for point in grid if point in results], table)
-                print(*results[run.point], f"({len(results)} of {len(grid)})", flush=True)
+                write(sorted(results.values(), key=variable.place), table)
+                done = sum(point in results for point in grid)
+                print(*results[run.point], f"({done} of {len(grid)})", flush=True)
     finally:
         server.close()
 
@@ -183,7 +190,7 @@ def run_all(grid: list[Point], variable: Variable, env_steps: int | None, jobs: 
 def write(results: list[Result], path: Path) -> None:
     """Writes a line a run."""
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
+        writer = csv.writer(file, lineterminator="\n")
         writer.writerow(Result._fields)
         writer.writerows(results)
 
@@ -192,7 +199,12 @@ def read(path: Path) -> list[Result]:
     """Reads what `write` wrote."""
     with path.open(encoding="utf-8", newline="") as file:
         return [
-            Result(row["env"], row["variant"], int(row["value"]), int(row["seed"]), *map(float, list(row.values())[4:]))
+            Result(
+                row["env"],
+                row["variant"],
+                *(int(row[name]) for name in ("value", "seed", "env_steps")),
+                *(float(row[name]) for name in Result._fields[5:]),
+            )
             for row in csv.DictReader(file)
         ]
 
@@ -257,13 +269,19 @@ def main() -> None:
             parser.error(f"--{name}: got {', '.join(sorted(unknown))}, must be among {', '.join(allowed)}")
     table = options.output / f"{variable.file}.csv"
     if not options.draw:
-        options.output.mkdir(parents=True, exist_ok=True)
-        axes = (
+        points = product(
             options.env or variable.env_steps,
             options.variants or variable.variants,
             options.values or variable.values,
+            options.seeds,
         )
-        run_all(list(starmap(Point, product(*axes, options.seeds))), variable, options.env_steps, options.jobs, table)
+        grid = [Point(*point, options.env_steps or variable.env_steps[point[0]]) for point in points]
+        budgets = {result.env: result.env_steps for result in (read(table) if table.exists() else [])}
+        for point in grid:
+            if (budget := budgets.get(point.env, point.env_steps)) != point.env_steps:
+                parser.error(f"--env_steps: got {point.env_steps}, must be {budget} for {point.env}, as in {table}")
+        options.output.mkdir(parents=True, exist_ok=True)
+        run_all(grid, variable, options.jobs, table)
     draw(read(table), variable, options.output / f"{variable.file}.png")
 
 

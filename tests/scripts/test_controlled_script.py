@@ -42,6 +42,25 @@ def test_the_picture_of_a_variable_is_drawn_from_runs_and_again_from_its_table(
     assert picture.exists()
 
 
+def test_a_narrower_grid_adds_to_a_table_and_another_budget_is_refused(tmp_path):
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
+    command = [sys.executable, str(SCRIPT), "passes", "--output", str(tmp_path), "--env", "CartPole-v1", "--seeds", "1"]
+    command += ["--values", "1", "--jobs", "1"]
+
+    def run(*flags):
+        return subprocess.run([*command, *flags], env=environment, timeout=400, capture_output=True, text=True)
+
+    assert run("--variants", "UPGO anew", "--env_steps", "5000").returncode == 0
+    assert run("--variants", "GAE", "--env_steps", "5000").returncode == 0
+    written = (tmp_path / "reuse.csv").read_text()
+    rows = list(csv.DictReader(written.splitlines()))
+    assert [(row["variant"], row["env_steps"]) for row in rows] == [("GAE", "5000"), ("UPGO anew", "5000")]
+    refused = run("--variants", "GAE", "--env_steps", "6000")
+    assert refused.returncode == 2
+    assert "error: --env_steps: got 6000, must be 5000 for CartPole-v1, as in " in refused.stderr.splitlines()[-1]
+    assert (tmp_path / "reuse.csv").read_text() == written
+
+
 def test_an_estimator_that_is_not_among_the_variants_is_refused_in_one_line(tmp_path):
     command = [sys.executable, str(SCRIPT), "passes", "--output", str(tmp_path / "there"), "--variants", "TD"]
     refused = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)

@@ -282,7 +282,7 @@ def test_row_23_what_was_collected_of_a_used_up_episode_budget_is_trained_on_aft
 
 
 def warnings_of(caplog):
-    return [record.getMessage() for record in caplog.records if record.name == "a3c.training.modes"]
+    return [record.getMessage() for record in caplog.records if record.name == "a3c.training.modes.sync"]
 
 
 @pytest.mark.parametrize(

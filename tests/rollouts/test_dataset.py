@@ -244,7 +244,7 @@ def test_whole_episodes_without_a_time_limit_are_refused_before_the_start():
 
 
 def test_whole_episodes_that_do_not_fit_in_memory_are_refused_with_the_bytes(monkeypatch):
-    monkeypatch.setattr("a3c.training.modes.available_memory", lambda: 1000)
+    monkeypatch.setattr("a3c.training.modes.base.available_memory", lambda: 1000)
     with pytest.raises(ValueError, match=r"8 episodes of 500 steps take [\d,]+ bytes, and 1,000 are available"):
         fit(FullEpisode())
 

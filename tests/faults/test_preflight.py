@@ -35,6 +35,8 @@ PLENTY = {
 SMALL = {
     "workers": 4,
     "envs_per_worker": 8,
+    "rollouts_per_update": 1,
+    "steps": 32,
     "inject_lag": 0,
     "mode": "async",
     "slots": 4000,
@@ -68,8 +70,13 @@ def test_row_37_what_just_fits_is_allowed():
         (
             {},
             {"shared_memory": 1499},
-            r"envs_per_worker: got 8, whose rollouts take 4,500 bytes of shared memory, and 1,499 are free in "
-            r"/dev/shm; must be fewer",
+            r"envs_per_worker: got 8, whose rollouts of 32 steps take 4,500 bytes of shared memory, and 1,499 are free "
+            r"in /dev/shm; must be fewer, or shorter ones",
+        ),
+        (
+            {"rollouts_per_update": 9},
+            {"shared_memory": 1499},
+            r"rollouts_per_update: got 9, whose rollouts of 32 steps take 4,500 bytes of shared memory, .*",
         ),
         (
             {"mode": "hogwild", "slots": 0},
@@ -85,7 +92,7 @@ def test_row_37_what_just_fits_is_allowed():
         (
             {"rollouts": 10**12},
             {},
-            r"envs_per_worker: got 8, which takes 1,000,000,004,000 of 1,[\d,]+ bytes of memory in all, .*",
+            r"envs_per_worker: got 8, in rollouts of 32 steps, which takes 1,000,000,004,000 of 1,[\d,]+ bytes of .*",
         ),
         (
             {"delayed": 10**12, "inject_lag": 70},
@@ -208,7 +215,7 @@ def test_row_37_sync_has_no_slots_and_hogwild_as_many_as_an_update_takes():
 
 @pytest.mark.parametrize("returns", [NStep(8), FullEpisode()])
 def test_row_37_a_large_injected_lag_is_refused_with_the_bytes_it_holds_back(returns):
-    with pytest.raises(ValueError, match=r"^(inject_lag: got 1000000000|envs_per_worker: 4\d+ episodes)"):
+    with pytest.raises(ValueError, match=r"^inject_lag: got 1000000000,"):
         fit(returns, mode="sync", inject_lag=10**9)
 
 
@@ -216,7 +223,7 @@ def test_row_37_in_a_notebook_the_fit_is_refused_before_a_worker_starts(monkeypa
     started = []
     monkeypatch.setattr(WorkerPool, "start", started.append)
     monkeypatch.setattr(preflight, "free_shared_memory", lambda: 1000)
-    with pytest.raises(ValueError, match=r"^envs_per_worker: got 4, whose rollouts take [\d,]+ bytes of shared memory"):
+    with pytest.raises(ValueError, match=r"^envs_per_worker: got 4, whose rollouts of 8 steps take [\d,]+ bytes"):
         fit(NStep(8), mode="async")
     assert not started
 
@@ -241,8 +248,8 @@ def test_row_37_the_command_line_says_how_many_bytes_are_needed(tmp_path, monkey
     monkeypatch.setattr(sys, "argv", ["train.py"])
     assert main(CONFIG, ["--data.envs_per_worker", "1000000000", "--run_dir", "run"]) == 2
     message = (
-        r"data\.envs_per_worker: got 1000000000, whose rollouts take [\d,]+ bytes of shared memory, and [\d,]+ are "
-        r"free in /dev/shm; must be fewer"
+        r"data\.envs_per_worker: got 1000000000, whose rollouts of 32 steps take [\d,]+ bytes of shared memory, and "
+        r"[\d,]+ are free in /dev/shm; must be fewer, or shorter ones"
     )
     assert re.fullmatch(rf"train\.py: error: {message}\n", capsys.readouterr().err)
     assert not (tmp_path / "run").exists()

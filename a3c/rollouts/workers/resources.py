@@ -55,6 +55,8 @@ class Demand:
     Attributes:
         workers: processes; 0 if there are none.
         envs_per_worker: environments of each.
+        rollouts_per_update: rollouts of so many columns that an update is made of.
+        steps: length of a rollout, in steps.
         inject_lag: updates for which batches are held back.
         mode: of the run.
         slots: rollouts in shared memory.
@@ -65,12 +67,21 @@ class Demand:
 
     workers: int
     envs_per_worker: int
+    rollouts_per_update: int
+    steps: int
     inject_lag: int
     mode: str
     slots: int
     learned: int
     rollouts: int
     delayed: int
+
+    @property
+    def columns(self) -> str:
+        """Name the larger factor of the columns of an update, and its value."""
+        if self.rollouts_per_update > self.envs_per_worker:
+            return f"rollouts_per_update: got {self.rollouts_per_update}"
+        return f"envs_per_worker: got {self.envs_per_worker}"
 
     @property
     def shared_memory(self) -> int:
@@ -109,7 +120,8 @@ def _check_shared_memory(demand: Demand, free: int) -> None:
     elif demand.workers > 1 and demand.slots // demand.workers + demand.learned <= free:
         field, allowed = f"workers: got {demand.workers}, whose rollouts take", "must be fewer"
     else:
-        field, allowed = f"envs_per_worker: got {demand.envs_per_worker}, whose rollouts take", "must be fewer"
+        field = f"{demand.columns}, whose rollouts of {demand.steps} steps take"
+        allowed = "must be fewer, or shorter ones"
     raise ValueError(
         f"{field} {demand.shared_memory:,} bytes of shared memory, and {free:,} are free in {SHARED_MEMORY}; {allowed}"
     )
@@ -120,7 +132,7 @@ def _check_memory(demand: Demand, available: int) -> None:
         return
     parts = {
         f"workers: got {demand.workers}": demand.workers * WORKER_BYTES,
-        f"envs_per_worker: got {demand.envs_per_worker}": demand.slots + demand.rollouts,
+        f"{demand.columns}, in rollouts of {demand.steps} steps": demand.slots + demand.rollouts,
         f"inject_lag: got {demand.inject_lag}": demand.delayed,
     }
     field = max(parts, key=lambda name: parts[name])

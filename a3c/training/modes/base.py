@@ -330,6 +330,8 @@ class Mode(ABC):
         return Demand(
             workers=self.workers,
             envs_per_worker=collection.envs_per_worker,
+            rollouts_per_update=collection.rollouts_per_update,
+            steps=longest,
             inject_lag=collection.inject_lag or 0,
             mode=self.name,
             slots=self.workers * self._slots_per_worker * fragment,
@@ -362,7 +364,12 @@ class Mode(ABC):
         columns = (self.workers + collection.rollouts_per_update * updates) * collection.envs_per_worker
         needed, available = collection.shape(limit, columns, state_shape).nbytes, available_memory()
         if needed > available:
+            factors = {
+                name: getattr(collection, name) or 0
+                for name in ("envs_per_worker", "rollouts_per_update", "inject_lag")
+            }
+            name = max(factors, key=lambda name: factors[name])
             raise ValueError(
-                f"envs_per_worker: {columns} episodes of {limit} steps take {needed:,} bytes, "
-                f"and {available:,} are available; must be fewer environments, or an estimator with n_steps"
+                f"{name}: got {factors[name]}, so that {columns} episodes of {limit} steps take {needed:,} bytes, "
+                f"and {available:,} are available; must be fewer, or an estimator with n_steps"
             )

@@ -1,29 +1,32 @@
 import csv
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parent.parent.parent / "scripts" / "controlled.py"
+ROOT = Path(__file__).parent.parent.parent
+SCRIPT = ROOT / "scripts" / "controlled.py"
+FILES = {"lag": "staleness", "passes": "reuse"}
 
 
 @pytest.mark.parametrize(
-    ("variable", "file", "variants", "env", "value"),
+    ("variable", "variants", "env", "value"),
     [
-        ("lag", "staleness", ["NStep", "VTrace"], "Acrobot-v1", "4"),
-        ("passes", "reuse", ["GAE clipped", "VTrace anew"], "CartPole-v1", "2"),
+        ("lag", ["NStep", "VTrace"], "Acrobot-v1", "4"),
+        ("passes", ["GAE clipped", "VTrace anew"], "CartPole-v1", "2"),
     ],
 )
 def test_the_picture_of_a_variable_is_drawn_from_runs_and_again_from_its_table(
-    variable, file, variants, env, value, tmp_path
+    variable, variants, env, value, tmp_path
 ):
     flags = ["--env", env, "--variants", *variants, "--values", value, "--seeds", "1", "--env_steps", "10000"]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
     command = [sys.executable, str(SCRIPT), variable, "--output", str(tmp_path)]
     subprocess.run([*command, *flags], env=environment, check=True, timeout=400, capture_output=True)
-    table, picture = tmp_path / f"{file}.csv", tmp_path / f"{file}.png"
+    table, picture = tmp_path / f"{FILES[variable]}.csv", tmp_path / f"{FILES[variable]}.png"
     with table.open(newline="") as lines:
         rows = list(csv.DictReader(lines))
     assert [(row["env"], row["variant"], row["value"], row["seed"]) for row in rows] == [
@@ -67,3 +70,16 @@ def test_an_estimator_that_is_not_among_the_variants_is_refused_in_one_line(tmp_
     assert refused.returncode == 2
     assert "error: --variants: got TD, must be among NStep, NStep clipped, GAE, " in refused.stderr.splitlines()[-1]
     assert not (tmp_path / "there").exists()
+
+
+@pytest.mark.parametrize("variable", ["lag"])
+def test_a_published_table_has_every_run_of_its_grid_and_its_picture_is_drawn_from_it(variable, tmp_path):
+    """The docs name the command alone, so it must leave nothing to train."""
+    for published in (ROOT / "docs").glob(f"{FILES[variable]}.*"):
+        shutil.copy(published, tmp_path)
+    command = [sys.executable, str(SCRIPT), variable, "--output", str(tmp_path)]
+    picture = (tmp_path / f"{FILES[variable]}.png").read_bytes()
+    done = subprocess.run(command, timeout=400, capture_output=True, check=True)
+    assert done.stdout == b""
+    assert (tmp_path / f"{FILES[variable]}.csv").read_bytes() == (ROOT / "docs" / f"{FILES[variable]}.csv").read_bytes()
+    assert (tmp_path / f"{FILES[variable]}.png").read_bytes() == picture

@@ -20,9 +20,12 @@ WORDS = {
     "str": "text",
     "NoneType": "null",
     "Mapping": "a mapping",
+    "list": "a list",
+    "Sequence": "a list",
 }
 MOST_NAMES = 12  # of classes of another package in a message
 DENIED = "may not import "  # the whole of an explanation but for the path
+NOTHING = "''"  # a value without a character
 # Around what a parser within another one, for the arguments of a class, has explained.
 BEGIN, END = "‹", "›"
 
@@ -56,6 +59,7 @@ def explain(message: str, error: BaseException | None, parser: ArgumentParser) -
         error = error.__cause__
     if "Config file loop detected" in str(error) and error is not None and error.__context__ is not None:
         message += f" {error.__context__}"  # it reads a file that cannot be used once more, within itself
+    message = re.sub(r"((?:value|path string):)[^\S\n]*$", rf"\1 {NOTHING}", message, flags=re.MULTILINE)
     message = " ".join(message.split()).removeprefix("Problems parsing config: ")
     flags = [flag for action in parser._actions for flag in action.option_strings]
     if message.startswith("unrecognized arguments: "):
@@ -70,6 +74,8 @@ def explain(message: str, error: BaseException | None, parser: ArgumentParser) -
         return key, f"{DENIED}{denied[1]}"
     if unknown := ".".join(re.findall(r"(?:Group|[Oo]ption) '([^']+)'", message)):  # of a group, or one alone
         return unknown, f"no such key{nearest(unknown, [flag.removeprefix('--') for flag in flags])}"
+    if message == "Unexpected config:":
+        return "config", f"got {NOTHING}, must be a file that exists"
     if message.startswith("the following arguments are required: "):
         return "", f"its {message.removeprefix('the following ')}"
     return key, _explain_value(key, message, parser) if key else message
@@ -112,6 +118,8 @@ def _explain_value(key: str, message: str, parser: ArgumentParser) -> str:
         return f"got {given!r}, must be one of {message.partition('ambiguity: ')[2].rstrip('.')}"
     if match := re.search(r"File does not exist: '([^']+)'", message):
         return f"got {match[1]!r}, must be a file that exists"
+    if match := re.search(r'Unable to load config "([^"]*)"', message):
+        return f"got {match[1]!r}, must be settings, or a file of them"
     if match := re.search(r"Problem with given class_path '([^']+)': (.*?)(?: - Expected|$)", message):
         return f"got {match[1]!r}: {match[2]}"
     typehint = next((vars(action).get("_typehint") for action in parser._actions if action.dest == key), None)
@@ -126,10 +134,12 @@ def _explain_value(key: str, message: str, parser: ArgumentParser) -> str:
         ours = sorted(name for name, package in names.items() if bases[0].__module__.startswith(f"{package}."))
         few = len(ours) < MOST_NAMES or bases[0].__module__.startswith("a3c.")
         allowed = f"one of {', '.join(ours)}" if few else f"a class derived from {bases[0].__name__}"
-        given = "no class" if without_class else repr(match[1])
+        given = "no class" if without_class else NOTHING if match[1] == NOTHING else repr(match[1])
         return f"got {given}, must be {allowed}, or an import path{nearest(match[1], names)}"
     expected = re.findall(r"Expected a (?:<class '(?:\w+\.)*(\w+)'>|typing\.Literal\[(.*?)\])", message)
-    words = [WORDS.get(name, name) if name else f"one of {names}" for name, names in expected]
+    words = [
+        WORDS.get(name, name) if name else f"one of {names}" if ", " in names else names for name, names in expected
+    ]
     if len(bases) < len(classes):
         words.append("settings")
     for sign in ("Given value: ", "Got value: "):

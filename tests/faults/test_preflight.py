@@ -36,7 +36,8 @@ SMALL = {
     "workers": 4,
     "envs_per_worker": 8,
     "rollouts_per_update": 1,
-    "steps": 32,
+    "slot_steps": 32,
+    "steps": 500,
     "inject_lag": 0,
     "mode": "async",
     "slots": 4000,
@@ -92,7 +93,7 @@ def test_row_37_what_just_fits_is_allowed():
         (
             {"rollouts": 10**12},
             {},
-            r"envs_per_worker: got 8, in rollouts of 32 steps, which takes 1,000,000,004,000 of 1,[\d,]+ bytes of .*",
+            r"envs_per_worker: got 8, in rollouts of 500 steps, which takes 1,000,000,004,000 of 1,[\d,]+ bytes of .*",
         ),
         (
             {"delayed": 10**12, "inject_lag": 70},
@@ -217,6 +218,11 @@ def test_row_37_sync_has_no_slots_and_hogwild_as_many_as_an_update_takes():
 def test_row_37_a_large_injected_lag_is_refused_with_the_bytes_it_holds_back(returns):
     with pytest.raises(ValueError, match=r"^inject_lag: got 1000000000,"):
         fit(returns, mode="sync", inject_lag=10**9)
+
+
+def test_row_37_rollouts_in_shared_memory_are_no_longer_than_a_fragment():
+    _, asked = demand_of(FullEpisode(), mode="async", fragment_steps=4)
+    assert (asked.slot_steps, asked.steps) == (4, 500)
 
 
 def test_row_37_in_a_notebook_the_fit_is_refused_before_a_worker_starts(monkeypatch):

@@ -56,7 +56,8 @@ class Demand:
         workers: processes; 0 if there are none.
         envs_per_worker: environments of each.
         rollouts_per_update: rollouts of so many columns that an update is made of.
-        steps: length of a rollout, in steps.
+        slot_steps: length of a rollout in shared memory, in steps.
+        steps: length of the longest one elsewhere.
         inject_lag: updates for which batches are held back.
         mode: of the run.
         slots: rollouts in shared memory.
@@ -68,6 +69,7 @@ class Demand:
     workers: int
     envs_per_worker: int
     rollouts_per_update: int
+    slot_steps: int
     steps: int
     inject_lag: int
     mode: str
@@ -120,7 +122,7 @@ def _check_shared_memory(demand: Demand, free: int) -> None:
     elif demand.workers > 1 and demand.slots // demand.workers + demand.learned <= free:
         field, allowed = f"workers: got {demand.workers}, whose rollouts take", "must be fewer"
     else:
-        field = f"{demand.columns}, whose rollouts of {demand.steps} steps take"
+        field = f"{demand.columns}, whose rollouts of {demand.slot_steps} steps take"
         allowed = "must be fewer, or shorter ones"
     raise ValueError(
         f"{field} {demand.shared_memory:,} bytes of shared memory, and {free:,} are free in {SHARED_MEMORY}; {allowed}"

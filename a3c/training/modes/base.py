@@ -323,7 +323,7 @@ class Mode(ABC):
     def demand(self, learner: Learner) -> Demand:
         """Return what a run will take of the machine."""
         collection, returns = self.collection, learner.learning.objective.returns
-        fragment = self._fragment_shape(learner).nbytes
+        fragment = self._fragment_shape(learner)
         longest = returns.horizon or collection.env.time_limit or collection.fragment_steps
         columns = collection.envs_per_worker * collection.rollouts_per_update
         update = collection.shape(longest, columns, learner.network.state_shape).nbytes
@@ -331,10 +331,11 @@ class Mode(ABC):
             workers=self.workers,
             envs_per_worker=collection.envs_per_worker,
             rollouts_per_update=collection.rollouts_per_update,
+            slot_steps=fragment.length,
             steps=longest,
             inject_lag=collection.inject_lag or 0,
             mode=self.name,
-            slots=self.workers * self._slots_per_worker * fragment,
+            slots=self.workers * self._slots_per_worker * fragment.nbytes,
             learned=self._shared_bytes(learner),
             rollouts=max(1, self.learners) * update,
             delayed=(collection.inject_lag or 0) * update,

@@ -118,8 +118,6 @@ def _explain_value(key: str, message: str, parser: ArgumentParser) -> str:
         return f"got {given!r}, must be one of {message.partition('ambiguity: ')[2].rstrip('.')}"
     if match := re.search(r"File does not exist: '([^']+)'", message):
         return f"got {match[1]!r}, must be a file that exists"
-    if match := re.search(r'Unable to load config "([^"]*)"', message):
-        return f"got {match[1]!r}, must be settings, or a file of them"
     if match := re.search(r"Problem with given class_path '([^']+)': (.*?)(?: - Expected|$)", message):
         return f"got {match[1]!r}: {match[2]}"
     typehint = next((vars(action).get("_typehint") for action in parser._actions if action.dest == key), None)
@@ -145,6 +143,8 @@ def _explain_value(key: str, message: str, parser: ArgumentParser) -> str:
     for sign in ("Given value: ", "Got value: "):
         if words and sign in message:
             return f"got {message.rpartition(sign)[2]}, must be {' or '.join(words)}"
+    if match := re.search(r'Unable to load config "([^"]*)"', message):
+        return f"got {match[1]!r}, must be settings, or a file of them"
     return message.rpartition(f'Parser key "{key}":')[2].strip()
 
 

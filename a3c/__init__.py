@@ -54,6 +54,7 @@ _ROOMS = {
     "Collector": "a3c.rollouts.collector",
     "RolloutDataModule": "a3c.training.datamodule",
     "A3C": "a3c.training.module",
+    "Learners": "a3c.training.learners",
     "GreedyEvaluation": "a3c.training.callbacks",
     "BudgetBar": "a3c.training.callbacks",
     "EstimatorProbe": "a3c.training.callbacks",

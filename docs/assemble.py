@@ -17,6 +17,7 @@ SOURCES = ROOT / "build" / "docs"
 PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md"}  # of the repository: in the site
 ROOMS = (
     "batch",
+    "peers",
     "envs",
     "networks",
     "returns",

@@ -14,6 +14,7 @@ HEAVY = {"lightning", "wandb", "matplotlib", "rich"}
 # Folders by floor: nothing imports from a higher one, and what a worker may import lies in the first five.
 FLOORS = {
     "batch": 0,
+    "peers": 0,
     "envs": 1,
     "networks": 1,
     "returns": 1,
@@ -25,7 +26,7 @@ FLOORS = {
     "training": 4,
     "comparison": 5,
 }
-OF_WORKERS = ("batch", "envs", "networks", "returns", "rollouts", "learner")
+OF_WORKERS = ("batch", "peers", "envs", "networks", "returns", "rollouts", "learner")
 
 
 def imports(path):

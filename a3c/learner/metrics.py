@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -97,6 +97,13 @@ class LagRecord:
         """Return the columns by lag since the last call, in the order of the lags."""
         window, self._window = self._window, Counter()
         return dict(sorted(window.items()))
+
+    def join(self, windows: Sequence[Mapping[int, int]], mine: int) -> None:
+        """Add what all learners have taken from their windows; one of them was taken from this record."""
+        for number, window in enumerate(windows):
+            self._window.update(window)
+            if number != mine:
+                self.counts.update(window)
 
     @property
     def mean(self) -> float | None:

@@ -23,6 +23,7 @@ from a3c.learner.losses import (
 from a3c.learner.measures import Trace, metrics_of
 from a3c.learner.steps import Judged, Steps
 from a3c.networks.actor_critic import ActorCritic
+from a3c.peers.agreement import Moments, average, pooled, take_over
 from a3c.returns import ReturnEstimator, Targets
 from a3c.returns.normalised import normalised
 
@@ -185,7 +186,9 @@ class Objective:
     def lesson(self, estimation: Estimation) -> Steps:
         """Return the steps of a batch with what is to be learned of them."""
         batch, targets = estimation.batch, estimation.targets
-        credit = normalised(targets.advantages, batch.mask) if self.normalise_advantages else targets.advantages
+        credit = targets.advantages
+        if self.normalise_advantages:
+            credit = normalised(credit, batch.mask, lambda moments: pooled(Moments(*moments)))
         return Steps.of(batch, estimation.log_probs, targets, credit)
 
     def loss(
@@ -235,7 +238,9 @@ class Objective:
     def take_in(self, network: ActorCritic, estimation: Estimation) -> None:
         """Have the statistics of network and estimator follow an update that has been made.
 
-        Not before: the batch was acted on, and judged, with those of then.
+        Not before: the batch was acted on, and judged, with those of then. All learners of a run have the same
+        afterwards: of their steps together, what an estimator keeps the mean of theirs, and what a network keeps
+        by itself (the moments of a BatchNorm) the first one's.
 
         Args:
             network: the one that was updated.
@@ -245,6 +250,8 @@ class Objective:
         if network.keeps_statistics:
             network.take_in(batch.observations[:-1][batch.mask], targets.value_targets[batch.mask])
         self.returns.take_in(batch, values, log_probs, discounts)
+        take_over(network.buffers())
+        average(self.returns.statistics.values())
 
     def _policy_loss(self, log_probs: Tensor, steps: Steps, reduce: MaskedReduction) -> Tensor:
         if self.ratio_clip is None:

@@ -18,6 +18,7 @@ from a3c.learner.measures import OF_PASSES, Trace
 from a3c.learner.objective import Estimation, Objective, Observer, is_above_0
 from a3c.learner.steps import Judged, Steps
 from a3c.networks.actor_critic import ActorCritic
+from a3c.peers.agreement import Moments, pooled
 from a3c.returns import ReturnEstimator
 
 MOST_STEPS = 10_000  # of an update, all of which are kept to be measured
@@ -162,6 +163,7 @@ class Reuse:
             return False
         log_ratios = judged.log_probs.detach() - steps.first_log_probs
         kl = MaskedReduction(steps.mask, "mean")(torch.expm1(log_ratios) - log_ratios)
+        kl = pooled(Moments(int(steps.mask.sum()), kl, kl)).mean
         return bool(kl > self.target_kl)  # one of NaN is left to the guard of updates
 
     def metrics(self, objective: Objective, made: Sequence[GradientStep]) -> Iterator[dict[str, Tensor]]:

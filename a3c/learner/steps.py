@@ -10,6 +10,7 @@ from torch import Tensor
 from a3c.batch import RolloutBatch
 from a3c.networks.actor_critic import ActorCritic
 from a3c.networks.distributions import Distribution
+from a3c.peers.agreement import size as learners
 from a3c.returns import Targets
 
 
@@ -87,7 +88,7 @@ class Steps(NamedTuple):
         return Judged(policy, policy.log_prob(self.actions), judgement.values)
 
     def minibatches(self, count: int, by_columns: bool, generator: torch.Generator) -> list[Steps]:
-        """Return so many parts of equal size, at random; those without a real step are left out.
+        """Return so many parts of equal size, at random; a learner that is alone leaves out those without a real step.
 
         Args:
             count: number of parts, ≥ 1.
@@ -97,6 +98,8 @@ class Steps(NamedTuple):
         size = self.mask.shape[1] if by_columns else self.mask.numel()
         order = torch.randperm(size, generator=generator).tensor_split(count)
         parts = [self._columns(places) if by_columns else self._single(places) for places in order]
+        if learners() > 1:  # each makes as many steps as the others
+            return parts
         return [part for part in parts if part.mask.any()] or parts[:1]
 
     def _columns(self, places: Tensor) -> Steps:

@@ -19,6 +19,8 @@ from gymnasium import spaces
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from a3c.peers.agreement import Moments, pooled
+
 if TYPE_CHECKING:
     from a3c.networks.actor_critic import ActorCritic, Inputs
 
@@ -60,18 +62,25 @@ class RunningMoments(nn.Module):
 
     @torch.no_grad()
     def update(self, numbers: Tensor) -> None:
-        """Take in N arrays, [N, *shape]; none changes nothing."""
-        new = len(numbers)
+        """Take in N arrays, [N, *shape], and those of all other learners; none changes nothing."""
+        numbers = numbers.to(torch.float32 if numbers.dtype == torch.uint8 else torch.float64)  # bytes may be images
+        new, mean, variance = pooled(_moments(numbers))
         if new == 0:
             return
-        numbers = numbers.to(torch.float32 if numbers.dtype == torch.uint8 else torch.float64)  # bytes may be images
-        variance, mean = torch.var_mean(numbers, 0, correction=0)
         total = self.count + new
         delta = mean - self.mean
         squares = self.variance * self.count + variance * new + delta.square() * self.count * new / total
         self.mean += delta * new / total
         self.variance.copy_(squares / total)
         self.count.copy_(total)
+
+
+def _moments(numbers: Tensor) -> Moments:
+    """Return the moments of N arrays, [N, *shape]; of none zeros."""
+    if len(numbers) == 0:
+        return Moments(0, *numbers.new_zeros(2, *numbers.shape[1:]))
+    variance, mean = torch.var_mean(numbers, 0, correction=0)
+    return Moments(len(numbers), mean, variance)
 
 
 class ObservationNormaliser(nn.Module):
@@ -169,10 +178,13 @@ class PopArt(nn.Module):
 
     @torch.no_grad()
     def update(self, targets: Tensor) -> None:
-        """Have μ and σ follow N targets, [N], and keep the values as they are; no target changes nothing."""
-        if len(targets) == 0:
+        """Have μ and σ follow N targets, [N], and those of all other learners; keep the values as they are.
+
+        No target changes nothing.
+        """
+        new, mean, variance = pooled(_moments(targets.to(torch.float64)))
+        if new == 0:
             return
-        variance, mean = torch.var_mean(targets.to(torch.float64), 0, correction=0)
         self.count += 1
         rate = (self.rate / (1 - (1 - self.rate) ** self.count)).clamp(max=1)  # of the first step rounding makes more
         before_mean, before_std = self.mean.clone(), self.std

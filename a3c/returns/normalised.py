@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor
 
 from a3c.batch import RolloutBatch
@@ -11,7 +13,10 @@ from a3c.returns.wrapper import Wrapper
 EPSILON = 1e-8  # beside a standard deviation
 
 
-def normalised(terms: Tensor, mask: Tensor) -> Tensor:
+Moments = tuple[int, Tensor, Tensor]  # of numbers: how many, their mean and variance
+
+
+def normalised(terms: Tensor, mask: Tensor, pool: Callable[[Moments], Moments] = lambda moments: moments) -> Tensor:
     """Bring [T, B] terms to mean 0 and standard deviation 1 over the real steps; where all are alike they become 0.
 
     Andrychowicz et al. (2021), "What matters for on-policy deep actor-critic methods?", arXiv:2006.05990, study
@@ -20,11 +25,12 @@ def normalised(terms: Tensor, mask: Tensor) -> Tensor:
     Args:
         terms: without gradient, [T, B].
         mask: True on real steps, [T, B].
+        pool: of this batch's moments makes those of more steps, which the terms are brought to instead.
     """
     real = terms[mask].double()  # in 32 bits the rounding of the mean of equal terms would be blown up
     mean = real.mean()
-    std = (real - mean).square().mean().sqrt()
-    return ((terms.double() - mean) / (std + EPSILON)).to(terms.dtype)
+    _, mean, variance = pool((len(real), mean, (real - mean).square().mean()))
+    return ((terms.double() - mean) / (variance.sqrt() + EPSILON)).to(terms.dtype)
 
 
 class L2Normalised(Wrapper):

@@ -108,11 +108,8 @@ class RolloutDataset(IterableDataset[RolloutBatch]):
             if not self._spent():
                 self._source.start()
                 self._progress.clock.start()
-                while (update := self._next_update()) is not None:
-                    batch, used = update
-                    self._progress.trained += int(batch.mask.sum())
-                    nothing_joined = self._joiner is None or len(self._joiner) == 0
-                    last = self._spent() or (self._source.exhausted and nothing_joined)
+                while (agreed := self._agree_on(self._next_update())) is not None:
+                    (batch, used), last = agreed
                     if last:
                         self._on_last_batch()
                     yield batch
@@ -124,6 +121,21 @@ class RolloutDataset(IterableDataset[RolloutBatch]):
         finally:
             self._progress.clock.stop()
             self._source.close()
+
+    def _agree_on(self, update: Update | None) -> tuple[Update, bool] | None:
+        """Count an update that all learners make, and say whether it is the last; None if one of them makes none."""
+        steps = 0 if update is None else int(update[0].mask.sum())
+        self._progress.trained += steps
+        nothing_joined = self._joiner is None or len(self._joiner) == 0
+        everyones = self._progress.share(update is None, self._source.exhausted and nothing_joined)
+        has_none, has_no_other = (any(column) for column in zip(*everyones, strict=True))
+        if not has_none:
+            assert update is not None, "it would have none"
+            return update, self._spent() or has_no_other
+        if steps:
+            self._progress.trained -= steps  # it is in flight again
+        self._progress.share()
+        return None
 
     def _spent(self) -> bool:
         budget = self._batching.max_env_steps

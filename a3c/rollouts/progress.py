@@ -10,8 +10,10 @@ from statistics import fmean
 from typing import Any
 
 from a3c.batch import Episode
+from a3c.peers.agreement import exchange, gather, rank, size
 
 WINDOW = 50  # episodes of the running means
+REASONS = ("max_lag", "inject_lag", "bad_update", "bad_values", "worker_death")  # for which env steps are dropped
 LONG_WINDOW = 350  # 50 episodes of each of the book's 7 workers, as in its plots
 
 
@@ -52,7 +54,8 @@ class Progress:
     """What a run has used of its budget.
 
     Always ``collected = trained + dropped + in flight``: every step handed over by a collector is
-    in one of the three.
+    in one of the three. Of several learners each counts its own steps; what they count by then becomes what all
+    have counted when they `share`.
 
     Attributes:
         trained: env steps that an update has used.
@@ -73,6 +76,8 @@ class Progress:
         self.clock = TrainClock()
         self._recent: deque[Episode] = deque(maxlen=LONG_WINDOW)
         self._rate_mark = (0.0, 0)
+        self._new: deque[Episode] = deque(maxlen=LONG_WINDOW)  # that no other learner knows of yet
+        self._agreed = self._counts()
 
     @property
     def env_steps(self) -> int:
@@ -93,6 +98,33 @@ class Progress:
         """Count whole episodes, in time order."""
         self.episodes += len(episodes)
         self._recent.extend(episodes)
+        self._new.extend(episodes)
+
+    def share(self, *more: float) -> list[list[float]]:
+        """Take in what all other learners have counted since the last time; return further numbers of each learner."""
+        if size() == 1:
+            return [list(more)]
+        before, now = self._agreed, self._counts()
+        rows = exchange([*(now[name] - before[name] for name in now), *more])
+        sums = [int(sum(column)) for column in zip(*rows, strict=True)]
+        self._agreed = {name: before[name] + total for name, total in zip(now, sums, strict=False)}
+        for name, value in self._agreed.items():
+            if name in REASONS:
+                self.dropped[name] = value
+            else:
+                setattr(self, name, value)
+        return [row[len(now) :] for row in rows]
+
+    def share_episodes(self) -> None:
+        """Have the running means speak of the episodes of all learners."""
+        mine, self._new = list(self._new), deque(maxlen=LONG_WINDOW)
+        for other, theirs in enumerate(gather(mine)):
+            if other != rank():
+                self._recent.extend(Episode(*episode) for episode in theirs)
+
+    def _counts(self) -> dict[str, int]:
+        names = ("trained", "collected", "episodes", "worker_deaths", "worker_restarts")
+        return {name: getattr(self, name) for name in names} | {reason: self.dropped[reason] for reason in REASONS}
 
     def metrics(self) -> dict[str, float]:
         """Return the counters and the running means of the last episodes, by metric key."""
@@ -143,3 +175,4 @@ class Progress:
         self.clock = TrainClock(state["train_seconds"])
         self._recent = deque((Episode(*episode) for episode in state["recent"]), maxlen=LONG_WINDOW)
         self._rate_mark = (self.clock.seconds, self.env_steps)
+        self._agreed = self._counts()

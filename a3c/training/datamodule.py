@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -12,11 +13,15 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
 from a3c.batch import RolloutBatch
+from a3c.envs.random_states import derived_seed
 from a3c.envs.spec import EnvSpec
 from a3c.envs.wrappers import NORMALISE_REWARD, Wrapping
+from a3c.peers.agreement import rank
 from a3c.rollouts.progress import Progress
 from a3c.rollouts.workers.pool import RestartPolicy
-from a3c.training.modes import MODES, Mode, Stopping, Sync
+from a3c.training.callbacks import leave_to_first_learner
+from a3c.training.fit_end import FitEnd
+from a3c.training.modes import MODES, Mode, Sync
 from a3c.training.options import AUTO, Collection, Workers, check_choice, check_counts, check_finite, check_whole
 from a3c.training.seams import module_of, trainer_of
 from a3c.training.trainer_rules import check_trainer
@@ -83,6 +88,7 @@ class RolloutDataModule(LightningDataModule):
 
     Attributes:
         mode: the update mode, and the state of the fit in it.
+        stopping: how the fit comes to its end, once it has begun.
 
     Raises:
         ValueError: a value outside its range, no budget at all, or an unknown or unsupported
@@ -193,17 +199,18 @@ class RolloutDataModule(LightningDataModule):
         if "OMP_NUM_THREADS" not in os.environ:
             self._threads = torch.get_num_threads()
             torch.set_num_threads(1)
+        self.stopping = FitEnd(trainer)
+        if (number := rank()) > 0:
+            leave_to_first_learner(trainer)
+            seed = derived_seed(self.seed, *b"learner", number)  # other episodes than the first one's
+            self.mode.collection = replace(self.mode.collection, seed=seed)
         self.mode.begin()  # a checkpoint, if any, is loaded after this
 
     def train_dataloader(self) -> DataLoader[Any]:
         trainer = trainer_of(self)
         learner = module_of(trainer)
         self.mode.check(learner)
-
-        def stop() -> None:
-            trainer.should_stop = True
-
-        dataset = self.mode.open(learner, Stopping(stop, lambda: trainer.should_stop))
+        dataset = self.mode.open(learner, self.stopping)
         # Its generator, of which nothing comes: else it draws from torch's own.
         return DataLoader(dataset, batch_size=None, collate_fn=_as_it_is, generator=torch.Generator())
 

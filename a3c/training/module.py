@@ -27,6 +27,8 @@ from a3c.learner.schedules import Rates, Schedule
 from a3c.networks.actor_critic import ActorCritic
 from a3c.networks.checks import check_network
 from a3c.networks.normalisation import Normalisation
+from a3c.peers.agreement import LearnerLostError, exchange, gather, rank, size, take_over
+from a3c.peers.gradients import Share, join_gradients
 from a3c.returns import ReturnEstimator
 from a3c.runs.checkpoints import FORMAT
 from a3c.runs.descriptions import describe
@@ -233,9 +235,24 @@ class A3C(LightningModule):
         return [self.make_optimizer(self.network.parameters()) for _ in range(self.optimizers_of(self.mode))]
 
     def on_fit_start(self) -> None:
+        self._begin_alike()
         if not self.returns.says_its_horizon:
             name = type(self.returns).__name__
             log.warning("model.returns: %s sets no horizon, so it is given whole episodes", name)
+
+    def _begin_alike(self) -> None:
+        """Have all learners begin with the first one's weights.
+
+        Raises:
+            ValueError: they go on from different checkpoints, or only some of them do.
+        """
+        begins = gather((self.updates, self.mode.progress.env_steps))
+        if len(set(begins)) > 1:
+            words = "; ".join(f"learner {number}: {updates} updates" for number, (updates, _) in enumerate(begins))
+            raise ValueError(
+                f"ckpt_path: the learners of the run begin at different points ({words}), must be the same"
+            )
+        take_over([*self.network.parameters(), *self.network.buffers()])
 
     def on_train_start(self) -> None:
         # For progress bars of Lightning's, to which the dataset's length, which is there for another reason, is none.
@@ -259,27 +276,41 @@ class A3C(LightningModule):
         norms: list[Tensor] = []
         before = None if self.learning.reuse.is_single else state_of(optimizer.optimizer)
         seed = (mode.collection.seed, self.updates)
-        for step in self.learning.gradient_steps(self.network, batch, env_steps, seed, self.observer):
-            optimizer.zero_grad()
-            self.manual_backward(step.loss)
-            norm = self._guard.admit(self.network, [step.loss.detach()])
-            if norm is None:
-                if before is not None:
-                    put_back(optimizer.optimizer, before)
-                self._skip(steps)
-                return None
-            optimizer.step()
-            norms.append(norm)
-            made.append(step)
-            if self._is_broken_off and not step.is_last:
-                log.warning(
-                    "the update ended after %d gradient steps of it; a run that goes on from here is not bit-equal to "
-                    "one that was never interrupted",
-                    len(made),
-                )
-                break
-        self._conclude(made, norms, batch)
+        try:
+            for step in self.learning.gradient_steps(self.network, batch, env_steps, seed, self.observer):
+                optimizer.zero_grad()
+                self.manual_backward(step.loss)
+                joint = self._join(step)
+                norm = self._guard.admit(self.network, [joint.loss])
+                if norm is None:
+                    if before is not None:
+                        put_back(optimizer.optimizer, before)
+                    self._skip(steps)
+                    return None
+                optimizer.step()
+                norms.append(norm)
+                made.append(step)
+                if joint.is_last and not step.is_last:
+                    log.warning(
+                        "the update ended after %d gradient steps of it; a run that goes on from here is not bit-equal "
+                        "to one that was never interrupted",
+                        len(made),
+                    )
+                    break
+            self._conclude(made, norms, batch)
+        except LearnerLostError:  # what is left is as it was before the update
+            if before is not None:
+                put_back(optimizer.optimizer, before)
+            mode.progress.reject(steps)
+            mode.restore(self.network)
+            raise
         return made[-1].loss.detach()
+
+    def _join(self, step: GradientStep) -> Share:
+        """Make one gradient of those of all learners, and return what goes with it."""
+        steps = int(step.trace.mask.sum()) if size() > 1 else 0
+        mine = Share(step.loss.detach(), steps, self._is_broken_off)
+        return join_gradients(self.network.parameters(), mine, self.objective.reduction == "mean")
 
     def break_off(self) -> None:
         """Have the update at hand end after the gradient step at hand; its steps so far count."""
@@ -345,16 +376,49 @@ class A3C(LightningModule):
         self.flush_metrics()
 
     def on_train_batch_end(self, outputs: Any, batch: RolloutBatch | UpdateReport, batch_index: int) -> None:
+        self._agree()
         every = log_every(self.trainer)
         if self.updates // every > self._flushed_at // every or self.trainer.should_stop:
+            self._share_metrics()
             self.flush_metrics()
         if self.trainer.should_stop:
             self.mode.progress.clock.stop()
         else:
             self.mode.release()
 
+    def on_train_epoch_end(self) -> None:
+        self._agree()  # in case a learner has been told to stop while it waited for rollouts
+
+    def _agree(self) -> None:
+        """Have all learners stop if one of them wishes it."""
+        stopping = data_of(self.trainer).stopping
+        stopping.agree([int(wish) for (wish,) in exchange([stopping.wish])])
+
     def on_train_end(self) -> None:
         self.finish()
+
+    def _share_metrics(self) -> None:
+        """Have the next line of the log speak of all learners.
+
+        Raises:
+            RuntimeError: they have come to different weights.
+        """
+        if size() == 1:
+            return
+        weights = sum(float(parameter.detach().double().sum()) for parameter in self.network.parameters())
+        mine = (weights, self._sums.take(), self._warm_up.take(), self.lags.take_window())
+        everyones = gather(mine)
+        if len({repr(theirs[0]) for theirs in everyones}) > 1:
+            raise RuntimeError(
+                f"the learners of the run have come to different weights, of the sums {[one[0] for one in everyones]}; "
+                "a callback or a network that changes them in one process only is a likely cause"
+            )
+        for _, (sums, _), (warm_up, _), _ in everyones:
+            self._sums.add_sums(sums, 0)
+            self._warm_up.add_sums(warm_up, 0)
+        self._sums.updates, self._warm_up.updates = mine[1][1], mine[2][1]
+        self.lags.join([theirs[3] for theirs in everyones], rank())
+        self.mode.progress.share_episodes()
 
     def flush_metrics(self) -> None:
         """Log the means since the last flush, with the counters, against env steps."""

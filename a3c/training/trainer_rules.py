@@ -15,12 +15,14 @@ from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.strategies import SingleDeviceStrategy
 
+from a3c.training.learners import Learners
 from a3c.training.modes import Mode
 from a3c.training.seams import callbacks_of
 
 DEFAULT_EPOCHS = 1000  # Lightning's own, where nobody says how many
 BUDGET = "data.max_env_steps is the budget"
-ONE_LEARNER = "there is one learner, in one process; more workers make it faster"
+ONE_LEARNER = "its workers are learners already; more of them make it faster"
+NO_OTHERS = "learners agree on what they must by themselves"
 NO_LOOPS = "nothing but training is looped over: take evaluation.every_env_steps, or scripts/evaluate.py"
 
 
@@ -50,10 +52,12 @@ def _is(*values: Any) -> Callable[[Any], bool]:
 
 RULES: Mapping[str, Rule] = {
     "accelerator": Rule(lambda trainer: trainer.accelerator, lambda given: isinstance(given, CPUAccelerator), "cpu"),
-    "devices": Rule(lambda trainer: trainer.num_devices, _is(1), f"1: {ONE_LEARNER}"),
-    "num_nodes": Rule(lambda trainer: trainer.num_nodes, _is(1), f"1: {ONE_LEARNER}"),
+    "devices": Rule(lambda trainer: trainer.num_devices, _is(1), f"1: {ONE_LEARNER}", only_if_workers_learn=True),
+    "num_nodes": Rule(lambda trainer: trainer.num_nodes, _is(1), f"1: {ONE_LEARNER}", only_if_workers_learn=True),
     "strategy": Rule(
-        lambda trainer: trainer.strategy, lambda given: type(given) is SingleDeviceStrategy, f"auto: {ONE_LEARNER}"
+        lambda trainer: trainer.strategy,
+        lambda given: type(given) in (SingleDeviceStrategy, Learners),
+        "auto or ddp (from Python a3c.Learners() for several learners)",
     ),
     "precision": Rule(lambda trainer: trainer.precision, _is("32-true", "bf16-mixed"), "32-true or bf16-mixed"),
     "fast_dev_run": Rule(lambda trainer: trainer.fast_dev_run, _is(False), f"false: {BUDGET}, and may be small"),
@@ -101,8 +105,8 @@ IDLE: Mapping[str, tuple[Any, str]] = {
     "enable_progress_bar": (False, "the run has a bar of its own over the budget"),
     "enable_checkpointing": (False, "checkpoints are saved anyway; see checkpoint.every_seconds"),
     "inference_mode": (True, NO_LOOPS),
-    "use_distributed_sampler": (True, ONE_LEARNER),
-    "sync_batchnorm": (False, ONE_LEARNER),
+    "use_distributed_sampler": (True, "rollouts are no set that could be shared out"),
+    "sync_batchnorm": (False, NO_OTHERS),
     "plugins": (None, "the run's own checkpoints, precision and processes leave no place for them"),
     "model_registry": (None, "take wandb.artifacts"),
     "default_root_dir": (None, "run_dir says where all files of a run lie"),
@@ -137,6 +141,11 @@ def check_trainer(trainer: Trainer, mode: Mode) -> None:
         if not rule.allowed(value) and not (rule.only_if_workers_learn and mode.trainer_learns):
             where = f" in mode {mode.name}" if rule.only_if_workers_learn else ""
             raise ValueError(f"{argument}: got {_in_words(value)}{where}, must be {rule.words}")
+    if trainer.world_size > 1 and mode.collection.max_episodes_per_worker is not None:
+        raise ValueError(
+            f"devices: got {trainer.num_devices} with data.max_episodes_per_worker, must be 1 there: the budget of "
+            "several learners is in env steps (data.max_env_steps)"
+        )
     if not mode.trainer_learns and trainer.precision != HOGWILD_PRECISION:
         raise ValueError(f"precision: got {trainer.precision} in mode {mode.name}, must be {HOGWILD_PRECISION}")
     for callback in callbacks_of(trainer):
@@ -175,19 +184,26 @@ def check_loggers(trainer: Trainer) -> None:
         raise ValueError("logger: got WandbLogger, must be none of W&B: the run is recorded there anyway")
 
 
-def check_tasks(environment: Mapping[str, str] = os.environ) -> None:
-    """Refuse to be one of several processes that torchrun or SLURM has started for one training.
+def check_tasks(environment: Mapping[str, str] = os.environ, learners: int = 1) -> None:
+    """Refuse to be one of more or fewer processes than learners, where torchrun or SLURM has started them.
+
+    Args:
+        environment: its variables.
+        learners: of the run.
 
     Raises:
         ValueError: the environment variable, and the number of processes.
     """
+    allowed = f"trainer.devices × trainer.num_nodes = {learners}"
     for variable, launcher in (
         ("SLURM_STEP_NUM_TASKS", "SLURM_STEP_ID"),
         ("WORLD_SIZE", "LOCAL_RANK"),
     ):
         tasks = environment.get(variable, "1")
-        if launcher in environment and tasks.isdecimal() and int(tasks) > 1:
-            raise ValueError(f"{variable}: got {tasks} processes for one run, must be 1: {ONE_LEARNER}")
+        if launcher in environment and tasks.isdecimal() and int(tasks) != learners:
+            if launcher == "SLURM_STEP_ID" and tasks == "1":
+                continue  # it is one process, which starts the other learners
+            raise ValueError(f"{variable}: got {tasks} processes for one run, must be {allowed}")
 
 
 def _is_wanted(callback: Callback) -> bool:

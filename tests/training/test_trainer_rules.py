@@ -14,15 +14,14 @@ from lightning.pytorch.loggers.logger import DummyLogger
 from a3c import A3C, MLPActorCritic, NStep, RolloutDataModule
 from a3c.training.callbacks import GreedyEvaluation
 from a3c.training.cli.command import main
+from a3c.training.learners import Learners
 from a3c.training.modes import MODES
 from a3c.training.trainer_rules import CALLBACKS, IDLE, RULES, check_arguments, check_tasks, check_trainer
 
 ROOT = Path(__file__).parents[2]
 QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
 REFUSED = {
-    "devices": [2],
-    "num_nodes": [2],
-    "strategy": ["ddp"],
+    "strategy": ["ddp", "ddp_spawn"],
     "precision": ["64-true", "16-true", "bf16-true"],
     "fast_dev_run": [True, 1],
     "max_epochs": [0, 5],
@@ -43,6 +42,7 @@ REFUSED = {
     "reload_dataloaders_every_n_epochs": [1],
 }
 REFUSED_OF_HOGWILD = {"max_steps": 5, "detect_anomaly": True, "precision": "bf16-mixed"}
+SEVERAL = {"devices": 2, "num_nodes": 2}
 WORKING = {
     "max_steps": 5,
     "detect_anomaly": True,
@@ -109,6 +109,15 @@ def test_what_workers_that_learn_know_nothing_of_is_refused_there(argument):
     for mode in ("sync", "async"):
         check_trainer(trainer, make_mode(mode))
     with pytest.raises(ValueError, match=rf"^{argument}: got .* in mode hogwild, must be "):
+        check_trainer(trainer, make_mode("hogwild"))
+
+
+@pytest.mark.parametrize("argument", SEVERAL)
+def test_several_learners_are_refused_where_workers_are_learners(argument):
+    trainer = make_trainer(strategy=Learners(), **{argument: SEVERAL[argument]})
+    for mode in ("sync", "async"):
+        check_trainer(trainer, make_mode(mode))
+    with pytest.raises(ValueError, match=rf"^{argument}: got 2 in mode hogwild, must be 1: its workers are learners"):
         check_trainer(trainer, make_mode("hogwild"))
 
 
@@ -229,20 +238,25 @@ def test_arguments_that_would_change_nothing_are_refused_where_they_are_typed(ar
 @pytest.mark.parametrize(
     ("variables", "named"),
     [
-        ({"WORLD_SIZE": "4", "LOCAL_RANK": "2"}, "WORLD_SIZE: got 4 processes"),
+        ({"WORLD_SIZE": "4", "LOCAL_RANK": "2"}, "WORLD_SIZE: got 4 processes for one run, must be trainer.devices × "),
         ({"SLURM_STEP_NUM_TASKS": "8", "SLURM_STEP_ID": "0"}, "SLURM_STEP_NUM_TASKS: got 8 processes"),
     ],
 )
-def test_one_of_several_tasks_is_refused(variables, named):
-    with pytest.raises(ValueError, match=named):
-        check_tasks(variables)
+def test_there_are_as_many_tasks_as_learners(variables, named):
+    for learners in (1, 2):
+        with pytest.raises(ValueError, match=named):
+            check_tasks(variables, learners)
+    check_tasks(variables, int(next(iter(variables.values()))))
     check_tasks(dict.fromkeys(variables, "1"))
+    check_tasks({"SLURM_STEP_NUM_TASKS": "1", "SLURM_STEP_ID": "0"}, 2)  # it starts the other one itself
+    with pytest.raises(ValueError, match="WORLD_SIZE: got 1 processes"):
+        check_tasks({"WORLD_SIZE": "1", "LOCAL_RANK": "0"}, 2)  # it does not here, and would wait for ever
     check_tasks({"SLURM_NTASKS": "8", "SLURM_PROCID": "0"})  # a batch script that starts one process
 
 
 def test_the_command_line_refuses_in_one_line_and_starts_nothing(here, capsys):
     for typed, named in (
-        (["--trainer.devices", "2"], "trainer.devices: got 2, must be 1: "),
+        (["--trainer.strategy", "ddp_spawn"], "trainer.strategy: got DDPStrategy, must be auto or ddp"),
         (["--trainer.gradient_clip_val", "1e-6"], "trainer.gradient_clip_val: got 1e-06, must be null: take model."),
         (["--trainer.logger", "true"], "trainer.logger: got true, must be false: "),
         (["--trainer.callbacks", "LearningRateFinder"], "trainer.callbacks: got LearningRateFinder, which has no "),

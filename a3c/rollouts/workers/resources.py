@@ -12,6 +12,7 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 
 SHARED_MEMORY = Path("/dev/shm")
+LEARNERS_HERE = "LOCAL_WORLD_SIZE"  # environment variable, as torchrun has it: of one run, on this machine
 WORKER_BYTES = 100 * 2**20  # proportional set size of a worker, as scripts/benchmark.py --parts memory measures it
 # In the learner, for each worker: its pipe, its sentinel, the end of the pipe by which it notices our death,
 # its slots, a pipe for what it says when it hangs, and a handle on its process.
@@ -45,7 +46,8 @@ class Limits:
             sys.maxsize if limit == resource.RLIM_INFINITY else limit
             for limit in resource.getrlimit(resource.RLIMIT_NOFILE)
         )
-        return cls(free_shared_memory(), available_memory(), _open_descriptors(), soft, hard)
+        here = learners_here()
+        return cls(free_shared_memory() // here, available_memory() // here, _open_descriptors(), soft, hard)
 
 
 @dataclass(frozen=True)
@@ -167,9 +169,15 @@ def _raise_descriptors(limit: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
 
 
+def learners_here() -> int:
+    """Return how many learners of the run share this machine."""
+    number = os.environ.get(LEARNERS_HERE, "1")
+    return max(1, int(number)) if number.isdecimal() else 1
+
+
 def available_cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0))
+    """Return how many cores this process may use; several learners of a run share them."""
+    return max(1, len(os.sched_getaffinity(0)) // learners_here())
 
 
 def free_shared_memory() -> int:

@@ -3,6 +3,7 @@
 from a3c.training.callbacks.checkpoints import Checkpoints
 from a3c.training.callbacks.divergence import DivergenceAlert
 from a3c.training.callbacks.evaluation import GreedyEvaluation
+from a3c.training.callbacks.first_learner import leave_to_first_learner
 from a3c.training.callbacks.histograms import Histograms
 from a3c.training.callbacks.interruption import Interruption
 from a3c.training.callbacks.probe import EstimatorProbe
@@ -20,4 +21,5 @@ __all__ = [
     "Histograms",
     "Interruption",
     "RunReport",
+    "leave_to_first_learner",
 ]

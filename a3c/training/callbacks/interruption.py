@@ -12,9 +12,8 @@ from types import FrameType
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.trainer.states import TrainerStatus
 
-from a3c.training.seams import module_of
+from a3c.training.seams import data_of, module_of
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 SAME_SECONDS = 0.2  # within which one Ctrl-C may arrive twice: from the terminal, and from a wrapper
@@ -67,7 +66,7 @@ class Interruption(Callback):
             signal.signal(number, self._handle)  # Lightning has put its own around them
         self._trainer = trainer
         if self.signal is not None:  # whoever ran then swallowed the exception
-            self._flag(trainer)
+            self._flag(trainer, self.signal)
 
     def on_train_batch_start(self, *args: Any) -> None:
         self._updating = True
@@ -77,6 +76,10 @@ class Interruption(Callback):
 
     def on_train_epoch_end(self, *args: Any) -> None:
         self.disarm()  # the end has come by itself: its checkpoint may take the time it needs
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.signal is None and (number := data_of(trainer).stopping.signal):
+            self.signal = signal.Signals(number)  # another learner got it
 
     def on_exception(self, *args: Any) -> None:
         self._updating = False
@@ -94,14 +97,13 @@ class Interruption(Callback):
             os.write(2, f"{name}: the run ends before its first update\n".encode())
             raise Interrupted(128 + number)
         os.write(2, f"{name}: the run ends after the update at hand; Ctrl-C ends it at once\n".encode())
-        self._flag(self._trainer)
+        self._flag(self._trainer, self.signal)
         signal.signal(signal.SIGALRM, self._overdue)
         self._timer = signal.setitimer(signal.ITIMER_REAL, GRACE_SECONDS)
 
     @staticmethod
-    def _flag(trainer: Trainer) -> None:
-        trainer.state.status = TrainerStatus.INTERRUPTED
-        trainer.should_stop = True  # the dataset looks at it while it waits for rollouts
+    def _flag(trainer: Trainer, number: signal.Signals) -> None:
+        data_of(trainer).stopping.interrupt(number)  # the dataset looks at it while it waits for rollouts
 
     def _overdue(self, number: int, frame: FrameType | None) -> None:
         if self._updating:  # broken off here, it would leave the weights half stepped

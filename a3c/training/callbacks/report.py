@@ -97,6 +97,7 @@ class RunReport(Callback):
             "dropped_env_steps": progress.dropped.total(),
             "dropped_by_reason": dict(progress.dropped),
             "in_flight_env_steps": progress.in_flight,
+            "learners": trainer.world_size,
             "workers": data.mode.workers,
             "envs_per_worker": data.mode.collection.envs_per_worker,
             "rollouts_per_update": data.mode.collection.rollouts_per_update,

@@ -8,25 +8,29 @@ import sys
 import traceback
 import warnings
 from argparse import HelpFormatter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NoReturn
 
 from jsonargparse import ArgumentError
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
+from a3c.rollouts.workers.resources import LEARNERS_HERE
 from a3c.runs.allowlist import add_current_folder
 from a3c.runs.wandb_logger import WandbOptions
 from a3c.training.callbacks import Checkpoints, GreedyEvaluation
+from a3c.training.cli.further_learner import FurtherLearner
 from a3c.training.cli.run import FAILED, TrainingRun
 from a3c.training.cli.screening import Screening
 from a3c.training.cli.short_help import HELP_ALL, short_help
 from a3c.training.cli.typed_words import RESUME, expanded, in_order
 from a3c.training.cli.usage import BEGIN, DENIED, END, UsageError, explain, locate
 from a3c.training.datamodule import RolloutDataModule
+from a3c.training.learners import Learners, end_with_first_learner, is_started_by_slurm
 from a3c.training.modes import MODES
 from a3c.training.module import A3C
 from a3c.training.probe.plan import ProbePlan
@@ -155,7 +159,14 @@ class TrainCLI(LightningCLI):
             raise UsageError(f"seed_everything: got {given}, must be a whole number from 0 to {2**32 - 1}")
         super()._set_seed()
 
+    def before_instantiate_classes(self) -> None:
+        if _is_for_several(trainer := self.config["trainer"]) and str(trainer["devices"]).isdecimal():
+            os.environ.setdefault(LEARNERS_HERE, str(trainer["devices"]))  # for the other learners as well
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        if _is_for_several(self.config_init["trainer"]):
+            environment = SLURMEnvironment(auto_requeue=False) if is_started_by_slurm() else None
+            kwargs["strategy"] = Learners(cluster_environment=environment)
         given = self.config_init["trainer"]["callbacks"] or []
         wanted = given if isinstance(given, list) else [given]
         return super().instantiate_trainer(  # it refuses these where they are switched off, as they are by default
@@ -174,6 +185,12 @@ class TrainCLI(LightningCLI):
             raise UsageError(locate(error, self.config.keys())) from error
         except MisconfigurationException as error:
             raise UsageError(f"trainer: {error}".replace("\n", " ")) from error
+
+
+def _is_for_several(trainer: Mapping[str, Any]) -> bool:
+    """Return whether there are to be several learners; what else is asked for is refused later."""
+    several = any(str(trainer[name]).isdecimal() and int(trainer[name]) > 1 for name in ("devices", "num_nodes"))
+    return trainer["strategy"] == "ddp" or (trainer["strategy"] == "auto" and several)
 
 
 def own_traceback(error: BaseException) -> str | None:
@@ -221,6 +238,7 @@ def main(config: Path, args: Sequence[str] | None = None) -> int:
         The exit status: 0, 2 for a command line that cannot be used, 1 after a failure, 128 + n
         after signal n.
     """
+    end_with_first_learner()
     _quieten()
     _leave_slurm_to_us()
     add_current_folder()  # a user's own estimator lies where the command is typed
@@ -248,7 +266,11 @@ def main(config: Path, args: Sequence[str] | None = None) -> int:
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
         )
-        run = TrainingRun(cli, remarks=list(screening.kept.sentences(cli.config)))
+        run: TrainingRun | FurtherLearner
+        if cli.trainer.global_rank > 0:
+            run = FurtherLearner(cli)
+        else:
+            run = TrainingRun(cli, remarks=list(screening.kept.sentences(cli.config)))
     except (UsageError, UnicodeDecodeError) as error:  # the second from a config that is no text
         sys.stderr.write(f"{Path(sys.argv[0]).name}: error: {error}\n")
         return USAGE_ERROR

@@ -21,6 +21,7 @@ from rich.console import Console
 from a3c.envs.source import EnvError
 from a3c.envs.watchdog import HangError
 from a3c.learner.guard import TrainingDivergedError
+from a3c.peers.agreement import LearnerLostError
 from a3c.returns.labels import label_of
 from a3c.rollouts.workers.pool import WorkerError
 from a3c.runs.checkpoints import BEST, DamagedCheckpointError, load, present, read_checkpoint, tidy
@@ -42,15 +43,72 @@ from a3c.training.cli.final_report import print_summary
 from a3c.training.cli.on_demand import log_checkpoints, make_histograms, make_probe, make_video
 from a3c.training.cli.usage import UsageError, refusing
 from a3c.training.datamodule import RolloutDataModule
+from a3c.training.learners import LearnerLauncher
 from a3c.training.module import A3C
 from a3c.training.seams import callbacks_of, keep_files_in
 from a3c.training.trainer_rules import check_arguments, check_loggers, check_tasks, check_trainer
 
 FAILED = 1
 # Their message says it all.
-PLAIN_ERRORS = (WorkerError, EnvError, HangError, CheckpointSaveError, TrainingDivergedError)
+PLAIN_ERRORS = (LearnerLostError, WorkerError, EnvError, HangError, CheckpointSaveError, TrainingDivergedError)
 
 log = logging.getLogger(__name__)
+
+
+def check_run(cli: LightningCLI) -> None:
+    """Refuse a run that cannot be made.
+
+    Raises:
+        UsageError: the field, what was given, what is allowed.
+    """
+    module, data, trainer = cli.model, cli.datamodule, cli.trainer
+    with refusing(""):
+        check_tasks(learners=trainer.world_size)
+    with refusing("trainer."):
+        check_arguments(cli.config["trainer"])
+        check_trainer(trainer, data.mode)
+        check_loggers(trainer)
+    with refusing("data."):
+        data.mode.check(module)
+    with refusing("model."):
+        module.check_run(data.mode)
+
+
+def start_of(cli: LightningCLI) -> tuple[Start, dict[str, Any]]:
+    """Find the checkpoint that is asked for, and what it says of its run.
+
+    Raises:
+        UsageError: there is none, or the run cannot go on from it.
+    """
+    module, data = cli.model, cli.datamodule
+    wanted, run_dir, run_name = (cli.config.get(key) for key in ("ckpt_path", "run_dir", "run_name"))
+    shelf = Path() if run_dir is not None else shelf_of(data, module)
+    folder = Path(run_dir) if run_dir is not None else shelf / run_name if run_name is not None else None
+    described: dict[str, Any] = {}
+    with refusing("ckpt_path: "):
+        start = find_start(wanted, folder, shelf, data.seed)
+        if start.checkpoint is not None:
+            described, _ = read_checkpoint(start.checkpoint)
+    if start.checkpoint is not None:
+        with refusing(f"ckpt_path: {start.checkpoint} "):
+            check_same(described, module.identity(data.mode))
+    elif wanted is not None and cli.trainer.is_global_zero:
+        sys.stderr.write(f"ckpt_path: {wanted}: {folder} has no checkpoint, so the run begins anew\n")
+    return start, described
+
+
+def shelf_of(data: RolloutDataModule, module: A3C) -> Path:
+    """Return where run folders lie that nobody placed: runs/ENV/ESTIMATOR-MODE; no id and no link leads out of runs/.
+
+    Raises:
+        UsageError: a link is in the way.
+    """
+    env = [re.sub(r"^\.+|[^\w.-]|^$", "-", part) for part in data.env.name.split("/")]
+    parent = Path("runs", *env, f"{type(module.returns).__name__}-{data.mode.name}")
+    inner = [folder for folder in (parent, *parent.parents) if len(folder.parts) > 1]
+    if link := next((folder for folder in inner if folder.is_symlink()), None):
+        raise UsageError(f"run_dir: got {str(parent)!r} by default, must lead through no link, which {link} is")
+    return parent
 
 
 class TrainingRun:
@@ -80,23 +138,13 @@ class TrainingRun:
         with refusing("checkpoint."):  # their folder follows, once there is one
             every_seconds = cli.config["checkpoint"]["every_seconds"]
             self.checkpoints = Checkpoints(Path(CHECKPOINTS), self.evaluation, every_seconds)
-        with refusing(""):
-            check_tasks()
-        with refusing("trainer."):
-            check_arguments(cli.config["trainer"])
-            check_trainer(self.trainer, self.data.mode)
-            check_loggers(self.trainer)
-        with refusing("data."):
-            self.data.mode.check(self.module)
-        with refusing("model."):
-            self.module.check_run(self.data.mode)
+        check_run(cli)
         self._probe = make_probe(cli.config_init["probe"], self.data.mode)
         self._video = make_video(cli.config["video_every"], self.data)
         self._wandb: WandbOptions = cli.config_init["wandb"]
         self._histograms = make_histograms(self._wandb.histograms_every, self.data.mode)
-        self._described: dict[str, Any] = {}  # what the checkpoint says of its run
         self._tracker: RunTracker | None = None
-        self.start = self._find_start()
+        self.start, self._described = start_of(cli)
         self.folder = self.start.folder or self._make_folder(cli.config["run_dir"])
         with refusing("run_dir: ", FolderInUseError):
             self._lock = FolderLock(self.folder)
@@ -106,26 +154,10 @@ class TrainingRun:
         self.interruption = Interruption()
         self.report = RunReport(self.folder, self.evaluation, self.start.checkpoint)
 
-    def _find_start(self) -> Start:
-        """Find the checkpoint that is asked for, and refuse one that this run cannot go on from."""
-        wanted, run_dir, run_name = (self._config.get(key) for key in ("ckpt_path", "run_dir", "run_name"))
-        shelf = Path() if run_dir is not None else self._shelf
-        folder = Path(run_dir) if run_dir is not None else shelf / run_name if run_name is not None else None
-        with refusing("ckpt_path: "):
-            start = find_start(wanted, folder, shelf, self.data.seed)
-            if start.checkpoint is not None:
-                self._described, _ = read_checkpoint(start.checkpoint)
-        if start.checkpoint is not None:
-            with refusing(f"ckpt_path: {start.checkpoint} "):
-                check_same(self._described, self.module.identity(self.data.mode))
-        elif wanted is not None:
-            sys.stderr.write(f"ckpt_path: {wanted}: {folder} has no checkpoint, so the run begins anew\n")
-        return start
-
     def _make_folder(self, wanted: str | None) -> Path:
         """Make the run's folder; nothing that is there already is written into."""
         if wanted is None:
-            parent = self._shelf
+            parent = shelf_of(self.data, self.module)
             name = self.run_name or f"seed{self.data.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
             more = [] if self.run_name else [parent / f"{name}-{number}" for number in range(2, 100)]
             candidates = [parent / name, *more]
@@ -143,16 +175,6 @@ class TrainingRun:
         if self.run_name:
             raise UsageError(f"run_name: got {self.run_name!r}, must be new: {candidates[-1]} exists")
         raise UsageError(f"run_dir: got {str(candidates[-1])!r}, must be a folder that is new or empty")
-
-    @property
-    def _shelf(self) -> Path:
-        """Where run folders lie that nobody placed: runs/ENV/ESTIMATOR-MODE; no id and no link leads out of runs/."""
-        env = [re.sub(r"^\.+|[^\w.-]|^$", "-", part) for part in self.data.env.name.split("/")]
-        parent = Path("runs", *env, f"{self.estimator}-{self.data.mode.name}")
-        inner = [folder for folder in (parent, *parent.parents) if len(folder.parts) > 1]
-        if link := next((folder for folder in inner if folder.is_symlink()), None):
-            raise UsageError(f"run_dir: got {str(parent)!r} by default, must lead through no link, which {link} is")
-        return parent
 
     def execute(self) -> int:
         """Train, and return the exit status: 0, 1 after a failure, 128 + n after signal n."""
@@ -208,6 +230,9 @@ class TrainingRun:
 
     def _say_why(self, error: BaseException) -> None:
         text = str(error) if isinstance(error, PLAIN_ERRORS) else traceback.format_exc()
+        launcher = self.trainer.strategy.launcher
+        if isinstance(error, LearnerLostError) and isinstance(launcher, LearnerLauncher):
+            text = launcher.explain() or text
         files = present(self.checkpoints.folder)
         saved = f"the newest checkpoint is {files[0]}" if files else "there is no checkpoint"
         last_line = f"failed after {self.data.progress.env_steps:,} env steps; {saved}"
@@ -217,8 +242,10 @@ class TrainingRun:
             self._tracker.alert("the run failed", f"{last_line}\n{type(error).__name__}: {error}")
 
     def _finish(self, status: int) -> None:
-        """Stop the workers, and W&B."""
+        """Stop the workers, the other learners, and W&B."""
         self.data.close()
+        if isinstance(launcher := self.trainer.strategy.launcher, LearnerLauncher):
+            launcher.end()
         if self._tracker is not None:
             if self._wandb.artifacts:
                 log_checkpoints(self._tracker, self.checkpoints.folder, self.report.summary)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import cloudpickle
@@ -55,16 +55,14 @@ class Learner(Protocol):
         """Build an optimizer over parameters, as the run's is."""
 
 
-class Stopping(NamedTuple):
-    """How a run is told to stop, and asked whether it has been.
+class Stopping(Protocol):
+    """How a run is told to stop, and asked whether it has been."""
 
-    Attributes:
-        stop: has the Trainer stop after the update at hand.
-        should_stop: whether it has been told to.
-    """
+    def stop(self) -> None:
+        """Have the Trainer stop after the update at hand."""
 
-    stop: Callable[[], None]
-    should_stop: Callable[[], bool]
+    def should_stop(self) -> bool:
+        """Return whether the run is to stop."""
 
 
 class Made(NamedTuple):

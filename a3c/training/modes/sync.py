@@ -9,6 +9,7 @@ from typing import Any
 
 from a3c.batch import BatchShape, empty_batch
 from a3c.envs.watchdog import StepWatch
+from a3c.peers.agreement import size
 from a3c.rollouts.collector import CollectorSpec
 from a3c.rollouts.inline import InlineSource
 from a3c.rollouts.workers.pool import RestartPolicy
@@ -62,6 +63,7 @@ class Sync(TrainerLearns):
             "end_at_episode": returns.end_at_episode,
             "inject_lag": collection.inject_lag,
             "seed": collection.seed,
+            "learners": size(),
         }
         checkpoint, self._checkpoint = self._checkpoint, None
         if checkpoint is None:
@@ -86,7 +88,9 @@ class Sync(TrainerLearns):
 
     def state_dict(self) -> dict[str, Any]:
         state = super().state_dict()
-        if self._dataset is not None and isinstance(self.source, InlineSource):
+        if size() > 1:
+            state["collection"] = {"origin": self._origin, "source": {"lost": "each of several learners had its own"}}
+        elif self._dataset is not None and isinstance(self.source, InlineSource):
             state["collection"] = {
                 "origin": self._origin,
                 "source": self.source.state_dict(),

@@ -1,4 +1,4 @@
-"""Several learners of one run: global counts, one end for all; one that dies, raises or is told to stop leaves no hang."""
+"""Several learners of one run: global counts, one end for all, and no hang when one dies, raises or is stopped."""
 
 import os
 import signal

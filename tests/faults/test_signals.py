@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from helpers import fit
@@ -23,6 +24,7 @@ from a3c.runs.checkpoints import LAST, PREVIOUS, newest_valid
 from a3c.training.callbacks import BudgetBar, Checkpoints, Interruption
 from a3c.training.callbacks.interruption import SAME_SECONDS, SIGNALS, requeue
 from a3c.training.cli.command import main
+from a3c.training.fit_end import FitEnd
 
 ROOT = Path(__file__).parent.parent.parent
 CONFIG = ROOT / "configs" / "cartpole.yaml"
@@ -230,7 +232,9 @@ def test_row_15_one_ctrl_c_that_arrives_twice_is_one(monkeypatch, capfd):
     interruption = Interruption()
     interruption.install()
     try:
-        interruption.on_train_start(Trainer(logger=False, enable_checkpointing=False, accelerator="cpu"), None)
+        trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
+        trainer.datamodule = SimpleNamespace(stopping=FitEnd(trainer))
+        interruption.on_train_start(trainer, None)
         send(signal.SIGINT)
         send(signal.SIGINT)  # from a wrapper that passes it on
         assert not left

@@ -55,7 +55,8 @@ def make_pool(timeout: float, deaths: list[Any], **faults: Any) -> Any:
     from a3c.envs.spec import EnvSpec
     from a3c.rollouts.collector import CollectorSpec
     from a3c.rollouts.weights import SharedWeights
-    from a3c.rollouts.workers.pool import RestartPolicy, WorkerPool
+    from a3c.rollouts.workers.failures import RestartPolicy
+    from a3c.rollouts.workers.pool import WorkerPool
     from a3c.rollouts.workers.process import CollectTask
 
     space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)

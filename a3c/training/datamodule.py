@@ -18,7 +18,7 @@ from a3c.envs.spec import EnvSpec
 from a3c.envs.wrappers import NORMALISE_REWARD, Wrapping
 from a3c.peers.agreement import rank
 from a3c.rollouts.progress import Progress
-from a3c.rollouts.workers.pool import RestartPolicy
+from a3c.rollouts.workers.failures import RestartPolicy
 from a3c.training.callbacks import leave_to_first_learner
 from a3c.training.fit_end import FitEnd
 from a3c.training.modes import MODES, Mode, Sync

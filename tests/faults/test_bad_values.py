@@ -12,7 +12,8 @@ import a3c
 from a3c.batch import BatchShape, Lost, Rollout, empty_batch
 from a3c.envs.single import EnvironmentFaultError
 from a3c.rollouts.collector import LINEAGE, Life
-from a3c.rollouts.workers.pool import RestartPolicy, WorkerError, WorkerPool
+from a3c.rollouts.workers.failures import RestartPolicy, WorkerError
+from a3c.rollouts.workers.pool import WorkerPool
 from a3c.rollouts.workers.process import CollectTask
 
 FAULTY = "a3c.envs.faulty:Faulty-v0"

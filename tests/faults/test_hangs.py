@@ -10,7 +10,7 @@ import pytest
 from harness import IMPATIENT, PATIENT, REPLACED_WITHIN, SLACK, Collection, exists, own_processes, restarts_of
 from processes import wait_until
 
-from a3c.rollouts.workers.pool import RestartPolicy, WorkerError
+from a3c.rollouts.workers.failures import RestartPolicy, WorkerError
 
 DEADLINE = IMPATIENT.timeout
 WITHIN = DEADLINE + REPLACED_WITHIN + SLACK

@@ -14,7 +14,7 @@ from helpers import make_network, make_spec
 from a3c.rollouts.collector import Life
 from a3c.rollouts.dataset import Batching, RolloutDataset
 from a3c.rollouts.progress import Progress
-from a3c.rollouts.workers.pool import RestartPolicy, WorkerError
+from a3c.rollouts.workers.failures import RestartPolicy, WorkerError
 
 RAISE = RestartPolicy(timeout=30.0, restart=False)
 

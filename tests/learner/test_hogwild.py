@@ -19,7 +19,7 @@ from a3c.learner.hogwild.tally import Tally
 from a3c.learner.learning import Learning
 from a3c.learner.reuse import Reuse
 from a3c.learner.schedules import Linear
-from a3c.rollouts.workers.pool import WorkerError
+from a3c.rollouts.workers.failures import WorkerError
 from a3c.training.callbacks import Checkpoints
 
 

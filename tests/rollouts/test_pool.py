@@ -13,9 +13,10 @@ from shared_server import run_script
 from tasks import AnnounceLate, die_twice, never_ready, report_child, report_imports, sleep_for_ever
 
 from a3c.batch import BatchShape
+from a3c.rollouts.workers.failures import RestartPolicy, WorkerError
 from a3c.rollouts.workers.handle import WorkerHandle
 from a3c.rollouts.workers.heartbeat import Heartbeat
-from a3c.rollouts.workers.pool import RestartPolicy, WorkerError, WorkerPool
+from a3c.rollouts.workers.pool import WorkerPool
 from a3c.rollouts.workers.process import CollectTask, WorkerContext, WorkerPlace
 
 SHAPE = BatchShape(5, 2, (2,), torch.float32)

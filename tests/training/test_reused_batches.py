@@ -14,7 +14,7 @@ from a3c.learner.hogwild.shared_optimizer import step_counts
 from a3c.learner.learning import Learning
 from a3c.learner.objective import Objective
 from a3c.learner.reuse import Reuse
-from a3c.rollouts.workers.pool import WorkerError
+from a3c.rollouts.workers.failures import WorkerError
 from a3c.training.callbacks import Checkpoints
 
 PPO = {"passes": 3, "minibatches": 4, "ratio_clip": 0.2}

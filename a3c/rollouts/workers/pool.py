@@ -9,14 +9,14 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from multiprocessing import connection
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 from a3c.batch import BatchShape, Lost, Rollout
+from a3c.rollouts.workers.failures import BAD_VALUES, WORKER_DEATH, Death, Failure, Failures, RestartPolicy, WorkerError
 from a3c.rollouts.workers.fork_server import start_fork_server
 from a3c.rollouts.workers.handle import WorkerHandle, describe_end
 from a3c.rollouts.workers.heartbeat import Heartbeat
@@ -27,43 +27,6 @@ log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.05  # between two looks at the workers while there is enough to hand on
 SERVER_SECONDS = 5.0  # in which a fork server that was killed is gone, so that another one can be started
-FRUITLESS = 3  # failures in a row of one worker that never handed anything over: there is no point in more
-WORKER_DEATH, BAD_VALUES = "worker_death", "bad_values"  # reasons for which steps are dropped
-
-
-class WorkerError(RuntimeError):
-    """A worker failed, and is not replaced: with its traceback, or the name of its signal."""
-
-
-@dataclass(frozen=True)
-class RestartPolicy:
-    """What becomes of workers that die or hang.
-
-    Attributes:
-        timeout: seconds without a sign of life after which a busy worker is killed, > 0; None for ever.
-        restart: replace it; False ends the run.
-        max_restarts: that many within the window, one more ends the run, ≥ 0.
-        window: seconds, > 0.
-    """
-
-    timeout: float | None = None
-    restart: bool = False
-    max_restarts: int = 10
-    window: float = 60.0
-
-
-class Death(NamedTuple):
-    """The end of a worker that was not asked to end.
-
-    Attributes:
-        worker: its number.
-        env_steps: real steps of the fragment that it was writing.
-        restarted: whether another one takes its place.
-    """
-
-    worker: int
-    env_steps: int
-    restarted: bool
 
 
 class WorkerPool:
@@ -103,8 +66,7 @@ class WorkerPool:
         self._should_stop = should_stop
         self._workers: list[WorkerHandle] = []
         self._heartbeats: list[Heartbeat] = []
-        self._fruitless: list[int] = []
-        self._restarts: deque[float] = deque()  # when there were any, within the window
+        self._failures = Failures(self._policy, workers)
         self._arrived: deque[Any] = deque()  # rollouts, losses and reports
         self._started = False  # all have been ready once
         self._looked = 0.0
@@ -119,7 +81,7 @@ class WorkerPool:
         """
         self._stop = shared_zeros(1, dtype=torch.bool)
         self._heartbeats = Heartbeat.allocate(self._count)
-        self._fruitless = [0] * self._count
+        self._failures.begin()
         self._started = False
         try:
             for number in range(self._count):
@@ -206,7 +168,7 @@ class WorkerPool:
             return
         worker.be_heard()
         if message[0] == "error":
-            self._fail(worker, _Failure.of(message))
+            self._fail(worker, Failure.of(message))
         else:
             self._take_in(worker, message)
 
@@ -217,10 +179,10 @@ class WorkerPool:
                 if self._started:  # it replaces another one; at first all begin together
                     worker.give_all()
             case ("rollout", slot, fragment):
-                self._fruitless[worker.number] = 0
+                self._failures.forget(worker.number)
                 self._arrived.append(self._rollout(worker, slot, fragment))
             case ("report", report, is_last):
-                self._fruitless[worker.number] = 0
+                self._failures.forget(worker.number)
                 worker.finished = is_last
                 self._arrived.append(report)
 
@@ -237,9 +199,9 @@ class WorkerPool:
 
     def _end_silent(self, worker: WorkerHandle, timeout: float) -> None:
         stack = worker.stack()
-        self._fail(worker, _Failure(f"gave no sign of life for {timeout:g} s (worker_timeout) and was killed: {stack}"))
+        self._fail(worker, Failure(f"gave no sign of life for {timeout:g} s (worker_timeout) and was killed: {stack}"))
 
-    def _fail(self, worker: WorkerHandle, failure: _Failure | None = None) -> None:
+    def _fail(self, worker: WorkerHandle, failure: Failure | None = None) -> None:
         """End a worker that failed, and put another one in its place or raise.
 
         It is killed and gone before anything else happens: nothing of it is written any more.
@@ -251,7 +213,7 @@ class WorkerPool:
         worker.end(0.2 if failure is None or failure.raised else 0.0)
         for message in worker.messages_left():
             if message[0] == "error":
-                failure = _Failure.of(message)
+                failure = Failure.of(message)
             else:
                 self._take_in(worker, message)
         steps = worker.steps_lost()
@@ -259,34 +221,18 @@ class WorkerPool:
         if worker.finished:  # all that was expected of it has come
             return
         if failure is None:
-            failure = _Failure("\n".join(part for part in (describe_end(worker.exit_code), words) if part))
+            failure = Failure("\n".join(part for part in (describe_end(worker.exit_code), words) if part))
         self._replace(worker, failure, steps)
 
-    def _replace(self, worker: WorkerHandle, failure: _Failure, steps: int) -> None:
-        reason = self._reason_to_give_up(worker, failure)
+    def _replace(self, worker: WorkerHandle, failure: Failure, steps: int) -> None:
+        reason = self._failures.reason_to_give_up(worker.number, failure, worker.ready or worker.restarts > 0)
         self._on_death(Death(worker.number, steps, reason is None))
         self._arrived.append(Lost(worker.number, steps, WORKER_DEATH))
         what = f"worker {worker.number} {failure.what}"
         if reason is not None:
             raise WorkerError(f"{reason}{what}")
-        self._restarts.append(time.monotonic())
         log.warning("%s\nworker %d is replaced (restart %d)", what, worker.number, worker.restarts + 1)
         self._workers[worker.number] = self._launch(worker.number, worker.restarts + 1)
-
-    def _reason_to_give_up(self, worker: WorkerHandle, failure: _Failure) -> str | None:
-        """Explain why a worker is not replaced, as the beginning of the error's text; None if it is."""
-        policy, now = self._policy, time.monotonic()
-        while self._restarts and now - self._restarts[0] > policy.window:
-            self._restarts.popleft()
-        self._fruitless[worker.number] += 1
-        raised_in_set_up = failure.raised and not worker.ready and worker.restarts == 0
-        if failure.fatal or raised_in_set_up or not policy.restart:
-            return ""
-        if len(self._restarts) >= policy.max_restarts:
-            return f"workers were replaced {len(self._restarts)} times within {policy.window:g} s; now "
-        if self._fruitless[worker.number] >= FRUITLESS:
-            return f"{FRUITLESS} times in a row, before anything was handed over: "
-        return None
 
     def close(self, grace: float = 2.0) -> None:
         """Stop all workers; those that do not stop within the grace are killed. Idempotent."""
@@ -320,24 +266,3 @@ class WorkerPool:
                     worker.finished = True
                 if worker.finished:
                     del talking[pipe]  # type: ignore[arg-type]
-
-
-@dataclass(frozen=True)
-class _Failure:
-    """How a worker failed.
-
-    Attributes:
-        what: in words, to follow the worker's name.
-        raised: whether its task raised, so that it ends by itself.
-        fatal: whether another one would fail like it.
-    """
-
-    what: str
-    raised: bool = False
-    fatal: bool = False
-
-    @classmethod
-    def of(cls, message: tuple[Any, ...]) -> _Failure:
-        """Return the failure that a worker reported."""
-        _, text, fatal = message
-        return cls(f"failed:\n{text.rstrip()}", True, fatal)

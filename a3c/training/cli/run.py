@@ -23,7 +23,7 @@ from a3c.envs.watchdog import HangError
 from a3c.learner.guard import TrainingDivergedError
 from a3c.peers.agreement import LearnerLostError
 from a3c.returns.labels import label_of
-from a3c.rollouts.workers.pool import WorkerError
+from a3c.rollouts.workers.failures import WorkerError
 from a3c.runs.checkpoints import BEST, DamagedCheckpointError, load, present, read_checkpoint, tidy
 from a3c.runs.folder import CHECKPOINTS, METRICS, VIDEOS, FolderInUseError, FolderLock, logging_to, rewind, save_config
 from a3c.runs.metrics_file import MetricsFile

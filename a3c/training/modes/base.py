@@ -20,7 +20,8 @@ from a3c.rollouts.collector import CollectorSpec, CollectRules
 from a3c.rollouts.dataset import Batching, RolloutSource
 from a3c.rollouts.progress import Progress
 from a3c.rollouts.weights import SharedWeights, shared_nbytes
-from a3c.rollouts.workers.pool import Death, RestartPolicy, WorkerPool
+from a3c.rollouts.workers.failures import Death, RestartPolicy
+from a3c.rollouts.workers.pool import WorkerPool
 from a3c.rollouts.workers.resources import Demand, available_cores, available_memory, check
 from a3c.training.options import AUTO, Collection, Workers
 

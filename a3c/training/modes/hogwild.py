@@ -12,7 +12,8 @@ from a3c.learner.hogwild.shared_optimizer import check_shareable, statistics_nby
 from a3c.learner.hogwild.tally import Tally
 from a3c.networks.actor_critic import ActorCritic
 from a3c.returns import ReturnEstimator
-from a3c.rollouts.workers.pool import Death, RestartPolicy, WorkerPool
+from a3c.rollouts.workers.failures import Death, RestartPolicy
+from a3c.rollouts.workers.pool import WorkerPool
 from a3c.training.modes.base import Learner, Made, Mode, Stopping
 from a3c.training.options import Collection
 

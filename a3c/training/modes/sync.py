@@ -12,7 +12,7 @@ from a3c.envs.watchdog import StepWatch
 from a3c.peers.agreement import size
 from a3c.rollouts.collector import CollectorSpec
 from a3c.rollouts.inline import InlineSource
-from a3c.rollouts.workers.pool import RestartPolicy
+from a3c.rollouts.workers.failures import RestartPolicy
 from a3c.rollouts.workers.resources import Demand
 from a3c.training.modes.base import Learner, Sizes, Stopping
 from a3c.training.modes.trainer_learns import TrainerLearns

@@ -23,23 +23,31 @@ class WeightSource(Protocol):
         """Copy the newest tensors into the network and return their version."""
 
 
+class PublishedWeights(WeightSource, Protocol):
+    """Weights that the learner hands on."""
+
+    def publish(self, network: nn.Module) -> int:
+        """Copy the network's tensors in and return their new version."""
+
+
 def tensors_of(network: nn.Module) -> list[Tensor]:
     """Return a network's parameters and buffers, in its order."""
     return [*network.parameters(), *network.buffers()]
 
 
-def _fields(network: nn.Module) -> list[Field]:
+def fields_of(network: nn.Module) -> list[Field]:
+    """Return what its tensors are in a block of memory, in their order."""
     return [Field(str(index), tensor.shape, tensor.dtype) for index, tensor in enumerate(tensors_of(network))]
 
 
 def shared_nbytes(network: nn.Module) -> int:
     """Return the bytes of shared memory that a network's tensors take."""
-    return layout(_fields(network))[1]
+    return layout(fields_of(network))[1]
 
 
 def shared_copy(network: nn.Module) -> SharedBlock:
     """Return the network's tensors in shared memory, in their order."""
-    block = SharedBlock(_fields(network))
+    block = SharedBlock(fields_of(network))
     copy_tensors(list(block.views.values()), tensors_of(network))
     return block
 

@@ -17,11 +17,13 @@ from a3c.envs.random_states import derived_seed
 from a3c.envs.spec import EnvSpec
 from a3c.envs.wrappers import NORMALISE_REWARD, Wrapping
 from a3c.peers.agreement import rank
+from a3c.rollouts.on_ray.cluster import Cluster
 from a3c.rollouts.progress import Progress
 from a3c.rollouts.workers.failures import RestartPolicy
 from a3c.training.callbacks import leave_to_first_learner
 from a3c.training.fit_end import FitEnd
-from a3c.training.modes import MODES, Mode, Sync
+from a3c.training.modes import MODES, ON_RAY, Mode, Sync
+from a3c.training.modes.base import PROCESSES
 from a3c.training.options import AUTO, Collection, Workers, check_choice, check_counts, check_finite, check_whole
 from a3c.training.seams import module_of, trainer_of
 from a3c.training.trainer_rules import check_trainer
@@ -52,6 +54,11 @@ class RolloutDataModule(LightningDataModule):
         workers: worker processes, ≥ 1; by default 1 in "async" and 2 in "hogwild". Unused in "sync". "auto" takes
             as many as there are cores for: in "async", beside the learner's, and they share the columns of an
             update out among them in equal parts, so that an update is the same on every machine.
+        pool: "processes", this project's own on this machine, or in "async" "ray", Ray's actors on any number of
+            machines.
+        ray_address: of a cluster that is there ("auto", "HOST:6379", "ray://HOST:10001"); None starts Ray on this
+            machine, for this run alone.
+        ray_cores: of each worker that is an actor, a fraction too, > 0.
         envs_per_worker: environments stepped together by a worker, and columns of a rollout, ≥ 1.
         rollouts_per_update: rollouts that one update trains on, ≥ 1.
         fragment_steps: steps between two pulls of the weights for estimators without a horizon, ≥ 1.
@@ -102,6 +109,9 @@ class RolloutDataModule(LightningDataModule):
         max_episode_steps: int | None = None,
         mode: str = "async",
         workers: Workers = None,
+        pool: Literal["processes", "ray"] = "processes",
+        ray_address: str | None = None,
+        ray_cores: float = 1.0,
         envs_per_worker: int = 64,
         rollouts_per_update: int = 1,
         fragment_steps: int = 32,
@@ -124,6 +134,14 @@ class RolloutDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         check_choice("mode", mode, MODES)
+        check_choice("pool", pool, (PROCESSES, "ray"))
+        if pool != PROCESSES and mode not in ON_RAY:
+            allowed = " or ".join(ON_RAY)
+            raise ValueError(f"pool: got {pool} in mode {mode}, must be {PROCESSES} there; take mode {allowed}")
+        cluster = Cluster(ray_address, ray_cores)
+        if pool == PROCESSES and cluster != Cluster():
+            name = "ray_cores" if ray_address is None else "ray_address"
+            raise ValueError(f"{name}: got {getattr(cluster, name[4:])} with pool processes, must be left out there")
         check_choice("on_worker_failure", on_worker_failure, ("restart", "raise"))
         check_choice("on_bad_values", on_bad_values, ("raise", "discard"))
         if isinstance(workers, str) and workers != AUTO:
@@ -179,7 +197,11 @@ class RolloutDataModule(LightningDataModule):
             seed=seed,
         )
         supervision = RestartPolicy(worker_timeout, on_worker_failure == "restart", max_restarts, restart_window)
-        self.mode: Mode = MODES[mode](collection, workers, supervision)
+        self.mode: Mode
+        if pool == PROCESSES:
+            self.mode = MODES[mode](collection, workers, supervision)
+        else:
+            self.mode = ON_RAY[mode](collection, workers, supervision, cluster)
         self.seed = seed
         self._threads: int | None = None  # of torch, to be put back at the end
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from a3c.batch import BatchShape
 from a3c.returns import ReturnEstimator
 from a3c.rollouts.collector import CollectorSpec
+from a3c.rollouts.dataset import RolloutSource
 from a3c.rollouts.workers.pool import WorkerPool
 from a3c.rollouts.workers.process import CollectTask
 from a3c.training.modes.base import Sizes, Stopping
@@ -27,7 +28,7 @@ class Async(TrainerLearns):
     def can_lag(self, returns: ReturnEstimator) -> bool:
         return True
 
-    def _make_source(self, spec: CollectorSpec, shape: BatchShape, stopping: Stopping) -> WorkerPool:
+    def _make_source(self, spec: CollectorSpec, shape: BatchShape, stopping: Stopping) -> RolloutSource:
         return WorkerPool(
             CollectTask(spec),
             self.workers,

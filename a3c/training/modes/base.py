@@ -11,7 +11,6 @@ from torch.optim import Optimizer
 from torch.utils.data import IterableDataset
 
 from a3c.batch import BatchShape
-from a3c.learner.hogwild.live_weights import LiveWeights
 from a3c.learner.hogwild.reports import UpdateReport
 from a3c.learner.learning import Learning
 from a3c.networks.actor_critic import ActorCritic
@@ -19,11 +18,13 @@ from a3c.returns import ReturnEstimator
 from a3c.rollouts.collector import CollectorSpec, CollectRules
 from a3c.rollouts.dataset import Batching, RolloutSource
 from a3c.rollouts.progress import Progress
-from a3c.rollouts.weights import SharedWeights, shared_nbytes
+from a3c.rollouts.weights import WeightSource, shared_nbytes
 from a3c.rollouts.workers.failures import Death, RestartPolicy
 from a3c.rollouts.workers.pool import WorkerPool
 from a3c.rollouts.workers.resources import Demand, available_cores, available_memory, check
 from a3c.training.options import AUTO, Collection, Workers
+
+PROCESSES = "processes"  # this project's own
 
 
 class Learner(Protocol):
@@ -100,6 +101,7 @@ class Mode(ABC):
         name: what the flag says.
         default_workers: worker processes where nobody says how many.
         trainer_learns: the Trainer makes the updates, and sees batches and gradients.
+        pool: what workers run as.
         progress: counters and clock of the fit.
         weights: the shared weights, once the fit has begun.
         source: where rollouts or reports come from, once the fit has begun.
@@ -111,6 +113,7 @@ class Mode(ABC):
     name: ClassVar[str]
     default_workers: ClassVar[int] = 1
     trainer_learns: ClassVar[bool] = True
+    pool: ClassVar[str] = PROCESSES
 
     def __init__(
         self, collection: Collection, workers: int | None = None, supervision: RestartPolicy | None = None
@@ -123,7 +126,7 @@ class Mode(ABC):
     def begin(self) -> None:
         """Begin a fit; a checkpoint, if any, is loaded after this."""
         self.progress = Progress()
-        self.weights: SharedWeights | LiveWeights | None = None
+        self.weights: WeightSource | None = None
         self.source: RolloutSource | WorkerPool | None = None
         self._checkpoint: dict[str, Any] | None = None  # this room's part of the one that is gone on from
 

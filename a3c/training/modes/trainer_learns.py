@@ -9,7 +9,7 @@ from a3c.batch import BatchShape
 from a3c.networks.actor_critic import ActorCritic
 from a3c.rollouts.collector import CollectorSpec
 from a3c.rollouts.dataset import RolloutDataset, RolloutSource
-from a3c.rollouts.weights import SharedWeights
+from a3c.rollouts.weights import PublishedWeights, SharedWeights
 from a3c.training.modes.base import Learner, Mode, Stopping
 
 
@@ -19,6 +19,11 @@ class TrainerLearns(Mode):
     def begin(self) -> None:
         super().begin()
         self._dataset: RolloutDataset | None = None
+        self._published: PublishedWeights | None = None
+
+    def _make_weights(self, learner: Learner) -> PublishedWeights:
+        """Build what collectors take their weights from."""
+        return SharedWeights(learner.network, learner.updates)
 
     @abstractmethod
     def _make_source(self, spec: CollectorSpec, shape: BatchShape, stopping: Stopping) -> RolloutSource:
@@ -34,7 +39,7 @@ class TrainerLearns(Mode):
 
     def open(self, learner: Learner, stopping: Stopping) -> RolloutDataset:
         returns = learner.learning.objective.returns
-        self.weights = weights = SharedWeights(learner.network, learner.updates)
+        self.weights = weights = self._published = self._make_weights(learner)
         carried = self._carry_on(learner)
         self.source = source = self._make_source(self._collector(learner), self._fragment_shape(learner), stopping)
         batching = self._batching(returns)
@@ -56,9 +61,9 @@ class TrainerLearns(Mode):
         """Go on with what `_carry_on` gave."""
 
     def publish(self, network: ActorCritic) -> None:
-        if isinstance(self.weights, SharedWeights):
-            self.weights.publish(network)
+        if self._published is not None:
+            self._published.publish(network)
 
     def restore(self, network: ActorCritic) -> None:
-        if isinstance(self.weights, SharedWeights):
-            self.weights.pull(network)
+        if self._published is not None:
+            self._published.pull(network)

@@ -1,0 +1,1 @@
+"""Workers as Ray's actors: on this machine, or on all machines of a cluster."""

@@ -1,0 +1,69 @@
+"""The Ray that actors run on: one that is started for this run, or a cluster that is there."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import math
+import os
+import signal
+from typing import NamedTuple
+
+from a3c.rollouts.workers.resources import available_cores
+
+MISSING = "Ray is not installed: pip install 'a3c[ray]'"
+HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+
+class Cluster(NamedTuple):
+    """Where actors run, and what each takes.
+
+    Attributes:
+        address: of a cluster ("auto", "ray://HOST:10001", "HOST:6379"); None for one that is started on this machine
+            and ends with the run.
+        cores: of each worker, a fraction too, > 0.
+    """
+
+    address: str | None = None
+    cores: float = 1.0
+
+    def check(self) -> None:
+        """Refuse what cannot be.
+
+        Raises:
+            ValueError: Ray is not installed, or a worker takes no cores.
+        """
+        if importlib.util.find_spec("ray") is None:
+            raise ValueError(f"pool: got ray, must be processes: {MISSING}")
+        if not (self.cores > 0 and math.isfinite(self.cores)):
+            raise ValueError(f"ray_cores: got {self.cores}, must be above 0 and finite")
+
+    def connect(self, workers: int) -> bool:
+        """Connect to the cluster, or start one with room for so many workers; return whether it is this run's own.
+
+        Raises:
+            ConnectionError: there is no cluster at the address.
+        """
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        import ray
+
+        if ray.is_initialized():
+            return False
+        before = {number: signal.getsignal(number) for number in HANDLED}
+        quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
+        try:
+            if self.address is None:
+                cores = max(available_cores(), math.ceil(workers * self.cores))
+                ray.init(address="local", num_cpus=cores, **quiet)
+            else:
+                ray.init(address=self.address, log_to_driver=False, logging_level=logging.ERROR)
+        finally:
+            for number, handler in before.items():  # Ray puts its own in their place
+                signal.signal(number, handler)
+        return True
+
+    def room(self) -> int:
+        """Return how many workers the cluster has cores for, those that are taken now included."""
+        import ray
+
+        return int(ray.cluster_resources().get("CPU", 0.0) / self.cores)

@@ -9,6 +9,7 @@ import os
 import signal
 from typing import NamedTuple
 
+from a3c.rollouts.workers.failures import WorkerError
 from a3c.rollouts.workers.resources import available_cores
 
 MISSING = "Ray is not installed: pip install 'a3c[ray]'"
@@ -42,7 +43,7 @@ class Cluster(NamedTuple):
         """Connect to the cluster, or start one with room for so many workers; return whether it is this run's own.
 
         Raises:
-            ConnectionError: there is no cluster at the address.
+            WorkerError: there is no cluster at the address, or none can be started.
         """
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         import ray
@@ -57,6 +58,13 @@ class Cluster(NamedTuple):
                 ray.init(address="local", num_cpus=cores, **quiet)
             else:
                 ray.init(address=self.address, log_to_driver=False, logging_level=logging.ERROR)
+        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+            where = (
+                "got none, and Ray cannot be started here"
+                if self.address is None
+                else (f"got {self.address}, must be that of a cluster")
+            )
+            raise WorkerError(f"ray_address: {where}: {str(error).strip().partition(chr(10))[0]}") from error
         finally:
             for number, handler in before.items():  # Ray puts its own in their place
                 signal.signal(number, handler)

@@ -180,6 +180,11 @@ def faulty(kind, **arguments):
     return ["--data.env", FAULTY, "--data.env_kwargs", json.dumps({"kind": kind, **arguments})]
 
 
+def complaints(errors):
+    """Gives the lines of a run's stderr that are none of its progress."""
+    return [line for line in errors.splitlines() if line.strip() and "% of the budget, " not in line]
+
+
 def assert_no_new_names(before, seconds=3.0):
     """Fails if /dev/shm keeps new names; those of others come and go within a moment."""
     wait_until(lambda: not shared_names() - before, seconds, f"no new name in /dev/shm: {shared_names() - before}")

@@ -4,7 +4,7 @@ import os
 import signal
 
 import pytest
-from harness import ROOT, running
+from harness import ROOT, complaints, running
 from processes import processes_of
 
 STEPS = 32 * 2 * 2  # of an update: two learners with two environments each
@@ -34,7 +34,7 @@ def test_two_learners_share_a_budget_and_its_counts(tmp_path, mode):
     assert steps == sorted(steps)
     columns = sum(summary["policy_lag_columns"].values())
     assert columns == summary["updates"] * 4  # of both learners
-    assert not run.errors.strip()
+    assert complaints(run.errors) == []
 
 
 def test_learners_collect_other_episodes(tmp_path):

@@ -7,12 +7,14 @@ import logging
 import math
 import os
 import signal
-from typing import NamedTuple
+import socket
+from typing import Any, NamedTuple
 
 from a3c.rollouts.workers.failures import WorkerError
 from a3c.rollouts.workers.resources import available_cores
 
 MISSING = "Ray is not installed: pip install 'a3c[ray]'"
+REACH_SECONDS = 10.0
 HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
@@ -51,24 +53,30 @@ class Cluster(NamedTuple):
         if ray.is_initialized():
             return False
         before = {number: signal.getsignal(number) for number in HANDLED}
-        quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
+        options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+        where = f"got {self.address}, must be that of a cluster"
+        if self.address is None:
+            options |= {"num_cpus": max(available_cores(), math.ceil(workers * self.cores)), "include_dashboard": False}
+            where = "got none, and Ray cannot be started here"
         try:
-            if self.address is None:
-                cores = max(available_cores(), math.ceil(workers * self.cores))
-                ray.init(address="local", num_cpus=cores, **quiet)
-            else:
-                ray.init(address=self.address, log_to_driver=False, logging_level=logging.ERROR)
+            self._reach()
+            ray.init(address=self.address or "local", **options)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-            where = (
-                "got none, and Ray cannot be started here"
-                if self.address is None
-                else (f"got {self.address}, must be that of a cluster")
-            )
             raise WorkerError(f"ray_address: {where}: {str(error).strip().partition(chr(10))[0]}") from error
         finally:
             for number, handler in before.items():  # Ray puts its own in their place
                 signal.signal(number, handler)
         return True
+
+    def _reach(self) -> None:
+        """Knock at a cluster's door: Ray would do so for minutes.
+
+        Raises:
+            OSError: nobody answers.
+        """
+        host, _, port = (self.address or "").removeprefix("ray://").rpartition(":")
+        if host and port.isdecimal():
+            socket.create_connection((host, int(port)), REACH_SECONDS).close()
 
     def room(self) -> int:
         """Return how many workers the cluster has cores for, those that are taken now included."""

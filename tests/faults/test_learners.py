@@ -4,7 +4,7 @@ import os
 import signal
 
 import pytest
-from harness import ROOT, complaints, running
+from harness import ROOT, complaints, faulty, running
 from processes import processes_of
 
 STEPS = 32 * 2 * 2  # of an update: two learners with two environments each
@@ -49,10 +49,16 @@ def test_learners_collect_other_episodes(tmp_path):
     assert lengths["1"] != lengths["2"]
 
 
-@pytest.mark.parametrize("which", ["first", "other"])
-def test_a_signal_to_one_ends_all_in_order(tmp_path, which):
-    with running(tmp_path, *TWO, *ENDLESS) as run:
-        run.wait_for_updates(3)
+SLOW = ["--mode", "sync", *faulty("slow", at_step=0, seconds=0.5, in_parent=True), "--model.returns.n_steps", "8"]
+SLOW += ["--data.envs_per_worker", "1", "--evaluation.final_episodes", "0", "--evaluation.every_env_steps", "null"]
+
+
+@pytest.mark.parametrize(
+    ("which", "arguments"), [("first", []), ("other", []), ("other", SLOW)], ids=["first", "other", "in a slow step"]
+)
+def test_a_signal_to_one_ends_all_in_order(tmp_path, which, arguments):
+    with running(tmp_path, *TWO, *ENDLESS, *arguments) as run:
+        run.wait_for_updates(2)
         os.kill(run.process.pid if which == "first" else others(run)[0], signal.SIGTERM)
         assert run.wait(30) == 128 + signal.SIGTERM, run.errors
     assert run.summary()["interrupted"]

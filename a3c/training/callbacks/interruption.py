@@ -13,6 +13,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from a3c.peers.agreement import size
 from a3c.training.seams import data_of, module_of
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
@@ -37,8 +38,9 @@ class Interruption(Callback):
 
     Before training has begun there is nothing to save, and a signal ends the start-up at once. From
     then on it raises flags, which the dataset and evaluations look at; where none does within two
-    seconds, in an environment's step for one, the wait is broken off, and an update of many gradient steps
-    after the one at hand. A second SIGINT leaves at once; all other signals after the first one change nothing.
+    seconds, in an environment's step for one, the wait is broken off, unless other learners wait for this one;
+    an update of many gradient steps ends after the one at hand. A second SIGINT leaves at once; all other signals
+    after the first one change nothing.
 
     Lightning alone would leave SIGTERM to be noticed between batches only, and end with status 0.
     Comes first in the list of callbacks: its hook after an update must come before an evaluation.
@@ -106,7 +108,7 @@ class Interruption(Callback):
         data_of(trainer).stopping.interrupt(number)  # the dataset looks at it while it waits for rollouts
 
     def _overdue(self, number: int, frame: FrameType | None) -> None:
-        if self._updating:  # broken off here, it would leave the weights half stepped
+        if self._updating or size() > 1:  # broken off here, the weights would be half stepped, or other learners lost
             assert self._trainer is not None, "there are updates"
             module_of(self._trainer).break_off()
             signal.setitimer(signal.ITIMER_REAL, SAME_SECONDS)

@@ -24,6 +24,11 @@ class Share(NamedTuple):
     steps: int
     is_last: bool
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether several learners together had no real step."""
+        return size() > 1 and self.steps == 0
+
 
 @torch.no_grad()
 def join_gradients(parameters: Iterable[nn.Parameter], mine: Share, is_mean: bool) -> Share:

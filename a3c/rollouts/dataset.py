@@ -106,7 +106,8 @@ class RolloutDataset(IterableDataset[RolloutBatch]):
     def __iter__(self) -> Iterator[RolloutBatch]:
         try:
             if not self._spent():
-                self._source.start()
+                if not self._should_stop():
+                    self._source.start()
                 self._progress.clock.start()
                 while (agreed := self._agree_on(self._next_update())) is not None:
                     (batch, used), last = agreed
@@ -127,11 +128,12 @@ class RolloutDataset(IterableDataset[RolloutBatch]):
         steps = 0 if update is None else int(update[0].mask.sum())
         self._progress.trained += steps
         nothing_joined = self._joiner is None or len(self._joiner) == 0
-        everyones = self._progress.share(update is None, self._source.exhausted and nothing_joined)
-        has_none, has_no_other = (any(column) for column in zip(*everyones, strict=True))
+        everyones = self._progress.share(steps, update is None, self._source.exhausted and nothing_joined)
+        all_steps, has_none, has_no_other = (sum(column) for column in zip(*everyones, strict=True))
+        self._progress.update_steps = int(all_steps)
         if not has_none:
             assert update is not None, "it would have none"
-            return update, self._spent() or has_no_other
+            return update, self._spent() or has_no_other > 0
         if steps:
             self._progress.trained -= steps  # it is in flight again
         self._progress.share()

@@ -6,11 +6,12 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain, zip_longest
 from statistics import fmean
 from typing import Any
 
 from a3c.batch import Episode
-from a3c.peers.agreement import exchange, gather, rank, size
+from a3c.peers.agreement import exchange, gather, size
 
 WINDOW = 50  # episodes of the running means
 REASONS = ("max_lag", "inject_lag", "bad_update", "bad_values", "worker_death")  # for which env steps are dropped
@@ -59,6 +60,7 @@ class Progress:
 
     Attributes:
         trained: env steps that an update has used.
+        update_steps: of them, those of the update at hand.
         dropped: env steps discarded, by reason.
         collected: env steps handed over by collectors.
         episodes: whole episodes seen.
@@ -68,7 +70,7 @@ class Progress:
     """
 
     def __init__(self) -> None:
-        self.trained = 0
+        self.trained = self.update_steps = 0
         self.dropped: Counter[str] = Counter()
         self.collected = 0
         self.episodes = 0
@@ -116,11 +118,11 @@ class Progress:
         return [row[len(now) :] for row in rows]
 
     def share_episodes(self) -> None:
-        """Have the running means speak of the episodes of all learners."""
+        """Have the running means speak of the episodes of all learners, in turn."""
         mine, self._new = list(self._new), deque(maxlen=LONG_WINDOW)
-        for other, theirs in enumerate(gather(mine)):
-            if other != rank():
-                self._recent.extend(Episode(*episode) for episode in theirs)
+        before = list(self._recent)[: max(0, len(self._recent) - len(mine))]
+        in_turn = chain.from_iterable(zip_longest(*gather(mine)))
+        self._recent = deque((*before, *(each for each in in_turn if each is not None)), maxlen=LONG_WINDOW)
 
     def _counts(self) -> dict[str, int]:
         names = ("trained", "collected", "episodes", "worker_deaths", "worker_restarts")

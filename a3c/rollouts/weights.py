@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ class WeightSource(Protocol):
         """Copy the newest tensors into the network and return their version."""
 
 
+@runtime_checkable
 class PublishedWeights(WeightSource, Protocol):
     """Weights that the learner hands on."""
 

@@ -49,7 +49,8 @@ class FitEnd:
     def agree(self, wishes: Sequence[int]) -> None:
         """Take in the wishes of all learners."""
         largest = max(wishes)
-        self._trainer.should_stop = largest > 0
+        if largest > 0:
+            self._trainer.should_stop = True
         if largest > STOP:
             self.signal = largest
             self.interrupt(largest)

@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 import torch.distributed as dist
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.fabric.utilities.seed import reset_seed
+from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from torch import Tensor
@@ -44,6 +45,8 @@ def end_with_first_learner() -> None:
 
 def is_started_by_slurm() -> bool:
     """Return whether srun has started this process as one of several."""
+    if dist.is_torchelastic_launched():
+        return False
     return "SLURM_STEP_ID" in os.environ and os.environ.get("SLURM_STEP_NUM_TASKS", "1") != "1"
 
 
@@ -92,6 +95,11 @@ class Learners(DDPStrategy):
             store.set(_ready(self.local_rank), "")
         return store
 
+    def setup(self, trainer: Trainer) -> None:
+        # It asks the first learner at each batch whether it got SIGTERM; here learners agree on all signals.
+        trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
+        super().setup(trainer)
+
     def configure_ddp(self) -> None:
         """Leave the module as it is: gradients are joined by `a3c.peers`, with what else all must know then."""
 
@@ -129,18 +137,23 @@ class LearnerLauncher(_SubprocessScriptLauncher):
 
     Attributes:
         is_started_by_first: whether this process is one of those others.
+        has_begun: whether it has had its fit.
     """
 
     is_started_by_first: ClassVar[bool] = False
+    has_begun: ClassVar[bool] = False
 
     def launch(self, function: Callable[..., Any], *args: Any, trainer: Any = None, **kwargs: Any) -> Any:
         self.cluster_environment.validate_settings(num_devices=self.num_processes, num_nodes=self.num_nodes)
+        if LearnerLauncher.has_begun:
+            raise RuntimeError("several learners make one fit in a process: begin a second one in a new process")
         if not self.cluster_environment.creates_processes_externally:
             os.environ[FIRST_LEARNER] = str(os.getpid())
             try:
                 self._call_children_scripts()
             finally:
                 del os.environ[FIRST_LEARNER]
+        LearnerLauncher.has_begun = True
         return function(*args, **kwargs)
 
     def wait_for_all(self, is_there: Callable[[int], bool]) -> None:

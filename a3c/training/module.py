@@ -236,6 +236,7 @@ class A3C(LightningModule):
 
     def on_fit_start(self) -> None:
         self._begin_alike()
+        self._agree()  # a callback may want no training at all
         if not self.returns.says_its_horizon:
             name = type(self.returns).__name__
             log.warning("model.returns: %s sets no horizon, so it is given whole episodes", name)
@@ -274,7 +275,8 @@ class A3C(LightningModule):
         self.learning.rates.set_learning_rates(optimizer.optimizer, env_steps)
         made: list[GradientStep] = []
         norms: list[Tensor] = []
-        before = None if self.learning.reuse.is_single else state_of(optimizer.optimizer)
+        may_go_back = not self.learning.reuse.is_single or size() > 1
+        before = (state_of(optimizer.optimizer), self.returns.state_dict()) if may_go_back else None
         seed = (mode.collection.seed, self.updates)
         try:
             for step in self.learning.gradient_steps(self.network, batch, env_steps, seed, self.observer):
@@ -284,9 +286,11 @@ class A3C(LightningModule):
                 norm = self._guard.admit(self.network, [joint.loss])
                 if norm is None:
                     if before is not None:
-                        put_back(optimizer.optimizer, before)
+                        put_back(optimizer.optimizer, before[0])
                     self._skip(steps)
                     return None
+                if joint.is_empty and (made or not step.is_last):
+                    continue
                 optimizer.step()
                 norms.append(norm)
                 made.append(step)
@@ -299,9 +303,10 @@ class A3C(LightningModule):
                     break
             self._conclude(made, norms, batch)
         except LearnerLostError:  # what is left is as it was before the update
-            if before is not None:
-                put_back(optimizer.optimizer, before)
-            mode.progress.reject(steps)
+            assert before is not None, "there are several"
+            put_back(optimizer.optimizer, before[0])
+            self.returns.load_state_dict(before[1])
+            mode.progress.reject(mode.progress.update_steps)
             mode.restore(self.network)
             raise
         return made[-1].loss.detach()
@@ -373,7 +378,8 @@ class A3C(LightningModule):
         for report in self.mode.finish():
             self._watch(report)
         self._take_counts()
-        self.flush_metrics()
+        if size() == 1:  # several do so together, at the end of the epoch
+            self.flush_metrics()
 
     def on_train_batch_end(self, outputs: Any, batch: RolloutBatch | UpdateReport, batch_index: int) -> None:
         self._agree()
@@ -386,8 +392,14 @@ class A3C(LightningModule):
         else:
             self.mode.release()
 
+    def on_train_epoch_start(self) -> None:
+        self._agree()  # callbacks have had their say
+
     def on_train_epoch_end(self) -> None:
         self._agree()  # in case a learner has been told to stop while it waited for rollouts
+        if size() > 1:
+            self._share_metrics()
+            self.flush_metrics()
 
     def _agree(self) -> None:
         """Have all learners stop if one of them wishes it."""

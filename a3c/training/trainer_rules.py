@@ -21,6 +21,7 @@ from a3c.training.seams import callbacks_of
 
 DEFAULT_EPOCHS = 1000  # Lightning's own, where nobody says how many
 BUDGET = "data.max_env_steps is the budget"
+TORCHRUN = "TORCHELASTIC_RUN_ID"  # environment variable of what it starts
 ONE_LEARNER = "its workers are learners already; more of them make it faster"
 NO_OTHERS = "learners agree on what they must by themselves"
 NO_LOOPS = "nothing but training is looped over: take evaluation.every_env_steps, or scripts/evaluate.py"
@@ -141,6 +142,9 @@ def check_trainer(trainer: Trainer, mode: Mode) -> None:
         if not rule.allowed(value) and not (rule.only_if_workers_learn and mode.trainer_learns):
             where = f" in mode {mode.name}" if rule.only_if_workers_learn else ""
             raise ValueError(f"{argument}: got {_in_words(value)}{where}, must be {rule.words}")
+    environment = getattr(trainer.strategy, "cluster_environment", None)
+    if trainer.num_nodes > 1 and environment is not None and not environment.creates_processes_externally:
+        raise ValueError(f"num_nodes: got {trainer.num_nodes}, must be 1 unless torchrun or srun starts all learners")
     if trainer.world_size > 1 and mode.collection.max_episodes_per_worker is not None:
         raise ValueError(
             f"devices: got {trainer.num_devices} with data.max_episodes_per_worker, must be 1 there: the budget of "
@@ -200,6 +204,8 @@ def check_tasks(environment: Mapping[str, str] = os.environ, learners: int = 1) 
         ("WORLD_SIZE", "LOCAL_RANK"),
     ):
         tasks = environment.get(variable, "1")
+        if launcher == "SLURM_STEP_ID" and TORCHRUN in environment:
+            continue  # each of its tasks is a torchrun, which starts several processes
         if launcher in environment and tasks.isdecimal() and int(tasks) != learners:
             if launcher == "SLURM_STEP_ID" and tasks == "1":
                 continue  # it is one process, which starts the other learners

@@ -42,7 +42,6 @@ REFUSED = {
     "reload_dataloaders_every_n_epochs": [1],
 }
 REFUSED_OF_HOGWILD = {"max_steps": 5, "detect_anomaly": True, "precision": "bf16-mixed"}
-SEVERAL = {"devices": 2, "num_nodes": 2}
 WORKING = {
     "max_steps": 5,
     "detect_anomaly": True,
@@ -112,13 +111,19 @@ def test_what_workers_that_learn_know_nothing_of_is_refused_there(argument):
         check_trainer(trainer, make_mode("hogwild"))
 
 
-@pytest.mark.parametrize("argument", SEVERAL)
-def test_several_learners_are_refused_where_workers_are_learners(argument):
-    trainer = make_trainer(strategy=Learners(), **{argument: SEVERAL[argument]})
+def test_several_learners_are_refused_where_workers_are_learners():
+    trainer = make_trainer(strategy=Learners(), devices=2)
     for mode in ("sync", "async"):
         check_trainer(trainer, make_mode(mode))
-    with pytest.raises(ValueError, match=rf"^{argument}: got 2 in mode hogwild, must be 1: its workers are learners"):
+    with pytest.raises(ValueError, match=r"^devices: got 2 in mode hogwild, must be 1: its workers are learners"):
         check_trainer(trainer, make_mode("hogwild"))
+
+
+def test_learners_of_other_machines_are_not_waited_for_if_nobody_starts_them(monkeypatch):
+    with pytest.raises(ValueError, match=r"^num_nodes: got 2, must be 1 unless torchrun or srun starts all learners$"):
+        check_trainer(make_trainer(strategy=Learners(), num_nodes=2), make_mode("sync"))
+    monkeypatch.setenv("LOCAL_RANK", "0")  # as who starts them says
+    check_trainer(make_trainer(strategy=Learners(), num_nodes=2), make_mode("sync"))
 
 
 @pytest.mark.parametrize("argument", WORKING)
@@ -248,6 +253,8 @@ def test_there_are_as_many_tasks_as_learners(variables, named):
             check_tasks(variables, learners)
     check_tasks(variables, int(next(iter(variables.values()))))
     check_tasks(dict.fromkeys(variables, "1"))
+    torchrun = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_ID": "0", "TORCHELASTIC_RUN_ID": "1"}
+    check_tasks({**torchrun, "WORLD_SIZE": "8", "LOCAL_RANK": "0"}, 8)  # one on each of two machines
     check_tasks({"SLURM_STEP_NUM_TASKS": "1", "SLURM_STEP_ID": "0"}, 2)  # it starts the other one itself
     with pytest.raises(ValueError, match="WORLD_SIZE: got 1 processes"):
         check_tasks({"WORLD_SIZE": "1", "LOCAL_RANK": "0"}, 2)  # it does not here, and would wait for ever

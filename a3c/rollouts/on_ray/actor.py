@@ -18,6 +18,10 @@ from a3c.rollouts.on_ray.weights import HeldWeights
 READ_ONLY = "The given NumPy array is not writable"
 
 
+class StoppedError(Exception):
+    """The pool has asked all workers to stop."""
+
+
 class RayWorker:
     """A collector in a process of Ray's.
 
@@ -31,7 +35,7 @@ class RayWorker:
         torch.set_num_threads(1)
         warnings.filterwarnings("ignore", message=READ_ONLY)
         self._signs = 0
-        self._finished = False
+        self._finished = self._stopped = False
         self._error: tuple[str, str, bool] | None = None
         self._collector: Collector | None = None
         listen(self._give_sign)
@@ -40,12 +44,21 @@ class RayWorker:
             assert isinstance(made.weights, HeldWeights), "it was pickled from those that are sent"
             self._weights = made.weights
             self._buffer = empty_batch(shape)
-            self._collector = made.build(Life(*life), lambda _: self._give_sign())
+            self._collector = made.build(Life(*life), self._step)
         except BaseException as error:
             self._error = _said(error)
 
     def _give_sign(self) -> None:
         self._signs += 1
+
+    def _step(self, written: int) -> None:
+        if self._stopped:
+            raise StoppedError
+        self._signs += 1
+
+    def stop(self) -> None:
+        """End the rollout at hand; answered in a thread of its own."""
+        self._stopped = True
 
     def ready(self) -> tuple[str, str, bool] | None:
         """Return what was raised in the set-up, if anything was."""
@@ -62,11 +75,13 @@ class RayWorker:
             ("rollout", its fields as arrays, its description), ("error", text, whether another worker would fail
             like it), or None where the episode budget is used up.
         """
-        if self._finished or self._collector is None:
+        if self._finished or self._stopped or self._collector is None:
             return None
         try:
             self._weights.hold(version, weights)
             fragment = self._collector.collect(self._buffer)
+        except StoppedError:
+            return None
         except BaseException as error:
             return _said(error)
         self._finished = fragment.is_last

@@ -8,6 +8,7 @@ import math
 import os
 import signal
 import socket
+import threading
 from typing import Any, NamedTuple
 
 from a3c.rollouts.workers.failures import WorkerError
@@ -61,11 +62,12 @@ class Cluster(NamedTuple):
         try:
             self._reach()
             ray.init(address=self.address or "local", **options)
-        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        except (ray.exceptions.RayError, RuntimeError, ValueError, OSError) as error:
             raise WorkerError(f"ray_address: {where}: {str(error).strip().partition(chr(10))[0]}") from error
         finally:
-            for number, handler in before.items():  # Ray puts its own in their place
-                signal.signal(number, handler)
+            if threading.current_thread() is threading.main_thread():  # Ray has put its own in their place
+                for number, handler in before.items():
+                    signal.signal(number, handler or signal.SIG_DFL)
         return True
 
     def _reach(self) -> None:

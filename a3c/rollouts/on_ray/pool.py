@@ -32,6 +32,7 @@ from a3c.rollouts.workers.failures import (
 log = logging.getLogger(__name__)
 
 START_SECONDS = 120.0  # for the first actors: processes start, and import torch
+GLANCE_SECONDS = 1.0  # most silence that one look adds: while nobody looks, time says nothing of an actor
 LOOK_SECONDS = 0.2  # longest wait in which nothing else is noticed
 CLOSE_SECONDS = 2.0
 
@@ -57,8 +58,10 @@ class ActorHandle:
         self.greeting: Any = self.actor.ready.remote()
         self.orders: deque[Any] = deque()
         self.ready = self.finished = False
-        self._heard = time.monotonic()
+        self._looked = time.monotonic()
+        self._silence = 0.0
         self._signs, self._question = -1, None
+        self._is_stuck = False  # it has been asked since its last sign of life, and had none to tell of
 
     @property
     def next_answer(self) -> Any:
@@ -69,24 +72,38 @@ class ActorHandle:
 
     def be_heard(self) -> None:
         """Take note of a sign of life."""
-        self._heard = time.monotonic()
+        self._silence, self._is_stuck = 0.0, False
 
     def is_silent(self, seconds: float) -> bool:
-        """Ask whether environments come back from calls; return whether none has for so long."""
+        """Take a look; return whether it has been at work for so long without a sign of life.
+
+        One look adds no more than a second, as with our own processes: nobody may have looked for long.
+        """
+        now = time.monotonic()
+        self._silence += min(now - self._looked, GLANCE_SECONDS)
+        self._looked = now
+        if not self.ready:  # its process starts, or there is no room for it
+            return self._silence > START_SECONDS
+        if not self.orders:
+            self.be_heard()
+        elif self._silence > min(GLANCE_SECONDS, seconds / 2):
+            self._ask()
+        return self._is_stuck and self._silence > seconds
+
+    def _ask(self) -> None:
+        """Ask how often environments have come back from calls, and take in the last answer to that."""
         import ray
 
-        if not self.ready or not self.orders:
-            self.be_heard()
-            return False
         if self._question is None:
             self._question = self.actor.signs.remote()
-        elif ray.wait([self._question], timeout=0)[0]:
+            return
+        self._is_stuck = True
+        if ray.wait([self._question], timeout=0)[0]:
             with suppress(ray.exceptions.RayError):
                 if (signs := ray.get(self._question)) != self._signs:
                     self._signs = signs
                     self.be_heard()
             self._question = None
-        return time.monotonic() - self._heard > seconds
 
     def kill(self) -> None:
         """End the actor at once."""
@@ -134,7 +151,7 @@ class RayPool:
         self._workers: list[ActorHandle] = []
         self._arrived: deque[Rollout | Lost] = deque()
         self._make: Callable[[Life], Any] | None = None
-        self._is_ours = False
+        self._is_ours = self._started = False
         self.exit_codes: list[int] = []
 
     def start(self) -> None:
@@ -153,18 +170,16 @@ class RayPool:
             self._make = self._maker()
             self._failures.begin()
             self._workers = [ActorHandle(number, 0, 0, self._make) for number in range(self._count)]
-            deadline = time.monotonic() + START_SECONDS
+            self._started = False
             while not all(worker.ready for worker in self._workers):
                 if self._should_stop():
                     self.close()
                     return
-                if time.monotonic() > deadline:
-                    waiting = sum(not worker.ready for worker in self._workers)
-                    raise WorkerError(f"{waiting} of {self._count} workers have not started within {START_SECONDS:g} s")
                 self._look(LOOK_SECONDS)
         except BaseException:
             self.close()
             raise
+        self._started = True
         for worker in self._workers:
             self._order(worker, self._orders)
 
@@ -217,9 +232,13 @@ class RayPool:
             for answer in ready:
                 self._take_in(expected[answer], answer)
         for worker in list(self._workers):
-            if self._policy.timeout is not None and worker.is_silent(self._policy.timeout):
+            if self._policy.timeout is None or not worker.is_silent(self._policy.timeout):
+                continue
+            if worker.ready:
                 words = f"gave no sign of life for {self._policy.timeout:g} s (worker_timeout) and was killed"
-                self._fail(worker, Failure(words))
+            else:
+                words = f"has not started within {START_SECONDS:g} s: the cluster has no room, or its set-up hangs"
+            self._fail(worker, Failure(words))
 
     def _take_in(self, worker: ActorHandle, answer: Any) -> None:
         import ray
@@ -227,8 +246,8 @@ class RayPool:
         try:
             message = ray.get(answer)
         except ray.exceptions.RayError as error:
-            text = str(error).strip().partition("\n")[0]
-            self._fail(worker, Failure(f"is gone: {text}"))
+            text = str(error).strip()  # of one that could not be made the whole: it says why
+            self._fail(worker, Failure(f"is gone: {text.partition(chr(10))[0] if worker.ready else text}"))
             return
         worker.be_heard()
         if not worker.ready:
@@ -236,7 +255,7 @@ class RayPool:
                 self._fail(worker, Failure.of(message))
                 return
             worker.ready = True
-            if worker.restarts:  # at first all begin together
+            if self._started:  # at first all begin together
                 self._order(worker, self._orders)
             return
         worker.orders.popleft()
@@ -282,7 +301,9 @@ class RayPool:
 
         if self._workers and ray.is_initialized():
             with suppress(Exception):
-                closing = [worker.actor.close.remote() for worker in self._workers if worker.ready]
+                ready = [worker.actor for worker in self._workers if worker.ready]
+                stopping = [actor.stop.remote() for actor in ready]
+                closing = stopping + [actor.close.remote() for actor in ready]
                 ray.wait(closing, num_returns=len(closing), timeout=CLOSE_SECONDS)
             for worker in self._workers:
                 worker.kill()
@@ -295,11 +316,12 @@ class RayPool:
 
 
 def _with_signs_apart() -> type[RayWorker]:
-    """Return the actor's class, with a method that is answered while another one is at work."""
+    """Return the actor's class, with methods that are answered while another one is at work."""
     import ray
 
     class Worker(RayWorker):
         signs = ray.method(concurrency_group="signs")(RayWorker.signs)
+        stop = ray.method(concurrency_group="signs")(RayWorker.stop)
 
     Worker.__name__ = Worker.__qualname__ = RayWorker.__name__
     return Worker

@@ -36,7 +36,7 @@ class FurtherLearner:
         interruption, trainer = self._interruption, self._trainer
         interruption.install()
         callbacks_of(trainer).insert(0, interruption)
-        logging.getLogger("a3c").setLevel(logging.ERROR)  # the first one says the same
+        _speak_of_own_workers(trainer.global_rank)
         status = 0
         try:
             trainer.fit(self._module, self._data, ckpt_path=self._start.checkpoint, weights_only=True)
@@ -52,3 +52,13 @@ class FurtherLearner:
             interruption.disarm()
             interruption.restore()
         return status if status == FAILED or interruption.signal is None else 128 + interruption.signal
+
+
+def _speak_of_own_workers(rank: int) -> None:
+    """Leave all warnings to the first learner, which has the same, but those of this one's workers."""
+    logging.getLogger("a3c").setLevel(logging.ERROR)
+    workers, handler = logging.getLogger("a3c.rollouts"), logging.StreamHandler()
+    handler.setFormatter(logging.Formatter(f"learner {rank}: %(message)s"))
+    workers.setLevel(logging.WARNING)
+    workers.addHandler(handler)
+    workers.propagate = False

@@ -107,9 +107,10 @@ class Sync(TrainerLearns):
 
 def _why_not_from(carried: dict[str, Any], origin: dict[str, Any]) -> str | None:
     """Explain why a run of this origin cannot go on with the environments of a checkpoint; None if it can."""
-    differing = [name for name, ours in origin.items() if carried["origin"].get(name, ours) != ours]
+    before = {"learners": 1, **carried["origin"]}
+    differing = [name for name, ours in origin.items() if before.get(name, ours) != ours]
     if differing:
-        theirs = ", ".join(f"{name} {carried['origin'][name]}" for name in differing)
+        theirs = ", ".join(f"{name} {before[name]}" for name in differing)
         return f"the checkpoint is of a run with {theirs}"
     lost: str | None = carried["source"].get("lost") or carried["dataset"].get("lost")
     return lost

@@ -19,7 +19,6 @@ class TrainerLearns(Mode):
     def begin(self) -> None:
         super().begin()
         self._dataset: RolloutDataset | None = None
-        self._published: PublishedWeights | None = None
 
     def _make_weights(self, learner: Learner) -> PublishedWeights:
         """Build what collectors take their weights from."""
@@ -39,7 +38,7 @@ class TrainerLearns(Mode):
 
     def open(self, learner: Learner, stopping: Stopping) -> RolloutDataset:
         returns = learner.learning.objective.returns
-        self.weights = weights = self._published = self._make_weights(learner)
+        self.weights = weights = self._make_weights(learner)
         carried = self._carry_on(learner)
         self.source = source = self._make_source(self._collector(learner), self._fragment_shape(learner), stopping)
         batching = self._batching(returns)
@@ -61,9 +60,9 @@ class TrainerLearns(Mode):
         """Go on with what `_carry_on` gave."""
 
     def publish(self, network: ActorCritic) -> None:
-        if self._published is not None:
-            self._published.publish(network)
+        if isinstance(self.weights, PublishedWeights):
+            self.weights.publish(network)
 
     def restore(self, network: ActorCritic) -> None:
-        if self._published is not None:
-            self._published.pull(network)
+        if isinstance(self.weights, PublishedWeights):
+            self.weights.pull(network)

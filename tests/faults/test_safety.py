@@ -22,7 +22,7 @@ from a3c.envs.source import EnvError
 from a3c.envs.spec import EnvSpec
 from a3c.runs.checkpoints import CheckpointError
 from a3c.training.cli.command import main
-from a3c.training.cli.run import TrainingRun
+from a3c.training.cli.run import shelf_of
 
 ROOT = Path(__file__).parent.parent.parent
 CONFIG = ROOT / "configs" / "cartpole.yaml"
@@ -536,8 +536,8 @@ def test_row_36_a_link_to_nothing_is_not_filled(here, capsys):
     ],
 )
 def test_row_36_an_environments_id_leads_no_run_elsewhere(here, env, folder):
-    run = SimpleNamespace(data=SimpleNamespace(env=EnvSpec(env), mode=SimpleNamespace(name="sync")), estimator="NStep")
-    assert str(TrainingRun._shelf.fget(run)) == f"{folder}/NStep-sync"
+    data = SimpleNamespace(env=EnvSpec(env), mode=SimpleNamespace(name="sync"))
+    assert str(shelf_of(data, SimpleNamespace(returns=NStep()))) == f"{folder}/NStep-sync"
 
 
 # ---------------------------------------------------------------- rows 29 and 32: what is not supported

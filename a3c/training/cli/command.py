@@ -239,6 +239,15 @@ def main(config: Path, args: Sequence[str] | None = None) -> int:
         after signal n.
     """
     end_with_first_learner()
+    before = os.environ.get(LEARNERS_HERE)
+    try:
+        return _main(config, args)
+    finally:
+        if before is None:  # a run of several learners has said how many there are
+            os.environ.pop(LEARNERS_HERE, None)
+
+
+def _main(config: Path, args: Sequence[str] | None) -> int:
     _quieten()
     _leave_slurm_to_us()
     add_current_folder()  # a user's own estimator lies where the command is typed

@@ -4,6 +4,7 @@ import logging
 import os
 import pickle
 import signal
+import time
 from dataclasses import replace
 
 import pytest
@@ -86,6 +87,17 @@ def test_orders_carry_the_newest_weights_and_say_their_version():
         newest = next(rollout for _ in range(1000) if (rollout := run.take(release=False)))
         assert newest.batch.policy_versions.unique().tolist() == [2]
         assert newest.batch.behaviour_log_probs.isnan().all()
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_reader_who_is_slow_hears_all_workers():
+    with Actors(workers=3, orders=1) as run:
+        run.until_rollouts(1, seconds=REPLACED)
+        before = [len(batches) for batches in run.batches]
+        for _ in range(9):
+            time.sleep(0.2)  # all of them have a rollout ready
+            run.take()
+        assert [len(batches) - number for batches, number in zip(run.batches, before, strict=True)] == [3, 3, 3]
 
 
 @pytest.mark.usefixtures("local_ray")

@@ -227,9 +227,11 @@ class RayPool:
         import ray
 
         expected = {worker.next_answer: worker for worker in self._workers if worker.next_answer is not None}
-        if expected:
-            ready, _ = ray.wait(list(expected), num_returns=1, timeout=timeout)
-            for answer in ready:
+        if not expected:
+            time.sleep(min(timeout, LOOK_SECONDS))
+        elif ray.wait(list(expected), num_returns=1, timeout=timeout)[0]:
+            # All that are there: taken one at a time, those of the first workers would always come first.
+            for answer in ray.wait(list(expected), num_returns=len(expected), timeout=0)[0]:
                 self._take_in(expected[answer], answer)
         for worker in list(self._workers):
             if self._policy.timeout is None or not worker.is_silent(self._policy.timeout):

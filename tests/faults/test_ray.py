@@ -56,7 +56,11 @@ def local_ray():
     ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     yield
     ray.shutdown()
-    wait_until(lambda: not any("ray" in process.command for process in own_processes().values()), 20, "the end of Ray")
+
+    def left():
+        return [process for process in own_processes().values() if "ray" in process.command]
+
+    wait_until(lambda: not left(), 120, "the end of Ray, whose agents take a minute to notice it")
 
 
 @pytest.mark.usefixtures("local_ray")

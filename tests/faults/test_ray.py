@@ -6,6 +6,7 @@ import pickle
 import signal
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -57,10 +58,11 @@ def local_ray():
     yield
     ray.shutdown()
 
-    def left():
-        return [process for process in own_processes().values() if "ray" in process.command]
+    def left():  # our own fork server has a folder of Ray's in its command
+        of_ray = ("ray::", "raylet", "gcs_server")
+        return [each for each in own_processes().values() if Path(each.command.split()[0]).name.startswith(of_ray)]
 
-    wait_until(lambda: not left(), 120, "the end of Ray, whose agents take a minute to notice it")
+    wait_until(lambda: not left(), 90, "the end of Ray")
 
 
 @pytest.mark.usefixtures("local_ray")

@@ -60,7 +60,9 @@ def local_ray():
 
     def left():  # our own fork server has a folder of Ray's in its command
         of_ray = ("ray::", "raylet", "gcs_server")
-        return [each for each in own_processes().values() if Path(each.command.split()[0]).name.startswith(of_ray)]
+        return [
+            each for each in own_processes().values() if Path((each.command.split() or [""])[0]).name.startswith(of_ray)
+        ]
 
     wait_until(lambda: not left(), 90, "the end of Ray")
 

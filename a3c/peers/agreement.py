@@ -70,12 +70,7 @@ def add_up(tensors: Iterable[Tensor]) -> None:
     Raises:
         LearnerLostError: one is gone.
     """
-    if size() == 1:
-        return
-    for alike in _by_kind(tensors):
-        flat = torch.cat([tensor.reshape(-1) for tensor in alike])
-        _wait(dist.all_reduce(flat, async_op=True))
-        _put(flat, alike)
+    _in_place(tensors, lambda flat: dist.all_reduce(flat, async_op=True))
 
 
 def take_over(tensors: Iterable[Tensor]) -> None:
@@ -84,12 +79,7 @@ def take_over(tensors: Iterable[Tensor]) -> None:
     Raises:
         LearnerLostError: one is gone.
     """
-    if size() == 1:
-        return
-    for alike in _by_kind(tensors):
-        flat = torch.cat([tensor.reshape(-1) for tensor in alike])
-        _wait(dist.broadcast(flat, 0, async_op=True))
-        _put(flat, alike)
+    _in_place(tensors, lambda flat: dist.broadcast(flat, 0, async_op=True))
 
 
 def average(tensors: Iterable[Tensor]) -> None:
@@ -137,6 +127,16 @@ def _gathered(numbers: Tensor) -> list[Tensor]:
     everyones = [torch.empty_like(numbers) for _ in range(size())]
     _wait(dist.all_gather(everyones, numbers, async_op=True))
     return everyones
+
+
+def _in_place(tensors: Iterable[Tensor], collective: Callable[[Tensor], Any]) -> None:
+    """Have a collective change tensors, those of one dtype in one message."""
+    if size() == 1:
+        return
+    for alike in _by_kind(tensors):
+        flat = torch.cat([tensor.reshape(-1) for tensor in alike])
+        _wait(collective(flat))
+        _put(flat, alike)
 
 
 def _by_kind(tensors: Iterable[Tensor]) -> list[list[Tensor]]:

@@ -56,7 +56,7 @@ class RolloutDataModule(LightningDataModule):
             update out among them in equal parts, so that an update is the same on every machine.
         pool: "processes", this project's own on this machine, or in "async" "ray", Ray's actors on any number of
             machines.
-        ray_address: of a cluster that is there ("auto", "HOST:6379", "ray://HOST:10001"); None starts Ray on this
+        ray_address: of a cluster that is there ("auto", "HOST:6379"); None starts Ray on this
             machine, for this run alone.
         ray_cores: of each worker that is an actor, a fraction too, > 0.
         envs_per_worker: environments stepped together by a worker, and columns of a rollout, ≥ 1.

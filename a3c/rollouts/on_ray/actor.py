@@ -54,7 +54,7 @@ class RayWorker:
     def _step(self, written: int) -> None:
         if self._stopped:
             raise StoppedError
-        self._signs += 1
+        self._give_sign()
 
     def stop(self) -> None:
         """End the rollout at hand; answered in a thread of its own."""

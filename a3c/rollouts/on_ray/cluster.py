@@ -23,7 +23,7 @@ class Cluster(NamedTuple):
     """Where actors run, and what each takes.
 
     Attributes:
-        address: of a cluster ("auto", "ray://HOST:10001", "HOST:6379"); None for one that is started on this machine
+        address: of a cluster ("auto", "HOST:6379"); None for one that is started on this machine
             and ends with the run.
         cores: of each worker, a fraction too, > 0.
     """

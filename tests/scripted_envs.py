@@ -63,13 +63,12 @@ class Wander(gymnasium.Env):
     """A random walk with generators and counts of its own, which it can say.
 
     It draws from the process's generators too, as no environment should; and of its rewards a
-    share is NaN, if asked for.
+    share is NaN, if asked for. Its spaces are its own: they have generators, which are part of its state.
     """
 
-    observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float32)
-    action_space = spaces.Discrete(3)
-
     def __init__(self, bad=0.0):
+        self.observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float32)
+        self.action_space = spaces.Discrete(3)
         self.bad = bad
 
     def reset(self, *, seed=None, options=None):

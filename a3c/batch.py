@@ -82,6 +82,10 @@ class RolloutBatch(NamedTuple):
         ended = self.terminated[: steps - 1] | self.truncated[: steps - 1]
         return int(self.mask[0].sum()) + int((~ended).sum())
 
+    def to(self, device: torch.device | str) -> RolloutBatch:
+        """Return the batch on a device; the same one if it is there."""
+        return RolloutBatch(*(field.to(device) for field in self))
+
     def copy(self) -> RolloutBatch:
         """Return the same batch in memory of its own."""
         return RolloutBatch(*(field.clone() for field in self))
@@ -148,9 +152,14 @@ class BatchShape(NamedTuple):
         return sum(math.prod(shape) * dtype.itemsize for shape, dtype in self.fields().values())
 
 
-def empty_batch(shape: BatchShape) -> RolloutBatch:
-    """Return a batch of zeros: nothing masked in, no episode ended."""
-    return RolloutBatch(*(torch.zeros(size, dtype=dtype) for size, dtype in shape.fields().values()))
+def empty_batch(shape: BatchShape, device: torch.device | None = None) -> RolloutBatch:
+    """Return a batch of zeros: nothing masked in, no episode ended.
+
+    Args:
+        shape: of the batch.
+        device: that it is on; None for the CPU.
+    """
+    return RolloutBatch(*(torch.zeros(size, dtype=dtype, device=device) for size, dtype in shape.fields().values()))
 
 
 def join_columns(batches: Sequence[RolloutBatch]) -> RolloutBatch:
@@ -165,7 +174,7 @@ def join_columns(batches: Sequence[RolloutBatch]) -> RolloutBatch:
         return RolloutBatch(*(torch.cat(parts, dim=min(parts[0].dim(), 2) - 1) for parts in fields))
     length = max(batch.length for batch in batches)
     columns = sum(batch.columns for batch in batches)
-    joined = empty_batch(BatchShape.like(batches[0]._asdict(), length, columns))
+    joined = empty_batch(BatchShape.like(batches[0]._asdict(), length, columns), batches[0].mask.device)
     column = 0
     for batch in batches:
         end = column + batch.columns

@@ -54,26 +54,24 @@ def make_spec(env=COUNTDOWN, num_envs=2, env_kwargs=None, network=None, **kwargs
     )
 
 
-def fit(returns=None, ckpt_path=None, callbacks=(), seed=1, model=None, learning=None, network=None, **data):
+def fit(
+    returns=None, ckpt_path=None, callbacks=(), seed=1, model=None, learning=None, network=None, trainer=None, **data
+):
     """Fits a small network; gives the module, the data module and the trainer.
 
-    `learning` are arguments of A3C, `network` those of its network beside the spaces, the rest those of the
-    data module.
+    `learning` are arguments of A3C, `network` those of its network beside the spaces, and its class, `trainer`
+    those of the Trainer, the rest those of the data module.
     """
     torch.manual_seed(seed)
     data = RolloutDataModule(**{"mode": "sync", "envs_per_worker": 4, "seed": seed, **data})
     if model is None:
-        sizes = {"hidden_sizes": (16,), **(network or {})}
-        made = MLPActorCritic(data.observation_space, data.action_space, **sizes)
+        sizes = {"class": MLPActorCritic, **(network or {})}
+        kind = sizes.pop("class")
+        if kind is MLPActorCritic:
+            sizes = {"hidden_sizes": (16,), **sizes}
+        made = kind(data.observation_space, data.action_space, **sizes)
         model = A3C(made, returns or NStep(8), **(learning or {}))
-    trainer = Trainer(
-        accelerator="cpu",
-        max_epochs=-1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=list(callbacks),
-    )
+    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    trainer = Trainer(**{"accelerator": "cpu", "max_epochs": -1, **quiet, **(trainer or {})}, callbacks=list(callbacks))
     trainer.fit(model, data, ckpt_path=ckpt_path, weights_only=True if ckpt_path else None)
     return model, data, trainer

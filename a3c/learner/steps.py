@@ -96,7 +96,7 @@ class Steps(NamedTuple):
             generator: of the order.
         """
         size = self.mask.shape[1] if by_columns else self.mask.numel()
-        order = torch.randperm(size, generator=generator).tensor_split(count)
+        order = torch.randperm(size, generator=generator).to(self.mask.device).tensor_split(count)
         parts = [self._columns(places) if by_columns else self._single(places) for places in order]
         if learners() > 1:  # each makes as many steps as the others
             return parts

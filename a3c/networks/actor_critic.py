@@ -125,7 +125,7 @@ class ActorCritic(nn.Module):
         """
         fresh = self.initial_state(begins.shape[1])
         assert fresh is not None, "a network with memory has one to begin with"
-        outputs = []
+        fresh, outputs = fresh.to(begins.device), []
         for time, begin in enumerate(begins):
             state = torch.where(begin.view(-1, *(1,) * (state.dim() - 1)), fresh, state)
             *output, state = self.step(_at(inputs, time), state)
@@ -194,8 +194,9 @@ class ActorCritic(nn.Module):
         if first is None:
             return Judgement((output := self(inputs))[0], mask, output[1])
         if begins is None:
-            begins = torch.zeros(observations.shape[:2], dtype=torch.bool)
-        parameters, values = self.unroll(inputs, first if state is None else state, begins)
+            begins = torch.zeros(observations.shape[:2], dtype=torch.bool, device=observations.device)
+        state = first.to(observations.device) if state is None else state
+        parameters, values = self.unroll(inputs, state, begins)
         return Judgement(parameters, mask, values)
 
     def judge_batch(self, batch: RolloutBatch) -> tuple[Distribution, Tensor]:

@@ -46,7 +46,7 @@ class Memory(nn.Module, ABC):
             state: before the first, [B, state_size].
             begins: which are the first of an episode, [T, B].
         """
-        fresh, outputs = self.initial_state(begins.shape[1]), []
+        fresh, outputs = self.initial_state(begins.shape[1]).to(begins.device), []
         for row, begin in zip(self.prepare(features), begins.unsqueeze(-1), strict=True):
             output, state = self.advance(row, torch.where(begin, fresh, state))
             outputs.append(output)
@@ -112,7 +112,7 @@ class _Gated(Memory):
         if pieces * length > 2 * begins.numel():
             return super().unroll(features, state, begins)
         padded = features.new_zeros(length, pieces, self.features).index_put((place, piece), features)
-        fresh, columns = self.initial_state(pieces), len(state)
+        fresh, columns = self.initial_state(pieces).to(begins.device), len(state)
         held = torch.where(begins[0].unsqueeze(-1), fresh[:columns], state)  # by the first B pieces, of the first row
         return self.kernel(padded, torch.cat((held, fresh[columns:])))[place, piece]
 

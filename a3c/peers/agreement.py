@@ -110,7 +110,7 @@ def pooled(moments: Moments) -> Moments:
         return moments
     shape = moments.mean.shape
     mean, variance = (part.double().reshape(-1) for part in moments[1:])
-    each = _gathered(torch.cat([torch.tensor([moments.number], dtype=torch.float64), mean, variance]))
+    each = _gathered(torch.cat([mean.new_tensor([moments.number]), mean, variance]))
     each = [row for row in each if row[0] > 0]
     if not each:
         return moments
@@ -130,7 +130,7 @@ def _gathered(numbers: Tensor) -> list[Tensor]:
 
 
 def _in_place(tensors: Iterable[Tensor], collective: Callable[[Tensor], Any]) -> None:
-    """Have a collective change tensors, those of one dtype in one message."""
+    """Have a collective change tensors, those of one dtype and device in one message."""
     if size() == 1:
         return
     for alike in _by_kind(tensors):
@@ -140,9 +140,9 @@ def _in_place(tensors: Iterable[Tensor], collective: Callable[[Tensor], Any]) ->
 
 
 def _by_kind(tensors: Iterable[Tensor]) -> list[list[Tensor]]:
-    kinds: dict[torch.dtype, list[Tensor]] = {}
+    kinds: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
     for tensor in tensors:
-        kinds.setdefault(tensor.dtype, []).append(tensor)
+        kinds.setdefault((tensor.dtype, tensor.device), []).append(tensor)
     return list(kinds.values())
 
 

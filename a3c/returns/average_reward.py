@@ -62,7 +62,7 @@ class AverageReward(ReturnEstimator):
         if change.isfinite():
             # Workers may do this at the same time: one of their changes can then be lost, which like a
             # gradient's in hogwild makes the average a little slower, and never wrong.
-            self.average_reward.add_(change)
+            self.average_reward.add_(change.to(self.average_reward.device))
 
 
 def _undiscounted(batch: RolloutBatch) -> Tensor:

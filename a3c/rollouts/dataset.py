@@ -6,10 +6,12 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol
 
+from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from a3c.batch import Lost, Rollout, RolloutBatch, join_columns
 from a3c.rollouts.delay_line import DelayLine
+from a3c.rollouts.device.copies import Copies
 from a3c.rollouts.progress import Progress
 from a3c.rollouts.segments import SegmentJoiner
 
@@ -72,6 +74,9 @@ class RolloutDataset(IterableDataset[RolloutBatch]):
         version: returns the version of the weights, the number of updates made to them.
         on_last_batch: called before the last batch is yielded, or when there is none.
         should_stop: asked while waiting for rollouts.
+        copies: to the device that batches are to be on; None for the CPU.
+        looks_ahead: rollouts that are there when an update begins are taken in for the next one, so that they are on
+            their way to the device meanwhile.
 
     Attributes:
         warming_up: whether the last update trains on fresh rollouts where lag is to be injected.
@@ -86,6 +91,8 @@ class RolloutDataset(IterableDataset[RolloutBatch]):
         version: Callable[[], int] = lambda: 0,
         on_last_batch: Callable[[], None] = lambda: None,
         should_stop: Callable[[], bool] = lambda: False,
+        copies: Copies | None = None,
+        looks_ahead: bool = False,
     ) -> None:
         self._source = source
         self._progress = progress
@@ -97,7 +104,9 @@ class RolloutDataset(IterableDataset[RolloutBatch]):
         self._env_ids: dict[int, list[int]] = {}  # of the last rollout of each worker
         self._on_last_batch = on_last_batch
         self._should_stop = should_stop
+        self._copies, self._looks_ahead = copies, looks_ahead
         self._pending: list[Rollout] = []  # received for the next update
+        self._sent: list[list[Tensor]] = []  # of these the fields, on their way to the device
         self.warming_up = False
 
     def __len__(self) -> int:
@@ -113,7 +122,7 @@ class RolloutDataset(IterableDataset[RolloutBatch]):
                     (batch, used), last = agreed
                     if last:
                         self._on_last_batch()
-                    yield batch
+                    yield self._on_device(batch)
                     for rollout in used:
                         rollout.release()
                     if last:
@@ -145,7 +154,12 @@ class RolloutDataset(IterableDataset[RolloutBatch]):
 
     def _next_update(self) -> Update | None:
         """Return a batch and the rollouts to release after it is trained on; None when no more will come."""
-        return self._fresh_update() if self._line is None else self._delayed_update(self._line)
+        if self._line is not None:
+            return self._delayed_update(self._line)
+        update = self._fresh_update()
+        if self._looks_ahead and update is not None:
+            self._look_ahead()
+        return update
 
     def _delayed_update(self, line: DelayLine) -> Update | None:
         """Return the update that is due now, in exchange for a fresh one of the weights at hand.
@@ -176,11 +190,39 @@ class RolloutDataset(IterableDataset[RolloutBatch]):
             rollout = self._receive()
             if rollout is None:
                 break
-            self._pending.append(rollout)
+            self._take(rollout)
         if not self._pending or self._should_stop():
             return None  # on a request to stop they stay pending: a checkpoint of `sync` carries them
         rollouts, self._pending = self._pending, []
-        return join_columns([rollout.batch for rollout in rollouts]), rollouts
+        return join_columns(self._arrived(rollouts)), rollouts
+
+    def _look_ahead(self) -> None:
+        """Take in what has come for the update after the one at hand, whose weights will be a version newer."""
+        while self._joiner is None and len(self._pending) < self._batching.rollouts_per_update:
+            rollout = self._receive(ahead=1)
+            if rollout is None:
+                return
+            self._take(rollout)
+
+    def _take(self, rollout: Rollout) -> None:
+        self._pending.append(rollout)
+        if self._looks_ahead and self._copies is not None:
+            self._sent.append(self._copies.send(rollout.batch))
+
+    def _arrived(self, rollouts: list[Rollout]) -> list[RolloutBatch]:
+        """Return the batches of rollouts: those that were sent to the device there."""
+        if self._copies is None or not self._sent:
+            return [rollout.batch for rollout in rollouts]
+        sent, self._sent = self._sent, []
+        self._copies.arrive([field for fields in sent for field in fields])
+        return [RolloutBatch(*fields) for fields in sent]
+
+    def _on_device(self, batch: RolloutBatch) -> RolloutBatch:
+        if self._copies is None or batch.mask.device == self._copies.device:
+            return batch
+        fields = self._copies.send(batch)
+        self._copies.arrive(fields)
+        return RolloutBatch(*fields)
 
     def _next_segments(self, joiner: SegmentJoiner) -> Update | None:
         self._drop_old_segments(joiner)
@@ -231,11 +273,17 @@ class RolloutDataset(IterableDataset[RolloutBatch]):
         if max_lag is not None:
             self._progress.dropped["max_lag"] += joiner.drop_before(self._version() - max_lag)
 
-    def _receive(self) -> Rollout | None:
-        """Wait for the next rollout that is not too old; None when no more will come, or to stop."""
+    def _receive(self, ahead: int = 0) -> Rollout | None:
+        """Wait for the next rollout that is not too old; None when no more will come, or to stop.
+
+        Args:
+            ahead: updates before the one that it is for; then nothing is waited for.
+        """
         while not self._source.exhausted and not self._should_stop() and not self._spent():
-            rollout = self._source.get(POLL_SECONDS)
+            rollout = self._source.get(0.0 if ahead else POLL_SECONDS)
             if rollout is None:
+                if ahead:
+                    return None
                 continue
             if isinstance(rollout, Lost):
                 self._count_lost(rollout)
@@ -245,7 +293,7 @@ class RolloutDataset(IterableDataset[RolloutBatch]):
             if self._joiner is not None:
                 self._env_ids[rollout.worker] = rollout.batch.env_ids.tolist()
             self._progress.add_episodes(list(rollout.episodes))
-            reason = self._reason_to_drop(rollout.batch)
+            reason = self._reason_to_drop(rollout.batch, ahead)
             if reason is None:
                 return rollout
             self._progress.dropped[reason] += steps
@@ -260,11 +308,11 @@ class RolloutDataset(IterableDataset[RolloutBatch]):
             dropped += self._joiner.forget(self._env_ids.pop(lost.worker, []))
         self._progress.dropped[lost.reason] += dropped
 
-    def _reason_to_drop(self, batch: RolloutBatch) -> str | None:
+    def _reason_to_drop(self, batch: RolloutBatch, ahead: int) -> str | None:
         """Explain why a fragment, all of one version, is too old; whole segments are judged when joined."""
         if self._joiner is not None:
             return None
-        lag = self._version() - int(batch.policy_versions[0, 0])
+        lag = self._version() + ahead - int(batch.policy_versions[0, 0])
         if self._line is not None and lag > 0:
             return "inject_lag"
         max_lag = self._batching.max_lag

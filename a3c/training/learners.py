@@ -72,7 +72,8 @@ class Learners(DDPStrategy):
         environment, wait = self.cluster_environment, self._timeout or timedelta(minutes=30)
         assert environment is not None, "Lightning has chosen one"
         os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = environment.main_address, str(environment.main_port)
-        backend = self._get_process_group_backend()
+        # Numbers are agreed on on the CPU, gradients where they are.
+        backend = "cpu:gloo,cuda:nccl" if self.root_device.type == "cuda" else self._get_process_group_backend()
         store = self._meet(environment, wait)
         where: dict[str, Any] = {} if store is None else {"store": store}
         dist.init_process_group(backend, rank=self.global_rank, world_size=self.world_size, timeout=wait, **where)

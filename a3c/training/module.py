@@ -195,6 +195,11 @@ class A3C(LightningModule):
         mode.check_optimizer(self.make_optimizer(self.network.parameters()))
 
     @property
+    def acting_network(self) -> ActorCritic:
+        """The network as it acts: on the CPU, and its weights those of the last update."""
+        return self.network if self._mode is None else self._mode.acting(self.network)
+
+    @property
     def attached_optimizers(self) -> Sequence[Optimizer]:
         """The optimizers of the fit, once they have their state."""
         return self.trainer.optimizers
@@ -328,18 +333,17 @@ class A3C(LightningModule):
         self.objective.take_in(self.network, made[0].estimation)
         self.updates += 1
         self.gradient_steps += len(made)
-        version = None if mode.weights is None else mode.weights.version
+        version = mode.version
         mode.publish(self.network)  # before any callback: workers wait for nothing else
         sums = self._warm_up if mode.warming_up else self._sums
         for metrics in self.learning.metrics(made):
             sums.add(metrics)
         sums.add({"gradient/norm": torch.stack(list(norms)).mean()})
         sums.updates += 1
-        if version is not None:
-            lags = column_lags(version, batch.policy_versions)
-            sums.add({"lag/policy_versions": torch.tensor(mean_lag(lags))})
-            if not mode.warming_up:
-                self.lags.add(lags)
+        lags = column_lags(version, batch.policy_versions)
+        sums.add({"lag/policy_versions": norms[0].new_tensor(mean_lag(lags))})
+        if not mode.warming_up:
+            self.lags.add(lags)
 
     def _watch(self, report: UpdateReport) -> None:
         self._sums.add_sums(report.sums, report.updates)

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import torch
 from lightning.pytorch import Callback, Trainer, callbacks
 from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.loggers import WandbLogger
@@ -52,7 +53,12 @@ def _is(*values: Any) -> Callable[[Any], bool]:
 
 
 RULES: Mapping[str, Rule] = {
-    "accelerator": Rule(lambda trainer: trainer.accelerator, lambda given: isinstance(given, CPUAccelerator), "cpu"),
+    "accelerator": Rule(
+        lambda trainer: trainer.accelerator,
+        lambda given: isinstance(given, CPUAccelerator),
+        "cpu: its workers learn by themselves, on the CPU",
+        only_if_workers_learn=True,
+    ),
     "devices": Rule(lambda trainer: trainer.num_devices, _is(1), f"1: {ONE_LEARNER}", only_if_workers_learn=True),
     "num_nodes": Rule(lambda trainer: trainer.num_nodes, _is(1), f"1: {ONE_LEARNER}", only_if_workers_learn=True),
     "strategy": Rule(
@@ -98,6 +104,7 @@ RULES: Mapping[str, Rule] = {
     "max_steps": Rule(lambda trainer: trainer.max_steps, _is(-1), f"-1: {BUDGET}", only_if_workers_learn=True),
     "detect_anomaly": Rule(lambda trainer: trainer._detect_anomaly, _is(False), "false: find it in mode sync", True),
 }
+ACCELERATORS = ("cpu", "gpu", "cuda", "auto")
 HOGWILD_PRECISION = "32-true"
 
 # Of the Trainer's arguments, those that would change nothing at all, and what to take instead.
@@ -161,6 +168,23 @@ def check_trainer(trainer: Trainer, mode: Mode) -> None:
                 f"callbacks: got {type(callback).__name__} in mode {mode.name}, must be none there: workers change the "
                 "weights meanwhile; last.ckpt and best.ckpt are saved in order (a3c.training.callbacks.Checkpoints)"
             )
+
+
+def check_accelerator(given: Any) -> None:
+    """Refuse what a learner cannot be on, or what there is none of here.
+
+    Args:
+        given: the Trainer's argument; an accelerator of the user's own passes.
+
+    Raises:
+        ValueError: what was given, and what is allowed.
+    """
+    if not isinstance(given, str):
+        return
+    if given not in ACCELERATORS:
+        raise ValueError(f"accelerator: got {given}, must be cpu, gpu (one of CUDA), or auto")
+    if given in ("gpu", "cuda") and not torch.cuda.is_available():
+        raise ValueError(f"accelerator: got {given}, must be cpu: torch {torch.__version__} finds no CUDA device here")
 
 
 def check_arguments(given: Mapping[str, Any]) -> None:

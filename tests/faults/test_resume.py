@@ -67,7 +67,7 @@ class Until(Callback):
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         self.drawn[pl_module.updates] = (torch.rand(()).item(), random.random(), np.random.rand())
-        self.trained[pl_module.updates] = copy.deepcopy(batch)
+        self.trained[pl_module.updates] = batch.copy().to("cpu")
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         if pl_module.updates >= self.updates:

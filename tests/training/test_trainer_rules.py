@@ -16,7 +16,15 @@ from a3c.training.callbacks import GreedyEvaluation
 from a3c.training.cli.command import main
 from a3c.training.learners import Learners
 from a3c.training.modes import MODES
-from a3c.training.trainer_rules import CALLBACKS, IDLE, RULES, check_arguments, check_tasks, check_trainer
+from a3c.training.trainer_rules import (
+    CALLBACKS,
+    IDLE,
+    RULES,
+    check_accelerator,
+    check_arguments,
+    check_tasks,
+    check_trainer,
+)
 
 ROOT = Path(__file__).parents[2]
 QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
@@ -313,3 +321,22 @@ def test_the_docs_table_names_every_argument_and_every_callback():
 
 def _is_refused(name):
     return any(issubclass(getattr(callbacks, name), kind) for kind in CALLBACKS)
+
+
+@pytest.mark.parametrize("accelerator", ["tpu", "mps", "CPU", "hpu", ""])
+def test_what_no_learner_can_be_on_is_refused(accelerator):
+    with pytest.raises(
+        ValueError, match=f"^accelerator: got {accelerator}, must be cpu, gpu \\(one of CUDA\\), or auto$"
+    ):
+        check_accelerator(accelerator)
+
+
+@pytest.mark.parametrize("accelerator", ["gpu", "cuda"])
+def test_a_gpu_is_refused_where_there_is_none(accelerator, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(
+        ValueError, match=f"^accelerator: got {accelerator}, must be cpu: torch .* finds no CUDA device"
+    ):
+        check_accelerator(accelerator)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    check_accelerator(accelerator)

@@ -45,7 +45,7 @@ class Composite(Distribution):
         return self._packed([part.mode() for part in self.parts.values()])
 
     def _packed(self, actions: Sequence[Tensor]) -> Tensor:
-        records = torch.zeros(*self._lead, *self._layout.shape, dtype=torch.uint8)
+        records = actions[0].new_zeros((*self._lead, *self._layout.shape), dtype=torch.uint8)
         for key, action in zip(self.parts, actions, strict=True):
             self._layout.part(key, records).copy_(action)
         return records

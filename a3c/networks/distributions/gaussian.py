@@ -114,7 +114,7 @@ class TanhGaussian(Gaussian):
 
     def entropy(self) -> Tensor:
         """Return H(u) + Σ E[log(1 − tanh²u)], [...], the expectation by the trapezoidal rule on `NODES`."""
-        nodes, weights = NODES.to(self.mean.dtype), WEIGHTS.to(self.mean.dtype)
+        nodes, weights = NODES.to(self.mean), WEIGHTS.to(self.mean)
         slope = log_tanh_slope(self.mean.unsqueeze(-1) + self.std.unsqueeze(-1) * nodes) @ weights
         return super().entropy() + (slope * self._squashed).sum(-1)
 
@@ -171,6 +171,7 @@ class TanhGaussianFamily(GaussianFamily):
         self._squashed = torch.as_tensor(self._bounded.reshape(-1), dtype=torch.float32)
 
     def __call__(self, parameters: Tensor, mask: Tensor | None = None) -> TanhGaussian:
+        self._squashed = self._squashed.to(parameters.device)  # once
         return TanhGaussian(parameters, self._shape, self._log_scale, self._squashed)
 
     def for_env(self, actions: Any) -> Any:

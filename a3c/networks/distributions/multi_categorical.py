@@ -81,6 +81,7 @@ class MultiCategoricalFamily(ActionFamily):
     def _grouped(self, values: Tensor, beyond: float) -> Tensor:
         """Return values of all choices, [..., sum(nvec)], group by group, [..., G, K]; `beyond` in short groups."""
         if self._places is not None:
+            self._places = self._places.to(values.device)  # once
             values = F.pad(values, (0, 1), value=beyond).index_select(-1, self._places)
         return values.reshape(*values.shape[:-1], *self._groups)
 

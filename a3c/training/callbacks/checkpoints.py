@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.plugins.io import CheckpointIO
 
@@ -28,10 +29,10 @@ class CheckpointSaveError(RuntimeError):
 
 
 class DurableCheckpointIO(CheckpointIO):
-    """Lets Lightning write and read checkpoints by `a3c.runs.checkpoints`: whole, on disk, verified."""
+    """Lets Lightning write and read checkpoints by `a3c.runs.checkpoints`: whole, on disk, verified, on the CPU."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        save(checkpoint, Path(path))
+        save(move_data_to_device(checkpoint, "cpu"), Path(path))
 
     def load_checkpoint(
         self, path: Any, map_location: Any = None, weights_only: bool | None = None

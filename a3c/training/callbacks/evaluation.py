@@ -129,7 +129,7 @@ class GreedyEvaluation(Callback):
         assert evaluator is not None, "on_fit_start comes first"
         data = data_of(trainer)
         with watched(trainer, "an environment of an evaluation") as should_stop:
-            result = evaluator(module_of(trainer).network, seed_of(data.seed, purpose, number), should_stop)
+            result = evaluator(module_of(trainer).acting_network, seed_of(data.seed, purpose, number), should_stop)
         if result is not None and any(result.cut) and not self._said:
             self._said = True
             _log.warning(

@@ -89,7 +89,8 @@ class EstimatorProbe(Callback):
                 for label, each in targets.items()
             ]
         )
-        self._resolved += self._returns.begin(estimation.batch, estimation.discounts, value_targets)
+        batch, discounts = estimation.batch.to("cpu"), estimation.discounts.cpu()
+        self._resolved += self._returns.begin(batch, discounts, value_targets.cpu())
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: RolloutBatch, batch_idx: int
@@ -97,7 +98,7 @@ class EstimatorProbe(Callback):
         assert self._returns is not None, "setup comes first"
         module = module_of(trainer)
         if module.observer is None and not module.mode.warming_up:
-            self._resolved += self._returns.follow(batch, module.objective.reward_scale)
+            self._resolved += self._returns.follow(batch.to("cpu"), module.objective.reward_scale)
         module.observer = None
         if self._row or self._resolved:
             self._log(module)

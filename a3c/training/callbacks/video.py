@@ -81,7 +81,7 @@ class GreedyVideo(Callback):
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 self._recorder = self._recorder or Recorder(data.env)
-                if self._recorder(module.network, seed_of(data.seed, "video", 0), path, should_stop) is None:
+                if self._recorder(module.acting_network, seed_of(data.seed, "video", 0), path, should_stop) is None:
                     return
             # Of a full disk, of ffmpeg, which Ctrl-C ends too, or of an environment that draws no picture any more.
             except (OSError, ValueError) as error:

@@ -34,6 +34,7 @@ from a3c.training.learners import Learners, end_with_first_learner, is_started_b
 from a3c.training.modes import MODES
 from a3c.training.module import A3C
 from a3c.training.probe.plan import ProbePlan
+from a3c.training.trainer_rules import check_accelerator
 
 USAGE_ERROR = 2
 PACKAGES = ("a3c", "gymnasium", "jsonargparse", "lightning", "numpy", "torch", "yaml")  # whose refusals speak of flags
@@ -164,6 +165,7 @@ class TrainCLI(LightningCLI):
             os.environ.setdefault(LEARNERS_HERE, str(trainer["devices"]))  # for the other learners as well
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        check_accelerator(self.config_init["trainer"]["accelerator"])
         if _is_for_several(self.config_init["trainer"]):
             environment = SLURMEnvironment(auto_requeue=False) if is_started_by_slurm() else None
             kwargs["strategy"] = Learners(cluster_environment=environment)

@@ -28,6 +28,10 @@ class Async(TrainerLearns):
     def can_lag(self, returns: ReturnEstimator) -> bool:
         return True
 
+    @property
+    def _may_lag(self) -> bool:
+        return self.collection.inject_lag is None
+
     def _make_source(self, spec: CollectorSpec, shape: BatchShape, stopping: Stopping) -> RolloutSource:
         return WorkerPool(
             CollectTask(spec),

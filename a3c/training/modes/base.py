@@ -173,6 +173,15 @@ class Mode(ABC):
         Called once the checkpoint, if any, is loaded and the optimizers have their state.
         """
 
+    @property
+    def version(self) -> int:
+        """Number of updates that have been made to the weights at hand."""
+        return 0 if self.weights is None else self.weights.version
+
+    def acting(self, network: ActorCritic) -> ActorCritic:
+        """Return the network where its policy acts: on the CPU, as it is between two updates."""
+        return network
+
     def publish(self, network: ActorCritic) -> None:
         """Hand the weights of an update on to whoever acts."""
 
@@ -258,7 +267,7 @@ class Mode(ABC):
         return CollectorSpec(
             collection.env.discounting(learner.learning.objective.discount),
             collection.envs_per_worker,
-            cloudpickle.dumps(learner.network),
+            cloudpickle.dumps(self.acting(learner.network)),
             self.weights,
             collection.seed_after(self.progress.env_steps),
             CollectRules(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from a3c.batch import BatchShape
+from a3c.networks.actor_critic import ActorCritic
 from a3c.rollouts.collector import CollectorSpec
 from a3c.rollouts.on_ray.cluster import Cluster
 from a3c.rollouts.on_ray.pool import RayPool
@@ -47,8 +48,8 @@ class AsyncOnRay(Async):
                 "must be processes there: workers share them in the memory of one machine"
             )
 
-    def _make_weights(self, learner: Learner) -> SentWeights:
-        return SentWeights(learner.network, learner.updates)
+    def _make_weights(self, network: ActorCritic, version: int) -> SentWeights:
+        return SentWeights(network, version)
 
     def _make_source(self, spec: CollectorSpec, shape: BatchShape, stopping: Stopping) -> RayPool:
         assert isinstance(self.weights, SentWeights), "made before"

@@ -7,6 +7,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 from torch.optim import Adam, Optimizer, SparseAdam
 
 from a3c.batch import RolloutBatch
+from a3c.learner.compiled import CompiledObjective
 from a3c.learner.guard import TrainingDivergedError, put_back, state_of
 from a3c.learner.hogwild.reports import UpdateReport
 from a3c.learner.learning import Learning
@@ -82,6 +84,7 @@ class A3C(LightningModule):
             the policy that it began with; None for no such end.
         recompute_targets: have the estimator look at the batch anew in each pass, with the values and ratios of then;
             False keeps what it said in the first.
+        compile_objective: backend of torch.compile for the estimator and the losses, such as "inductor"; None for none.
 
     Attributes:
         observer: shown what the next losses are made from, where the Trainer makes the updates; it may
@@ -119,6 +122,7 @@ class A3C(LightningModule):
         ratio_clip: float | None = None,
         target_kl: float | None = None,
         recompute_targets: bool = False,
+        compile_objective: str | None = None,
     ) -> None:
         super().__init__()
         if max_grad_norm is not None and not (max_grad_norm > 0 and math.isfinite(max_grad_norm)):
@@ -137,7 +141,8 @@ class A3C(LightningModule):
         self.normalisation.attach(network)
         self.network = network
         self.returns = returns
-        self.objective = Objective(
+        make = Objective if compile_objective is None else partial(CompiledObjective, backend=compile_objective)
+        self.objective = make(
             returns,
             discount,
             value_coefficient,
@@ -190,6 +195,11 @@ class A3C(LightningModule):
             ValueError: the argument's name, what was given, what is allowed.
         """
         self._bind_schedules(mode.collection.max_env_steps)
+        if isinstance(self.objective, CompiledObjective) and not mode.trainer_learns:
+            raise ValueError(
+                f"compile_objective: got {self.objective.backend} in mode {mode.name}, must be null there: each of its "
+                "workers would compile by itself"
+            )
         mode.check_network(self.network)
         mode.check_reuse(self.learning, self.network)
         mode.check_optimizer(self.make_optimizer(self.network.parameters()))
@@ -481,7 +491,7 @@ class A3C(LightningModule):
     @property
     def settings(self) -> dict[str, Any]:
         """What a run may change when it goes on, and what then changes the meaning of its figures."""
-        names = [field.name for field in fields(self.objective) if field.name != "returns"]
+        names = [field.name for field in fields(self.objective) if field.name not in ("returns", "backend")]
         of_optimizer = {
             f"optimizer.{key}" if len(self._optimizer_options) == 1 else f"optimizer.{number}.{key}": value
             for number, options in enumerate(self._optimizer_options)

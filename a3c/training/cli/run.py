@@ -20,6 +20,7 @@ from rich.console import Console
 
 from a3c.envs.source import EnvError
 from a3c.envs.watchdog import HangError
+from a3c.learner.compiled import CompilationError
 from a3c.learner.guard import TrainingDivergedError
 from a3c.peers.agreement import LearnerLostError
 from a3c.returns.labels import label_of
@@ -50,7 +51,10 @@ from a3c.training.trainer_rules import check_arguments, check_loggers, check_tas
 
 FAILED = 1
 # Their message says it all.
-PLAIN_ERRORS = (LearnerLostError, WorkerError, EnvError, HangError, CheckpointSaveError, TrainingDivergedError)
+PLAIN_ERRORS = (
+    *(LearnerLostError, WorkerError, EnvError, HangError),
+    *(CheckpointSaveError, TrainingDivergedError, CompilationError),
+)
 
 log = logging.getLogger(__name__)
 

@@ -2,7 +2,9 @@
 
 The settings are those of its own CartPole example (rllib/examples/algorithms/impala/cartpole_impala.py), which other
 environments get as well, with two env runners instead of four, as there are two cores, and the learner in the
-driver's process. The clock starts when the env runners are ready.
+driver's process. By default the driver asks for samples without a pause, and takes one of two cores for that alone;
+here it waits for them, which trains more than ten times as many env steps a second on two cores. The clock starts when
+the env runners are ready.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME
 from run_record import Run, arguments
 
+WAIT = 0.1  # seconds at most, for samples
 RUNNERS, ENVS, BATCH, LR, GRAD_CLIP, VALUE_COEFFICIENT, ENTROPY = 2, 16, 500, 0.0005, 40.0, 0.05, 0.0
 BUDGET = 2_000_000
 RETURNS = "run_returns"
@@ -30,7 +33,7 @@ def log_return(episode: Any, metrics_logger: Any, **_: Any) -> None:
 
 def configured(options: Any) -> Any:
     """Build the algorithm's configuration."""
-    return (
+    config = (
         IMPALAConfig()
         .environment(options.env)
         .env_runners(
@@ -52,6 +55,8 @@ def configured(options: Any) -> Any:
         .reporting(min_time_s_per_iteration=0.25)  # between looks at the episodes; 10 s by default
         .debugging(seed=options.seed, log_level="ERROR")
     )
+    config.timeout_s_sampler_manager = WAIT
+    return config
 
 
 def main() -> None:
@@ -60,13 +65,12 @@ def main() -> None:
     budget = options.max_env_steps or BUDGET
     settings = (
         f"its CartPole example: {RUNNERS} env runners x {ENVS} environments, train batch {BATCH}, lr {LR}, grad clip "
-        f"{GRAD_CLIP}, value coefficient {VALUE_COEFFICIENT}, entropy {ENTROPY}, observations normalised"
+        f"{GRAD_CLIP}, value coefficient {VALUE_COEFFICIENT}, entropy {ENTROPY}, observations normalised, the driver "
+        f"waits {WAIT} s for samples"
     )
     run = Run.of(options, settings, budget)
     with tempfile.TemporaryDirectory(prefix="ray") as folder:
-        ray.init(
-            address="local", num_cpus=4, include_dashboard=False, _temp_dir=folder, logging_level=logging.ERROR
-        )
+        ray.init(address="local", num_cpus=4, include_dashboard=False, _temp_dir=folder, logging_level=logging.ERROR)
         algorithm = configured(options).build_algo()
         run.start()
         env_steps = 0

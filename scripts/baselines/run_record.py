@@ -11,6 +11,7 @@ import argparse
 import json
 import time
 from collections import deque
+from collections.abc import Iterable
 from importlib.metadata import version
 from statistics import fmean
 from typing import Any
@@ -67,6 +68,11 @@ class Run:
         """Count a finished training episode, in the environment's own rewards."""
         self.episodes += 1
         self._returns.append(float(episode_return))
+
+    def set_episodes(self, count: int, last_returns: Iterable[float]) -> None:
+        """Take over from a program that counts episodes itself: their number, and the returns of the last 100."""
+        self.episodes = count
+        self._returns = deque(last_returns, maxlen=EPISODES)
 
     @property
     def return_mean(self) -> float | None:

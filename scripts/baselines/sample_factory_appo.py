@@ -32,7 +32,7 @@ HERE = ["--num_workers=2", "--device=cpu", "--save_every_sec=100000", "--decorre
 BUDGET = 10_000_000
 
 
-class ClockStart(EventLoopObject):  # type: ignore[misc]
+class ClockStart(EventLoopObject):
     """Starts the clock of a run when Sample Factory's inference workers are ready."""
 
     def __init__(self, runner: Runner, run: Run) -> None:
@@ -44,7 +44,7 @@ class ClockStart(EventLoopObject):  # type: ignore[misc]
         self._run.start()
 
 
-class RunObserver(AlgoObserver):  # type: ignore[misc]
+class RunObserver(AlgoObserver):
     """Hands finished episodes to a run, and ends the training with it."""
 
     def __init__(self, run: Run) -> None:

@@ -2,7 +2,7 @@
 
 The settings are those of the Zoo's hyperparams/a2c.yml and ppo.yml; for sbx, which has none of its own, those of PPO.
 Environments are stepped one after another (DummyVecEnv), as the Zoo does by default. Pong is PongNoFrameskip-v4 in
-SB3's own preprocessing: four grey frames of 84 x 84. The clock of sbx includes its compilation, within the first update.
+SB3's own preprocessing: four grey frames of 84 x 84. The clock of sbx includes its compilation, in the first update.
 """
 
 from __future__ import annotations
@@ -24,26 +24,54 @@ TF_LIKE = {"optimizer_class": RMSpropTFLike, "optimizer_kwargs": {"eps": 1e-5}}
 A2C_SETTINGS: dict[str, dict[str, Any]] = {
     "CartPole-v1": {"n_envs": 8, "n_timesteps": 500_000, "ent_coef": 0.0},
     "LunarLander-v3": {
-        **{"n_envs": 8, "n_timesteps": 200_000, "gamma": 0.995, "n_steps": 5, "ent_coef": 0.00001},
+        "n_envs": 8,
+        "n_timesteps": 200_000,
+        "gamma": 0.995,
+        "n_steps": 5,
+        "ent_coef": 0.00001,
         "learning_rate": "lin_0.00083",
     },
     "ALE/Pong-v5": {
-        **{"n_envs": 16, "n_timesteps": 10_000_000, "ent_coef": 0.01, "vf_coef": 0.25},
+        "n_envs": 16,
+        "n_timesteps": 10_000_000,
+        "ent_coef": 0.01,
+        "vf_coef": 0.25,
         "policy_kwargs": TF_LIKE,
     },
 }
 PPO_SETTINGS: dict[str, dict[str, Any]] = {
     "CartPole-v1": {
-        **{"n_envs": 8, "n_timesteps": 100_000, "n_steps": 32, "batch_size": 256, "gae_lambda": 0.8, "gamma": 0.98},
-        **{"n_epochs": 20, "ent_coef": 0.0, "learning_rate": "lin_0.001", "clip_range": "lin_0.2"},
+        "n_envs": 8,
+        "n_timesteps": 100_000,
+        "n_steps": 32,
+        "batch_size": 256,
+        "gae_lambda": 0.8,
+        "gamma": 0.98,
+        "n_epochs": 20,
+        "ent_coef": 0.0,
+        "learning_rate": "lin_0.001",
+        "clip_range": "lin_0.2",
     },
     "LunarLander-v3": {
-        **{"n_envs": 16, "n_timesteps": 1_000_000, "n_steps": 1024, "batch_size": 64, "gae_lambda": 0.98},
-        **{"gamma": 0.999, "n_epochs": 4, "ent_coef": 0.01},
+        "n_envs": 16,
+        "n_timesteps": 1_000_000,
+        "n_steps": 1024,
+        "batch_size": 64,
+        "gae_lambda": 0.98,
+        "gamma": 0.999,
+        "n_epochs": 4,
+        "ent_coef": 0.01,
     },
     "ALE/Pong-v5": {
-        **{"n_envs": 8, "n_timesteps": 10_000_000, "n_steps": 128, "batch_size": 256, "n_epochs": 4},
-        **{"learning_rate": "lin_0.00025", "clip_range": "lin_0.1", "vf_coef": 0.5, "ent_coef": 0.01},
+        "n_envs": 8,
+        "n_timesteps": 10_000_000,
+        "n_steps": 128,
+        "batch_size": 256,
+        "n_epochs": 4,
+        "learning_rate": "lin_0.00025",
+        "clip_range": "lin_0.1",
+        "vf_coef": 0.5,
+        "ent_coef": 0.01,
     },
 }
 SETTINGS = {"a2c": A2C_SETTINGS, "ppo": PPO_SETTINGS, "sbx_ppo": PPO_SETTINGS}

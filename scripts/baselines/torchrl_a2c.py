@@ -1,8 +1,9 @@
 """Trains TorchRL's A2C; prints one JSON line.
 
-The loop and the settings are those of its sota-implementations/a2c for MuJoCo (one environment, 64 steps a batch),
-with a categorical policy instead of a Gaussian one, as TorchRL names no settings for tasks with discrete actions but
-those of Atari.
+The loop and the settings are those of its sota-implementations/a2c for MuJoCo, with a categorical policy instead of a
+Gaussian one, as TorchRL names no settings for tasks with discrete actions but those of Atari. A batch has 64 steps as
+there, of 8 environments instead of one: what a step costs beside the environment is shared by them, so that it trains
+several times as many env steps a second.
 """
 
 from __future__ import annotations
@@ -14,19 +15,28 @@ from torch import nn
 from torchrl.collectors import Collector
 from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
 from torchrl.data.replay_buffers.samplers import SamplerWithoutReplacement
-from torchrl.envs import ClipTransform, Compose, DoubleToFloat, ExplorationType, RewardSum, StepCounter, TransformedEnv
+from torchrl.envs import (
+    ClipTransform,
+    Compose,
+    DoubleToFloat,
+    ExplorationType,
+    RewardSum,
+    SerialEnv,
+    StepCounter,
+    TransformedEnv,
+)
 from torchrl.envs.libs.gym import GymEnv
 from torchrl.envs.transforms import VecNormV2
 from torchrl.modules import MLP, OneHotCategorical, ProbabilisticActor, ValueOperator
 from torchrl.objectives import A2CLoss
 from torchrl.objectives.value.advantages import GAE
 
-BATCH, LR, DISCOUNT, LAMBDA, CRITIC, ENTROPY, BUDGET = 64, 3e-4, 0.99, 0.95, 0.25, 0.0, 1_000_000
+ENVS, BATCH, LR, DISCOUNT, LAMBDA, CRITIC, ENTROPY, BUDGET = 8, 64, 3e-4, 0.99, 0.95, 0.25, 0.0, 1_000_000
 NORMALISED = "normalised"
 
 
 def make_env(env_id: str) -> TransformedEnv:
-    """Build one environment: observations normalised and clipped, returns of episodes summed."""
+    """Build the environments: observations normalised and clipped, returns of episodes summed."""
     transforms = Compose(
         RewardSum(),
         StepCounter(),
@@ -34,7 +44,7 @@ def make_env(env_id: str) -> TransformedEnv:
         VecNormV2(in_keys=["observation"], out_keys=[NORMALISED]),
         ClipTransform(in_keys=[NORMALISED], low=-10, high=10),
     )
-    return TransformedEnv(GymEnv(env_id), transforms)
+    return TransformedEnv(SerialEnv(ENVS, lambda: GymEnv(env_id)), transforms)
 
 
 def make_mlp(inputs: int, outputs: int, gain: float) -> MLP:
@@ -54,8 +64,8 @@ def main() -> None:
     torch.manual_seed(options.seed)
     budget = options.max_env_steps or BUDGET
     settings = (
-        f"sota-implementations/a2c (MuJoCo), categorical: 1 environment, {BATCH} steps, lr {LR}, discount {DISCOUNT}, "
-        f"lambda {LAMBDA}, critic {CRITIC}, entropy {ENTROPY}, observations normalised"
+        f"sota-implementations/a2c (MuJoCo), categorical: {ENVS} environments x {BATCH // ENVS} steps, lr {LR}, "
+        f"discount {DISCOUNT}, lambda {LAMBDA}, critic {CRITIC}, entropy {ENTROPY}, observations normalised"
     )
     run = Run.of(options, settings, budget)
     env = make_env(options.env)
@@ -84,7 +94,7 @@ def main() -> None:
             run.add_episode(episode_return)
         env_steps += rollout.numel()
         with torch.no_grad():
-            rollout = advantage(rollout)  # noqa: PLW2901
+            rollout = advantage(rollout)
         buffer.empty()
         buffer.extend(rollout.reshape(-1))
         for batch in buffer:

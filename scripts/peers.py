@@ -33,7 +33,7 @@ REQUIREMENTS = {
     "sb3": ("stable-baselines3==2.9.2", "sbx-rl==0.28.0", "jax==0.10.2", "flax==0.12.8", *GYM),
     "torchrl": ("torchrl==0.14.1", "tensordict==0.14.3", *GYM),
     "rllib": ("ray[rllib]==2.60.0", "gymnasium==1.2.2", "pygame==2.6.1", "numpy==2.4.6", *BOX2D),
-    "sf": ("sample-factory==2.1.1", "gymnasium==0.29.1", "pygame==2.6.1", "numpy==1.26.4", *BOX2D, *ATARI),
+    "sf": ("sample-factory==2.1.1", "gymnasium==0.29.1", "pygame==2.6.1", "numpy==1.26.4", "ale-py==0.10.1", *BOX2D),
     "gymnax": ("gymnax==1.0.1", "jax==0.10.2", "flax==0.12.8", "optax==0.2.8", "six==1.17.0"),
 }
 WITHOUT_TORCH = ("gymnax",)
@@ -263,8 +263,8 @@ def summarised(who: str, runs: dict[int, Record], by_who: dict[str, dict[int, Re
             record[key] = spread(values)
     if given_up := [run["train_seconds"] for run in finished if run not in reached and run["stop_at"] is not None]:
         record["seconds without reaching it"] = spread(given_up)
-    if finished:
-        record["env_steps_per_second"] = spread([run["env_steps_per_second"] for run in finished])
+    if speeds := [run["env_steps_per_second"] for run in finished if run["env_steps_per_second"]]:
+        record["env_steps_per_second"] = spread(speeds)
     if who in PEERS:
         for name in (name for name in by_who if name not in PEERS):
             record |= ratios(name, by_who[name], runs)

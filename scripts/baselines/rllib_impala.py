@@ -13,6 +13,7 @@ import logging
 import tempfile
 from typing import Any
 
+import numpy as np
 import ray
 from ray.rllib.algorithms.impala import IMPALAConfig
 from ray.rllib.connectors.env_to_module.mean_std_filter import MeanStdFilter
@@ -26,9 +27,10 @@ BUDGET = 2_000_000
 RETURNS = "run_returns"
 
 
-def log_return(episode: Any, metrics_logger: Any, **_: Any) -> None:
-    """Log the return of a finished episode, each for itself."""
-    metrics_logger.log_value(RETURNS, episode.get_return(), reduce="item_series")
+def log_return(episode: Any, prev_episode_chunks: Any, metrics_logger: Any, **_: Any) -> None:
+    """Log the return of a finished episode, each for itself; fragments may have ended within it before."""
+    episode_return = sum(chunk.get_return() for chunk in (*(prev_episode_chunks or ()), episode))
+    metrics_logger.log_value(RETURNS, episode_return, reduce="item_series")
 
 
 def configured(options: Any) -> Any:
@@ -76,7 +78,7 @@ def main() -> None:
         env_steps = 0
         while not run.is_over(env_steps):
             result = algorithm.train().get(ENV_RUNNER_RESULTS, {})
-            for episode_return in result.get(RETURNS, ()):
+            for episode_return in np.atleast_1d(result.get(RETURNS, [])):  # of one episode it is no list
                 run.add_episode(episode_return)
             env_steps = int(result.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, env_steps))
         algorithm.stop()

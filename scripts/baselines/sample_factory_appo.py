@@ -13,7 +13,7 @@ from typing import Any
 import gymnasium
 from run_record import Run, arguments
 from sample_factory.algo.runners.runner import AlgoObserver, Runner
-from sample_factory.algo.utils.misc import EPISODIC
+from sample_factory.algo.utils.misc import EPISODIC, LEARNER_ENV_STEPS, ExperimentStatus
 from sample_factory.cfg.arguments import parse_full_cfg, parse_sf_args
 from sample_factory.envs.env_utils import register_env
 from sample_factory.train import make_runner
@@ -56,19 +56,27 @@ class RunObserver(AlgoObserver):
         self._clock_start = ClockStart(runner, self._run)
         runner.sampler.initialized.connect(self._clock_start.start)
         runner.register_episodic_stats_handler(self._add_episodes)
+        runner.policy_msg_handlers[LEARNER_ENV_STEPS].append(self._look)
 
     def _add_episodes(self, runner: Runner, message: dict[str, Any], policy_id: int) -> None:
         self._run.add_episode(message[EPISODIC]["reward"])  # as the environment gave it, not scaled
 
-    def on_training_step(self, runner: Runner, training_iteration_since_resume: int) -> None:
-        """End the training by its own rule, asked right after this: more env steps than it may take."""
-        if self._run.is_over(runner.env_steps.get(0, 0)):
+    def _look(self, runner: Runner, message: dict[str, Any], policy_id: int) -> None:
+        """Look after an update whether the run is over; then the training ends by its own rule, after the next."""
+        if message[LEARNER_ENV_STEPS] and self._run.is_over(message[LEARNER_ENV_STEPS]):
             runner.cfg.train_for_env_steps = -1
 
 
 def make_env(env_id: str, cfg: Any = None, env_config: Any = None, render_mode: str | None = None) -> Any:
     """Build one environment of gymnasium."""
     return gymnasium.make(env_id, render_mode=render_mode)
+
+
+def make_pong(env_id: str, cfg: Any = None, env_config: Any = None, render_mode: str | None = None) -> Any:
+    """Build one environment of Pong, with Sample Factory's own preprocessing."""
+    import ale_py  # noqa: F401 (registers the games)
+
+    return make_atari_env(env_id, cfg, env_config, render_mode)
 
 
 def main() -> None:
@@ -78,7 +86,7 @@ def main() -> None:
     is_atari = env_id.startswith("atari_")
     flags = ATARI if is_atari else GYM
     run = Run.of(options, f"its own example ({env_id}): {' '.join(flags + HERE)}", options.max_env_steps or BUDGET)
-    register_env(env_id, make_atari_env if is_atari else make_env)
+    register_env(env_id, make_pong if is_atari else make_env)
     with tempfile.TemporaryDirectory() as folder:
         place = [f"--env={env_id}", "--experiment=run", f"--train_dir={folder}", f"--seed={options.seed}"]
         argv = [*place, f"--train_for_env_steps={run.max_env_steps}", *flags, *HERE]
@@ -88,7 +96,8 @@ def main() -> None:
         _, runner = make_runner(parse_full_cfg(parser, argv))
         runner.register_observer(RunObserver(run))
         runner.init()
-        runner.run()
+        if runner.run() != ExperimentStatus.SUCCESS:
+            raise RuntimeError("Sample Factory did not end as it should: see its log above")
     run.write("sample-factory", "gymnasium", "torch")
 
 

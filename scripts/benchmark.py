@@ -3,7 +3,8 @@
 Whole runs of ``scripts/train.py`` and of Stable-Baselines3's A2C (extra ``bench``) alternate within
 one call, so that both see the same machine at the same time; compare ratios, not seconds. The last
 lines give medians and ratios. ``--quick`` ends within two minutes, leaves the estimators, the book, memories, Pong
-and Hopper out and says little. Pong needs the extra ``atari``, Hopper the extra ``mujoco``.
+and Hopper out and says little. Pong needs the extra ``atari``, Hopper the extra ``mujoco``. ``--peers`` compares with
+other programs instead, see ``scripts/peers.py``.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import peers
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = ROOT / "configs" / "benchmark"
@@ -290,7 +293,7 @@ def conclude(records: list[Record]) -> Iterator[Record]:
             if finals:
                 record["final return at least 475"] = sum(final >= THRESHOLD for final in finals)
             if known:
-                record[key] = {"median": statistics.median(known), "min": min(known), "max": max(known)}
+                record[key] = peers.spread(known)
             best = "hogwild, 2" if part == "scaling" else "a3c"
             pairs = [
                 (ours / theirs) ** better
@@ -298,8 +301,7 @@ def conclude(records: list[Record]) -> Iterator[Record]:
                 if (ours := by_who.get(best, {}).get(seed)) is not None and theirs is not None
             ]
             if pairs and who != best:
-                spread = {"median": statistics.median(pairs), "min": min(pairs), "max": max(pairs)}
-                record[f"{best} is better by"] = spread
+                record[f"{best} is better by"] = peers.spread(pairs)
             yield record
     for part, key in (("startup", "seconds"), ("memory", "megabytes")):
         figures_of_part = [record[key] for record in records if record["part"] == part]
@@ -325,12 +327,24 @@ def machine() -> Record:
     }
 
 
+def compare_peers(options: argparse.Namespace, seeds: list[int]) -> None:
+    """Compares a3c with its peers."""
+    runs = peers.compare(options.peers, options.envs, seeds, options.max_seconds, options.peers_folder)
+    records = [emit(record, options.output) for record in runs]
+    for record in peers.conclude(records):
+        emit(record, options.output)
+
+
 def main() -> None:
     """Runs the chosen parts."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help=f"one seed, small budgets, without {', '.join(SLOW)}")
     parser.add_argument("--seeds", type=int, nargs="+", default=None, help="default: 1 to 10, with --quick 1")
     parser.add_argument("--parts", nargs="+", default=None, choices=PARTS)
+    parser.add_argument("--peers", nargs="*", default=None, choices=list(peers.PEERS), help="these; alone: all")
+    parser.add_argument("--peers_folder", type=Path, default=peers.FOLDER, help="of their virtual environments")
+    parser.add_argument("--envs", nargs="+", default=["CartPole-v1"], choices=list(peers.RETURNS), help="with --peers")
+    parser.add_argument("--max_seconds", type=float, default=120.0, help="of training, of each run; with --peers")
     parser.add_argument("--output", type=Path, default=None, help="file to append the lines to")
     options = parser.parse_args()
     seeds = options.seeds or ([1] if options.quick else list(range(1, 11)))
@@ -350,6 +364,9 @@ def main() -> None:
         "breakdown": lambda: breakdown(20 if quick else 200),
     }
     emit(machine(), options.output)
+    if options.peers is not None:
+        compare_peers(options, options.seeds or [1, 2, 3])
+        return
     chosen_parts = options.parts or [part for part in PARTS if not (quick and part in SLOW)]
     records = [emit(record, options.output) for name in chosen_parts for record in parts[name]()]
     for record in conclude(records):

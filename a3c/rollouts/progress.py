@@ -138,10 +138,14 @@ class Progress:
             "workers/deaths": float(self.worker_deaths),
             "workers/restarts": float(self.worker_restarts),
         }
-        if recent := list(self._recent)[-WINDOW:]:
+        if recent := self.last_episodes(WINDOW):
             metrics["rollout/episode_return"] = fmean(episode.episode_return for episode in recent)
             metrics["rollout/episode_length"] = fmean(episode.length for episode in recent)
         return metrics
+
+    def last_episodes(self, count: int) -> list[Episode]:
+        """Return up to `count` of the last whole episodes, in time order; 350 of them are kept."""
+        return list(self._recent)[-count:]
 
     @property
     def long_run_episode_length(self) -> float | None:

@@ -75,8 +75,13 @@ ENV_CONFIGS = ROOT / "configs" / "env"
 LARGE = ("--data.envs_per_worker", "256", "--model.returns.n_steps", "32", "--data.max_env_steps", "3000000")
 OURS: dict[str, dict[str, tuple[str, ...]]] = {
     "CartPole-v1": {
-        "a3c": ("--config", str(ROOT / "configs" / "cartpole_reuse.yaml"), "--data.max_env_steps", "500000"),
-        "a3c, default command": ("--data.max_env_steps", "2000000"),
+        "a3c": ("--data.max_env_steps", "2000000"),
+        "a3c, cartpole_reuse": (
+            "--config",
+            str(ROOT / "configs" / "cartpole_reuse.yaml"),
+            "--data.max_env_steps",
+            "500000",
+        ),
         "a3c, 256 environments": LARGE,
     },
     "LunarLander-v3": {"a3c": ("--config", str(ENV_CONFIGS / "lunarlander.yaml"))},

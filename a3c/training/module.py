@@ -22,14 +22,15 @@ from a3c.learner.compiled import CompiledObjective
 from a3c.learner.guard import TrainingDivergedError, put_back, state_of
 from a3c.learner.hogwild.reports import UpdateReport
 from a3c.learner.learning import Learning
-from a3c.learner.metrics import LagRecord, MetricSums, column_lags, mean_lag
+from a3c.learner.log_window import LogWindow
+from a3c.learner.metrics import LagRecord, column_lags, mean_lag
 from a3c.learner.objective import Objective, Observer
 from a3c.learner.reuse import GradientStep, Reuse
 from a3c.learner.schedules import Rates, Schedule
 from a3c.networks.actor_critic import ActorCritic
 from a3c.networks.checks import check_network
 from a3c.networks.normalisation import Normalisation
-from a3c.peers.agreement import LearnerLostError, exchange, gather, rank, size, take_over
+from a3c.peers.agreement import LearnerLostError, exchange, gather, size, take_over
 from a3c.peers.gradients import Share, join_gradients
 from a3c.returns import ReturnEstimator
 from a3c.runs.checkpoints import FORMAT
@@ -166,9 +167,8 @@ class A3C(LightningModule):
         self.entropy_schedule = entropy_schedule
         self.observer: Observer | None = None
         self.updates = self.gradient_steps = 0
-        self.lags = LagRecord()
         self.latest: dict[str, Any] = {}  # what was logged last, for the progress bar
-        self._sums, self._warm_up = MetricSums(), MetricSums()
+        self.window = LogWindow()
         self._guard = self.learning.make_guard()
         self._flushed_at = 0  # updates
         self._mode: Mode | None = None  # once a fit has begun
@@ -203,6 +203,11 @@ class A3C(LightningModule):
         mode.check_network(self.network)
         mode.check_reuse(self.learning, self.network)
         mode.check_optimizer(self.make_optimizer(self.network.parameters()))
+
+    @property
+    def lags(self) -> LagRecord:
+        """The run's record of lags."""
+        return self.window.lags
 
     @property
     def acting_network(self) -> ActorCritic:
@@ -345,7 +350,7 @@ class A3C(LightningModule):
         self.gradient_steps += len(made)
         version = mode.version
         mode.publish(self.network)  # before any callback: workers wait for nothing else
-        sums = self._warm_up if mode.warming_up else self._sums
+        sums = self.window.warm_up if mode.warming_up else self.window.sums
         for metrics in self.learning.metrics(made):
             sums.add(metrics)
         sums.add({"gradient/norm": torch.stack(list(norms)).mean()})
@@ -356,7 +361,7 @@ class A3C(LightningModule):
             self.lags.add(lags)
 
     def _watch(self, report: UpdateReport) -> None:
-        self._sums.add_sums(report.sums, report.updates)
+        self.window.sums.add_sums(report.sums, report.updates)
         self.lags.add(report.lags)
         self._take_counts()
 
@@ -431,30 +436,13 @@ class A3C(LightningModule):
         """
         if size() == 1:
             return
-        weights = sum(float(parameter.detach().double().sum()) for parameter in self.network.parameters())
-        mine = (weights, self._sums.take(), self._warm_up.take(), self.lags.take_window())
-        everyones = gather(mine)
-        if len({repr(theirs[0]) for theirs in everyones}) > 1:
-            raise RuntimeError(
-                f"the learners of the run have come to different weights, of the sums {[one[0] for one in everyones]}; "
-                "a callback or a network that changes them in one process only is a likely cause"
-            )
-        for _, (sums, _), (warm_up, _), _ in everyones:
-            self._sums.add_sums(sums, 0)
-            self._warm_up.add_sums(warm_up, 0)
-        self._sums.updates, self._warm_up.updates = mine[1][1], mine[2][1]
-        self.lags.join([theirs[3] for theirs in everyones], rank())
+        self.window.share(self.network)
         self.mode.progress.share_episodes()
 
     def flush_metrics(self) -> None:
         """Log the means since the last flush, with the counters, against env steps."""
         self._flushed_at = self.updates
-        row: dict[str, Any] = {f"warm_up/{key}": value for key, value in self._warm_up.take_means().items()}
-        if self._sums.updates:
-            row.update(self._sums.take_means())
-            window = self.lags.take_window()
-            row["lag/largest"] = max(window, default=0)
-            row["lag/histogram"] = window
+        row = self.window.take_row()
         if not row:
             return
         row.update(self.learning.rates.metrics(self.mode.progress.env_steps))

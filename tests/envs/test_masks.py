@@ -45,8 +45,8 @@ class Watch(Callback):
             self.log_probs.append(policy.log_prob(batch.actions))
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        if pl_module._sums.updates:
-            self.kl.append(pl_module._sums.take_means()["policy/kl_from_behaviour"])
+        if pl_module.window.sums.updates:
+            self.kl.append(pl_module.window.sums.take_means()["policy/kl_from_behaviour"])
 
 
 def masked(actions="discrete", how="observation", **kwargs):

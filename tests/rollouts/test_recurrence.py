@@ -196,8 +196,8 @@ class Watch(Callback):
         self.masked += int((~batch.mask).sum()) if hasattr(batch, "mask") else 1
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        if pl_module._sums.updates:
-            means = pl_module._sums.take_means()  # taken away, so of this update alone
+        if pl_module.window.sums.updates:
+            means = pl_module.window.sums.take_means()  # taken away, so of this update alone
             self.kl.append(means["policy/kl_from_behaviour"])
             self.clipped.append(means["importance/clip_fraction"])
 

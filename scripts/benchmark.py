@@ -2,9 +2,9 @@
 
 Whole runs of ``scripts/train.py`` and of Stable-Baselines3's A2C (extra ``bench``) alternate within
 one call, so that both see the same machine at the same time; compare ratios, not seconds. The last
-lines give medians and ratios. ``--quick`` ends within two minutes, leaves the estimators, the book, memories, Pong
-and Hopper out and says little. Pong needs the extra ``atari``, Hopper the extra ``mujoco``. ``--peers`` compares with
-other programs instead, see ``scripts/peers.py``.
+lines give medians and ratios. ``--quick`` ends within two minutes, leaves the estimators, the book, memories, Pong,
+Ray and Hopper out and says little. Pong needs the extra ``atari``, Hopper the extra ``mujoco``, ``ray`` the extras
+``ray`` and ``atari``. ``--peers`` compares with other programs instead, see ``scripts/peers.py``.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ NO_EVALUATION = [
 THRESHOLD = 475  # CartPole-v1's reward threshold, on 100 fresh episodes
 SPEED = "env_steps_per_second"
 PARTS = [
-    *("throughput", "pong", "hopper", "recurrent", "solve", "scaling"),
+    *("throughput", "pong", "ray", "hopper", "recurrent", "solve", "scaling"),
     *("estimators", "startup", "memory", "breakdown", "guards", "book"),
 ]
-SLOW = ("estimators", "book", "recurrent", "pong", "hopper")  # left out by --quick; the last two need extras
+SLOW = ("estimators", "book", "recurrent", "pong", "ray", "hopper")  # left out by --quick; the last three need extras
 MODES = ("async", "hogwild", "sync")  # the first one is a3c's default
 
 Record = dict[str, Any]
@@ -122,6 +122,16 @@ def pong(seeds: list[int], env_steps: int) -> Iterator[Record]:
         flags = ("--env", "PongNoFrameskip-v4", "--envs", "16")
         theirs = stable_baselines(*flags, "--max_env_steps", str(env_steps // 4), "--seed", str(seed))
         yield {"part": "pong", "who": "sb3_a2c", "seed": seed, **chosen(theirs, SPEED)}
+
+
+def ray(seeds: list[int], env_steps: int) -> Iterator[Record]:
+    """Env steps of Pong trained a second, with images of 84 x 84: by our own worker processes, and by Ray's actors."""
+    config = ("--config", str(CONFIGS / "pong.yaml"), "--data.env_kwargs", '{"repeat_action_probability": 0.0}')
+    budget = ("--data.max_env_steps", str(env_steps))
+    for seed in seeds:
+        for who, flags in {"a3c": (), "a3c, pool ray": ("--data.pool", "ray", "--data.ray_cores", "0.5")}.items():
+            figures = train(*config, *flags, *NO_EVALUATION, *budget, *seeded(seed))
+            yield {"part": "ray", "who": who, "seed": seed, **chosen(figures, SPEED)}
 
 
 def hopper(seeds: list[int], env_steps: int) -> Iterator[Record]:
@@ -274,6 +284,7 @@ def conclude(records: list[Record]) -> Iterator[Record]:
     for part, key, better in (
         ("throughput", SPEED, 1),
         ("pong", SPEED, 1),
+        ("ray", SPEED, 1),
         ("hopper", SPEED, 1),
         ("recurrent", SPEED, 1),
         ("scaling", SPEED, 1),
@@ -352,6 +363,7 @@ def main() -> None:
     parts: dict[str, Callable[[], Iterator[Record]]] = {
         "throughput": lambda: throughput(seeds[:5], 600_000 if quick else 3_000_000),
         "pong": lambda: pong(seeds[:3], 60_000),
+        "ray": lambda: ray(seeds[:5], 60_000),
         "hopper": lambda: hopper(seeds[:5], 240_000),
         "recurrent": lambda: recurrent(seeds[:5], 200_000 if quick else 1_000_000),
         "solve": lambda: solve(seeds, 200_000 if quick else 500_000),

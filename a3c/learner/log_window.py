@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from a3c.learner.metrics import LagRecord, MetricSums
-from a3c.peers.agreement import gather, rank
+from a3c.peers.agreement import LearnersDifferError, gather, rank
 
 
 class LogWindow:
@@ -31,13 +31,13 @@ class LogWindow:
 
         Raises:
             LearnerLostError: one is gone.
-            RuntimeError: they have come to different weights.
+            LearnersDifferError: they have come to different weights.
         """
         weights = sum(float(parameter.detach().double().sum()) for parameter in network.parameters())
         mine = (weights, self.sums.take(), self.warm_up.take(), self.lags.take_window())
         everyones = gather(mine)
         if len({repr(theirs[0]) for theirs in everyones}) > 1:
-            raise RuntimeError(
+            raise LearnersDifferError(
                 f"the learners of the run have come to different weights, of the sums {[one[0] for one in everyones]}; "
                 "a callback or a network that changes them in one process only is a likely cause"
             )

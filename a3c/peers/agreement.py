@@ -22,6 +22,10 @@ class LearnerLostError(RuntimeError):
     """Another learner has ended, or can't be reached."""
 
 
+class LearnersDifferError(RuntimeError):
+    """Learners of a run have come to be at different points, or at different weights."""
+
+
 class Moments(NamedTuple):
     """Of a sample's numbers: how many there are, their means and variances."""
 

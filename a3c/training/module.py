@@ -30,7 +30,7 @@ from a3c.learner.schedules import Rates, Schedule
 from a3c.networks.actor_critic import ActorCritic
 from a3c.networks.checks import check_network
 from a3c.networks.normalisation import Normalisation
-from a3c.peers.agreement import LearnerLostError, exchange, gather, size, take_over
+from a3c.peers.agreement import LearnerLostError, LearnersDifferError, exchange, gather, size, take_over
 from a3c.peers.gradients import Share, join_gradients
 from a3c.returns import ReturnEstimator
 from a3c.runs.checkpoints import FORMAT
@@ -265,12 +265,12 @@ class A3C(LightningModule):
         """Have all learners begin with the first one's weights.
 
         Raises:
-            ValueError: they go on from different checkpoints, or only some of them do.
+            LearnersDifferError: they go on from different checkpoints, or only some of them do.
         """
         begins = gather((self.updates, self.mode.progress.env_steps))
         if len(set(begins)) > 1:
             words = "; ".join(f"learner {number}: {updates} updates" for number, (updates, _) in enumerate(begins))
-            raise ValueError(
+            raise LearnersDifferError(
                 f"ckpt_path: the learners of the run begin at different points ({words}), must be the same"
             )
         take_over([*self.network.parameters(), *self.network.buffers()])
@@ -429,11 +429,7 @@ class A3C(LightningModule):
         self.finish()
 
     def _share_metrics(self) -> None:
-        """Have the next line of the log speak of all learners.
-
-        Raises:
-            RuntimeError: they have come to different weights.
-        """
+        """Have the next line of the log speak of all learners."""
         if size() == 1:
             return
         self.window.share(self.network)

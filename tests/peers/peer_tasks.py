@@ -2,18 +2,21 @@
 
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 import torch.distributed as dist
 from builders import make_batch
 from helpers import lively, make_network
 
+from a3c import A3C
 from a3c.learner.learning import Learning
+from a3c.learner.log_window import LogWindow
 from a3c.learner.objective import Objective
 from a3c.learner.reuse import Reuse
 from a3c.networks.normalisation import Normalisation
 from a3c.peers import agreement
-from a3c.peers.agreement import LearnerLostError, Moments
+from a3c.peers.agreement import LearnerLostError, LearnersDifferError, Moments
 from a3c.peers.gradients import Share, join_gradients
 from a3c.returns import GAE
 from a3c.rollouts.progress import Progress
@@ -24,7 +27,7 @@ LEARNERS = 3
 def begin(folder, rank):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=LEARNERS)
-    tasks = (exchanged, pooled_moments, joined_gradients, counted, updated, updated_by_sums, lost)
+    tasks = (exchanged, pooled_moments, joined_gradients, counted, updated, updated_by_sums, differing, lost)
     found = {task.__name__: task(rank) for task in tasks}
     (Path(folder) / f"{rank}.pickle").write_bytes(pickle.dumps(found))
     dist.destroy_process_group()
@@ -73,6 +76,23 @@ def joined_gradients(rank):
         [torch.nn.Parameter(torch.zeros(1))], Share(torch.tensor(torch.nan if rank else 0.0), 1, False), True
     )
     return found | {"loss": share.loss}
+
+
+def differing(rank):
+    """One of them goes on from another checkpoint, and one has come to other weights."""
+    found = []
+    model = A3C(make_network(), GAE(8))
+    model.updates = 5 if rank == 1 else 7
+    model._mode = SimpleNamespace(progress=Progress())
+    network = torch.nn.Linear(2, 1)
+    torch.nn.init.constant_(network.weight, float(rank == 2))
+    torch.nn.init.zeros_(network.bias)
+    for step in (model._begin_alike, lambda: LogWindow().share(network)):
+        try:
+            step()
+        except LearnersDifferError as error:
+            found.append(str(error))
+    return found
 
 
 def lost(rank):

@@ -70,6 +70,15 @@ def test_counts_are_those_of_all(everyones):
         assert found["rejected"] == (100, 60)
 
 
+def test_learners_that_are_not_alike_end_the_run_and_say_in_what(everyones):
+    for beginning, weights in (each["differing"] for each in everyones):
+        assert beginning.startswith(
+            "ckpt_path: the learners of the run begin at different points (learner 0: 7 updates; "
+        )
+        assert "learner 1: 5 updates" in beginning
+        assert "come to different weights, of the sums [0.0, 0.0, 2.0]" in weights
+
+
 def test_one_that_is_gone_is_noticed(everyones):
     assert everyones[1]["lost"] is None
     for number in (0, 2):

@@ -9,7 +9,7 @@ import traceback
 from lightning.pytorch.cli import LightningCLI
 
 from a3c.learner.guard import TrainingDivergedError
-from a3c.peers.agreement import LearnerLostError
+from a3c.peers.agreement import LearnerLostError, LearnersDifferError
 from a3c.training.callbacks.interruption import Interrupted, Interruption
 from a3c.training.cli.run import FAILED, PLAIN_ERRORS, check_run, start_of
 from a3c.training.seams import callbacks_of
@@ -44,7 +44,8 @@ class FurtherLearner:
             pass
         except (Exception, SystemExit) as error:
             status = FAILED
-            if not isinstance(error, (LearnerLostError, TrainingDivergedError)):  # of which the first one tells
+            told = (LearnerLostError, LearnersDifferError, TrainingDivergedError)  # by the first one
+            if not isinstance(error, told):
                 text = str(error) if isinstance(error, PLAIN_ERRORS) else traceback.format_exc()
                 sys.stderr.write(f"error: learner {trainer.global_rank}: {text.rstrip()}\n")
         finally:

@@ -22,7 +22,7 @@ from a3c.envs.source import EnvError
 from a3c.envs.watchdog import HangError
 from a3c.learner.compiled import CompilationError
 from a3c.learner.guard import TrainingDivergedError
-from a3c.peers.agreement import LearnerLostError
+from a3c.peers.agreement import LearnerLostError, LearnersDifferError
 from a3c.returns.labels import label_of
 from a3c.rollouts.workers.failures import WorkerError
 from a3c.runs.checkpoints import BEST, DamagedCheckpointError, load, present, read_checkpoint, tidy
@@ -52,7 +52,7 @@ from a3c.training.trainer_rules import check_arguments, check_loggers, check_tas
 FAILED = 1
 # Their message says it all.
 PLAIN_ERRORS = (
-    *(LearnerLostError, WorkerError, EnvError, HangError),
+    *(LearnerLostError, LearnersDifferError, WorkerError, EnvError, HangError),
     *(CheckpointSaveError, TrainingDivergedError, CompilationError),
 )
 

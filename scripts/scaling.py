@@ -33,7 +33,7 @@ Record = dict[str, Any]
 class Parser(argparse.ArgumentParser):
     """Keeps what it does not know, the flags of scripts/train.py, as `flags`."""
 
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:  # type: ignore[override]
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
         options, rest = super().parse_known_args(args, namespace)
         options.flags = rest
         return options, []
@@ -103,7 +103,7 @@ def check(flags: Sequence[str], setup: Setup, parts: Parts, window: float) -> It
 
 def simulate(flags: Sequence[str], cores: int, workers: Sequence[int], options: argparse.Namespace) -> Iterator[Record]:
     """Compare predictions with workers whose environments sleep: real processes up to a number, a simulation above."""
-    from scaling_model import Setup, efficiency, predict
+    from scaling_model import efficiency, predict
     from scaling_parts import measure
     from scaling_queue import simulate as simulate_queue
     from scaling_runs import run

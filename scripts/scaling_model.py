@@ -118,12 +118,24 @@ class Setup:
         return max(2, math.ceil(self.rollouts_per_update / self.workers) + 1)
 
 
+class Lag(NamedTuple):
+    """Mean policy lag, in updates.
+
+    Attributes:
+        spread: where the workers hand rollouts over evenly in time.
+        together: where all hand over at once, as they do who begin together and take equally long.
+    """
+
+    spread: float
+    together: float
+
+
 class Prediction(NamedTuple):
     """What a run does, once it has begun.
 
     Attributes:
         env_steps_per_second: trained on, reset steps included.
-        lag: mean policy lag, in updates.
+        lag: mean policy lag, in updates, within which bounds.
         limit: what throughput is limited by: "workers", "learner", "cores", or "process" in mode sync.
         learner_busy: share of the time in which the learner works, 0 to 1.
         cores_busy: cores that are busy on average.
@@ -132,7 +144,7 @@ class Prediction(NamedTuple):
     """
 
     env_steps_per_second: float
-    lag: float
+    lag: Lag
     limit: str
     learner_busy: float
     cores_busy: float
@@ -163,20 +175,22 @@ def async_period(collect: float, update: float, setup: Setup) -> float:
     return update + max(0.0, rollouts - meanwhile) * collect / workers
 
 
-def async_lag(collect: float, update: float, period: float, setup: Setup) -> float:
+def async_lag(collect: float, update: float, period: float, setup: Setup) -> Lag:
     """Return the mean policy lag of mode async.
 
     Where workers limit, a worker's next rollout begins as its last one is handed over, W rollouts before its own turn:
     W/R updates. To these comes the update at hand, for those of a batch's first R − 1 rollouts that begin before it is
-    published, W·u/c at most. Where the learner limits, all slots are full, W·S rollouts less the R that are trained on
-    lie before a rollout: (W·S − R)/R, and it is never more.
+    published, W·u/c at most. Workers who hand over together all begin with the version before the W/R updates that
+    follow, so that their next rollouts are W/R to 2·W/R − 1 updates old. Where the learner limits, all slots are full,
+    W·S rollouts less the R that are trained on lie before a rollout: (W·S − R)/R, and it is never more.
     """
     workers, rollouts = setup.workers, setup.rollouts_per_update
     full = (workers * setup.slots - rollouts) / rollouts
     if update >= period:
-        return full
+        return Lag(full, full)
     early = min(rollouts - 1, math.floor(update * workers / collect))
-    return min(full, (workers + early) / rollouts)
+    burst = max(0.0, workers / rollouts - 1) / 2
+    return Lag(min(full, (workers + early) / rollouts), min(full, workers / rollouts + burst))
 
 
 def predict(parts: Parts, setup: Setup) -> Prediction:
@@ -208,11 +222,11 @@ def _predict(parts: Parts, setup: Setup, slowdown: float) -> Prediction:
     core_seconds = rollouts * collect * core_share + update  # for an update, all processes together
     if setup.mode == "sync":
         period, limit, learner_seconds = rollouts * collect + update, "process", update
-        lag = 0.0
+        lag = Lag(0.0, 0.0)
     elif setup.mode == "hogwild":
         own = rollouts * collect + update  # of each worker
         period, limit, learner_seconds = own / workers, "workers", update
-        lag = (workers - 1) * ((rollouts + 1) / 2 * collect + update) / own
+        lag = Lag(*2 * [(workers - 1) * ((rollouts + 1) / 2 * collect + update) / own])
     else:
         period = async_period(collect, update, setup)
         limit, learner_seconds = ("learner" if update >= period else "workers"), update
@@ -264,53 +278,7 @@ def recommend(parts: Parts, setup: Setup, most_workers: int = 256) -> tuple[Setu
                 candidates.append((sizes, predict(parts, sizes)))
     fastest = max(prediction.env_steps_per_second for _, prediction in candidates)
     good = [each for each in candidates if each[1].env_steps_per_second >= 0.95 * fastest]
-    return min(good, key=lambda each: (round(each[1].lag, 1), each[0].workers))
-
-
-class Inference(NamedTuple):
-    """Where actions are chosen, compared: env steps/s of all workers, the learner left out.
-
-    Attributes:
-        local: each worker has a copy of the policy.
-        central: one process chooses for all workers, two halves of the environments in turn.
-        speed_needed: how many times as fast as a core here the central forward must be, to be as fast as `local`;
-            infinite where message and environment alone take longer.
-    """
-
-    local: float
-    central: float
-    speed_needed: float
-
-
-def compare_inference(parts: Parts, setup: Setup, speed: float = 1.0) -> Inference:
-    """Compare inference in the workers with inference batched across them.
-
-    A worker's time step with its own policy: env(B) + forward(B) + writing(B). Batched, with two halves of the
-    environments in turn, so that a worker steps the one while the other half waits for its actions: the worker needs
-    env(B) + writing(B) + 2 messages, the central process forward(W·B/2)/speed twice plus a message for each worker and
-    half. One core is the central process's; the slower of the two sides limits.
-
-    Args:
-        parts: as measured.
-        setup: W, B and cores.
-        speed: of the central forward, in multiples of one core here.
-    """
-    workers, envs = setup.workers, setup.envs_per_worker
-    every_env = workers * envs
-    message = parts.round_trip / 2
-    core_share = parts.cores(envs)
-
-    def of_workers(seconds: float, cores: int) -> float:
-        return every_env / (seconds * max(1.0, workers * min(1.0, core_share) / max(1, cores)))
-
-    local = of_workers(parts.env(envs) + parts.forward(envs) + parts.writing(envs), setup.cores)
-    stepping = of_workers(parts.env(envs) + parts.writing(envs) + 2 * message, setup.cores - (speed == 1.0))
-    messages = 2 * workers * message
-    forwards = 2 * parts.forward(every_env / 2)
-    central = min(stepping, every_env / (messages + forwards / speed))
-    left = every_env / local - messages  # for the forwards, per step of all environments
-    needed = forwards / left if left > 0 and stepping >= local else math.inf
-    return Inference(local, central, needed)
+    return min(good, key=lambda each: (round(each[1].lag.spread, 1), each[0].workers))
 
 
 def efficiency(rates: Sequence[float], workers: Sequence[int]) -> list[float]:

@@ -2,69 +2,32 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from multiprocessing import connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from breakdown import Stopwatch
 from lightning.pytorch import Callback
+from scaling_clock import Clock
 from scaling_model import Curve, Parts
-from scaling_runs import core_seconds, make
+from scaling_processes import pipes, round_trip, slowdown
+from scaling_runs import make
 
 from a3c.batch import Episode, Rollout, RolloutBatch, empty_batch
 from a3c.networks.policy import Policy
-from a3c.rollouts.collector import Collector, CollectorSpec, Fragment, Life
+from a3c.rollouts.collector import Collector, CollectorSpec, Life
 from a3c.rollouts.weights import SharedWeights
 from a3c.rollouts.workers.heartbeat import Heartbeat
-from a3c.rollouts.workers.pool import WorkerPool
-from a3c.rollouts.workers.process import CollectTask
-from a3c.rollouts.workers.resources import available_cores
 from a3c.runs.metrics_file import MetricsFile
 from a3c.training.cli.command import TrainCLI
 from a3c.training.seams import callbacks_of, data_of, log_every
 
 CHUNKS = 8  # of which the median is taken
-PIPES = (1, 64)  # workers for which a look at their pipes is timed
-
-
-class Lap(NamedTuple):
-    """A stretch of this thread's time, in seconds.
-
-    Attributes:
-        wall: without what it waited for a core that others had.
-        core: that the process was on cores, all threads together.
-    """
-
-    wall: float
-    core: float
-
-
-class Clock:
-    """Times stretches of this thread; other programs on the machine count as little as can be."""
-
-    def __init__(self) -> None:
-        self._begun = self._read()
-
-    @staticmethod
-    def _read() -> tuple[float, float]:
-        """Return the wall's and the process's seconds, the former without those spent in the kernel's queue."""
-        try:
-            queued = int(Path("/proc/thread-self/schedstat").read_text(encoding="ascii").split()[1]) * 1e-9
-        except OSError:  # not on Linux
-            queued = 0.0
-        return time.perf_counter() - queued, time.process_time()
-
-    def lap(self) -> Lap:
-        """Return the stretch since the last call, or since the beginning."""
-        before, self._begun = self._begun, self._read()
-        return Lap(self._begun[0] - before[0], self._begun[1] - before[1])
 
 
 class Collected(NamedTuple):
@@ -149,7 +112,7 @@ def _fragments(collector: Collector, out: RolloutBatch, cli: TrainCLI, seconds: 
     weights: Any = collector.weights
     for _ in range(3):
         collector.collect(out)
-    watch, rows = Stopwatch(), []
+    watch, rows = Stopwatch(), list[list[float]]()
     watch.wrap(collector.env, "step", "env")
     watch.wrap(collector._policy, "choose", "forward")
     watch.wrap(collector.weights, "pull", "once")
@@ -184,7 +147,7 @@ def forwards(cli: TrainCLI, measured: Curve, seconds: float) -> Curve:
 def _forward_alone(network: Any, batch: RolloutBatch, seconds: float) -> float:
     policy = Policy(network, generator=torch.Generator().manual_seed(1))
     policy.begin_episodes(batch.columns)
-    rows, laps = batch.observations.unbind(0), []
+    rows, laps = batch.observations.unbind(0), list[float]()
     deadline = time.perf_counter() + seconds
     while time.perf_counter() < deadline or len(laps) < 3:
         policy.begin_fragment(1, batch.columns)
@@ -257,101 +220,3 @@ def learn(flags: Sequence[str], rollouts: int, passes: int, seconds: float) -> f
         cli.trainer.loggers = [MetricsFile(Path(folder) / "metrics.csv")]
         cli.trainer.fit(module, cli.datamodule)
     return statistics.median(laps.laps)
-
-
-def pipes(episodes: list[Episode]) -> tuple[float, Curve]:
-    """Return the seconds to announce a rollout, and to receive one of n workers and to give its slot back."""
-    message = ("rollout", 0, Fragment(1, episodes, False))
-    here, there = multiprocessing.Pipe()
-    sends, receives = [], []
-    for _ in range(200):
-        clock = Clock()
-        there.send(message)
-        sends.append(clock.lap().wall)
-        here.recv()
-        here.send(0)
-        receives.append(clock.lap().wall)
-        there.recv()
-    looks = [_look(workers, here) for workers in PIPES]
-    here.close()
-    there.close()
-    send, receive = statistics.median(sends), statistics.median(receives)
-    return send, Curve(tuple(map(float, PIPES)), tuple(receive + look for look in looks))
-
-
-def _look(workers: int, one: Any) -> float:
-    """Return the seconds of one look at the pipes and the exits of so many workers."""
-    ends = [multiprocessing.Pipe() for _ in range(2 * workers)]
-    ends[0][1].send(None)
-    laps = []
-    for _ in range(100):
-        clock = Clock()
-        connection.wait([mine for mine, _ in ends], 1.0)
-        laps.append(clock.lap().wall)
-    for pair in ends:
-        for end in pair:
-            end.close()
-    return statistics.median(laps)
-
-
-def answer(pipe: Any) -> None:
-    """Send back whatever comes, until None does."""
-    while (word := pipe.recv()) is not None:
-        pipe.send(word)
-
-
-def round_trip(times: int = 300) -> float:
-    """Return the seconds of a message to another process and its answer."""
-    context = multiprocessing.get_context("forkserver")
-    mine, theirs = context.Pipe()
-    process = context.Process(target=answer, args=(theirs,), daemon=True)
-    process.start()
-    laps = []
-    for _ in range(times):
-        begun = time.perf_counter()
-        mine.send(0)
-        mine.recv()
-        laps.append(time.perf_counter() - begun)
-    mine.send(None)
-    process.join(5)
-    return statistics.median(laps)
-
-
-def slowdown(cli: TrainCLI, spec: CollectorSpec, seconds: float) -> float:
-    """Return by what factor a rollout takes longer, in seconds on a core, while as many workers as cores collect."""
-    cores = available_cores()
-    if cores == 1:
-        return 1.0
-    alone, together = (_core_seconds_of_rollout(cli, spec, workers, seconds / 2) for workers in (1, cores))
-    return max(1.0, together / alone)
-
-
-def _core_seconds_of_rollout(cli: TrainCLI, spec: CollectorSpec, workers: int, seconds: float) -> float:
-    collection, module = cli.datamodule.mode.collection, cli.model
-    shape = collection.shape(module.returns.horizon, spec.num_envs, module.network.state_shape)
-    pool = WorkerPool(CollectTask(spec), workers, 2, shape)
-    try:
-        pool.start()
-        for _ in _received(pool, seconds / 4):
-            pass
-        before = sum(map(_core_nanoseconds, pool.pids))
-        rollouts = sum(1 for _ in _received(pool, seconds))
-        return (sum(map(_core_nanoseconds, pool.pids)) - before) * 1e-9 / max(1, rollouts)
-    finally:
-        pool.close()
-
-
-def _received(pool: WorkerPool, seconds: float) -> Iterator[None]:
-    deadline = time.perf_counter() + seconds
-    while time.perf_counter() < deadline:
-        rollout = pool.get(0.1)
-        if rollout is not None:
-            rollout.release()
-            yield
-
-
-def _core_nanoseconds(pid: int) -> float:
-    try:
-        return float(Path(f"/proc/{pid}/schedstat").read_text(encoding="ascii").split()[0])
-    except OSError:
-        return core_seconds(pid) * 1e9

@@ -25,7 +25,14 @@ class Simulated(NamedTuple):
 
 
 def simulate(
-    setup: Setup, collect: float, update: float, *, variation: float = 0.0, updates: int = 2000, seed: int = 1
+    setup: Setup,
+    collect: float,
+    update: float,
+    *,
+    variation: float = 0.0,
+    updates: int = 2000,
+    seed: int = 1,
+    together: bool = False,
 ) -> Simulated:
     """Simulate mode async on a machine with cores enough.
 
@@ -39,6 +46,7 @@ def simulate(
         variation: standard deviation of a rollout's seconds over their mean, ≥ 0; they follow a gamma distribution.
         updates: to be simulated, ≥ 10.
         seed: of the rollouts' seconds, and of when each worker begins.
+        together: all workers begin at once; else at any time within a rollout's seconds.
 
     Raises:
         ValueError: the argument, what was given, and what is allowed.
@@ -49,13 +57,15 @@ def simulate(
             raise ValueError(f"{name}: got {given}, must be {'at least 10' if name == 'updates' else 'above 0'}")
     if variation < 0:
         raise ValueError(f"variation: got {variation}, must be at least 0")
-    return _Queue(setup, collect, update, variation, random.Random(seed)).run(updates)
+    return _Queue(setup, collect, update, variation, random.Random(seed), together).run(updates)
 
 
 class _Queue:
     """The state of one simulation: which slots are free, what has arrived, and who is at work."""
 
-    def __init__(self, setup: Setup, collect: float, update: float, variation: float, draws: random.Random) -> None:
+    def __init__(
+        self, setup: Setup, collect: float, update: float, variation: float, draws: random.Random, together: bool
+    ) -> None:
         self.rollouts, self.collect, self.update, self.variation = (
             setup.rollouts_per_update,
             collect,
@@ -72,7 +82,7 @@ class _Queue:
         self.lags: list[float] = []  # mean of each update
         self.ends: list[float] = []
         for worker in range(setup.workers):
-            self.begin(worker, draws.uniform(0, collect))
+            self.begin(worker, 0.0 if together else draws.uniform(0, collect))
 
     def begin(self, worker: int, now: float) -> None:
         """Have a worker begin a rollout, if it has a free slot and is idle."""

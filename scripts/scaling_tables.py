@@ -9,11 +9,11 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from scaling_inference import compare_inference
 from scaling_model import (
     Parts,
     Setup,
     collect_seconds,
-    compare_inference,
     predict,
     recommend,
     update_seconds,
@@ -45,7 +45,7 @@ def show(parts: Parts, setup: Setup) -> list[Record]:
     envs, steps = setup.envs_per_worker, setup.steps
     table(f"Parts, {envs} environments × {setup.n_steps} steps", ("part", "µs", "share"), part_rows(parts, setup))
     table(
-        f"Predicted for {setup.cores} cores; from here on the learner limits: {workers_until_full(parts, setup)} workers",
+        f"Predicted for {setup.cores} cores; with enough, {workers_until_full(parts, setup)} workers fill the learner",
         ("mode, workers", "env steps/s", "with cores enough", "lag", "limit", "learner busy", "cores busy"),
         prediction_rows(parts, setup),
     )
@@ -53,7 +53,8 @@ def show(parts: Parts, setup: Setup) -> list[Record]:
     lines = [
         f"Set: --data.workers {best.workers} --data.envs_per_worker {best.envs_per_worker} "
         f"--data.rollouts_per_update {best.rollouts_per_update}",
-        f"     {speed.env_steps_per_second:,.0f} env steps/s, lag {speed.lag:.2f}; updates of {steps:,} steps as before",
+        f"     {speed.env_steps_per_second:,.0f} env steps/s, lag {lag_words(speed.lag)}, by prediction; "
+        f"updates of {steps:,} steps as before",
         advice(parts, replace(best, passes=setup.passes), speed.limit),
         inference(parts, setup),
     ]
@@ -94,11 +95,17 @@ def prediction_rows(parts: Parts, setup: Setup) -> Iterator[tuple[str, ...]]:
             case.mode if case.mode == "sync" else f"{case.mode}, {case.workers}",
             f"{here.env_steps_per_second:,.0f}",
             f"{roomy.env_steps_per_second:,.0f}",
-            f"{here.lag:.1f}",
+            lag_words(here.lag),
             here.limit,
             f"{here.learner_busy:.0%}",
             f"{here.cores_busy:.1f}",
         )
+
+
+def lag_words(lag: Sequence[float]) -> str:
+    """Return the bounds of a lag, as one number where they are one."""
+    least, most = (f"{bound:.1f}" for bound in sorted(lag))
+    return least if least == most else f"{least} – {most}"
 
 
 def advice(parts: Parts, setup: Setup, limit: str) -> str:
@@ -166,7 +173,7 @@ def _comparison_row(line: Record) -> tuple[str, ...]:
         f"{line['ratio, unqueued']:.2f}",
         "" if share is None else f"{share:.1%}",
         f"{result['lag']:.2f}",
-        f"{predicted['lag']:.2f}",
+        lag_words(predicted["lag"]),
         f"{result['learner_busy']:.0%}",
         f"{result['others']:.2f}" if "others" in result else "",
     )

@@ -1,4 +1,4 @@
-"""Environments that sleep instead of computing: ``--data.env sleeping_env:Sleeping-v0``, to try many workers on few cores."""
+"""Environments that sleep instead of computing, to try many workers on few cores."""
 
 from __future__ import annotations
 

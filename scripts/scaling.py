@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 SECONDS, QUICK_SECONDS = 45.0, 4.0  # spent in measuring, about; to build what is measured comes on top
 WARM_UP, WINDOW = 2.0, 8.0  # seconds of a run of --check
+PATIENCE = 4.0  # times the window, for one in which other programs are quiet
 MOST_PROCESSES = 64  # of --simulate; more workers are simulated, event by event
 SLEEP = 0.05  # seconds of a step of an environment that sleeps
 VARIATION = 0.05  # of a rollout's seconds, where the queue is simulated
@@ -97,7 +98,7 @@ def check(flags: Sequence[str], setup: Setup, parts: Parts, window: float) -> It
     for mode, workers in (("sync", 1), ("async", 1), ("async", 2)):
         case = replace(setup, mode=mode, workers=workers)
         numbers = [] if mode == "sync" else ["--data.workers", str(workers)]
-        measured = run([*flags, *sized(case), "--mode", mode, *numbers], WARM_UP, window)
+        measured = run([*flags, *sized(case), "--mode", mode, *numbers], WARM_UP, window, PATIENCE * window)
         yield record("scaling, check", "measured", case, predict(parts, case), measured._asdict())
 
 
@@ -111,16 +112,18 @@ def simulate(flags: Sequence[str], cores: int, workers: Sequence[int], options: 
     kwargs = json.dumps({"seconds": options.sleep})
     flags = [*flags, "--data.env", "sleeping_env:Sleeping-v0", "--data.env_kwargs", kwargs, "--mode", "async"]
     base: Setup = setup_of(flags, cores)
-    parts = measure(flags, SECONDS / 2)
+    parts = measure(flags, QUICK_SECONDS if options.quick else SECONDS / 2)
     rates: list[float] = []
+    result: Record
     for number in workers:
         case = replace(base, workers=number)
         if number <= options.processes:
             rollout = options.sleep * case.n_steps
-            kind = "measured"
-            result: Record = run(
-                [*flags, "--data.workers", str(number)], max(WARM_UP, 3 * rollout), max(options.window, 4 * rollout)
-            )._asdict()
+            window = max(options.window, 4 * rollout)
+            measured = run(
+                [*flags, "--data.workers", str(number)], max(WARM_UP, 3 * rollout), window, PATIENCE * window
+            )
+            kind, result = "measured", measured._asdict()
             predicted = predict(parts, case)
         else:
             case = replace(case, cores=number + 1)

@@ -28,6 +28,7 @@ from a3c.training.cli.command import TrainCLI
 from a3c.training.seams import callbacks_of, data_of, log_every
 
 CHUNKS = 8  # of which the median is taken
+LEAST_FRAGMENTS = 2  # of environments so slow that more would take too long
 
 
 class Collected(NamedTuple):
@@ -110,7 +111,8 @@ def collect(cli: TrainCLI, spec: CollectorSpec, length: int, seconds: float) -> 
 def _fragments(collector: Collector, out: RolloutBatch, cli: TrainCLI, seconds: float) -> list[list[float]]:
     """Return, of each fragment: wall, core, environment, forward, and what comes once a rollout, in seconds."""
     weights: Any = collector.weights
-    for _ in range(3):
+    begun = time.perf_counter()
+    while time.perf_counter() - begun < seconds / 4:  # warm up
         collector.collect(out)
     watch, rows = Stopwatch(), list[list[float]]()
     watch.wrap(collector.env, "step", "env")
@@ -120,12 +122,12 @@ def _fragments(collector: Collector, out: RolloutBatch, cli: TrainCLI, seconds: 
     watch.wrap(collector._policy, "log_probs", "once")
     watch.wrap(collector, "_look_at", "once")
     deadline = time.perf_counter() + seconds
-    while time.perf_counter() < deadline or len(rows) < CHUNKS:
+    while time.perf_counter() < deadline or len(rows) < LEAST_FRAGMENTS:
         weights.publish(cli.model.network)
         watch.seconds.clear()
-        clock, begun = Clock(), time.perf_counter()
+        clock, started = Clock(), time.perf_counter()
         collector.collect(out)
-        lap, wall = clock.lap(), time.perf_counter() - begun
+        lap, wall = clock.lap(), time.perf_counter() - started
         parts = [watch.seconds[name] * lap.wall / wall for name in ("env", "forward", "once")]
         rows.append([lap.wall, lap.core, *parts])
     return rows

@@ -32,6 +32,8 @@ BARE = [
     *("--data.max_env_steps", "1000000000000"),
     *("--data.worker_timeout", "120"),
 ]
+PIECE = 0.5  # seconds between two readings
+QUIET = 0.15  # cores that other programs may keep busy while it is measured
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -86,54 +88,85 @@ def make(flags: Sequence[str]) -> TrainCLI:
 
 
 class Window(Callback):
-    """Watches a fit from its warm-up on, and ends it after some seconds.
+    """Watches a fit from its warm-up on, in pieces, and ends it after some seconds in which other programs were quiet.
 
     Args:
         warm_up: seconds that are not looked at, from the first update on.
         seconds: to look at.
+        patience: seconds after which it ends in any case; what is measured is then all of them, unless other programs
+            were quiet for at least a fifth of `seconds`.
     """
 
-    def __init__(self, warm_up: float, seconds: float) -> None:
-        self._warm_up, self._seconds = warm_up, seconds
+    def __init__(self, warm_up: float, seconds: float, patience: float) -> None:
+        self._warm_up, self._seconds, self._patience = warm_up, seconds, patience
         self._first: float | None = None
-        self._begin: _Reading | None = None
-        self._lags_before: Counter[int] = Counter()
+        self._last: _Reading | None = None
+        self._pieces: list[Piece] = []
         self.measured: Measured | None = None
 
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_index: int) -> None:
         now = time.perf_counter()
         self._first = now if self._first is None else self._first
-        if self._begin is None and now - self._first >= self._warm_up:
-            self._begin = _Reading.take(trainer)
-            self._lags_before = Counter(module_of(trainer).lags.counts)
-        elif self._begin is not None and self.measured is None and now - self._begin.wall >= self._seconds:
-            self._conclude(trainer, self._begin)
+        begins = self._warm_up if self._last is None else self._last.wall + PIECE - self._first
+        if self.measured is not None or now - self._first < begins:
+            return
+        reading = _Reading.take(trainer)
+        if self._last is not None:
+            self._pieces.append(Piece.between(self._last, reading))
+        self._last = reading
+        quiet = [piece for piece in self._pieces if piece.others <= QUIET * piece.seconds]
+        seconds, all_seconds = (sum(piece.seconds for piece in pieces) for pieces in (quiet, self._pieces))
+        if seconds >= self._seconds or all_seconds >= self._patience:
+            self._conclude(trainer, quiet if seconds >= self._seconds / 5 else self._pieces)
             data_of(trainer).stopping.stop()
 
-    def _conclude(self, trainer: Any, begin: _Reading) -> None:
-        end = _Reading.take(trainer)
-        seconds, updates = end.wall - begin.wall, end.updates - begin.updates
+    def _conclude(self, trainer: Any, pieces: Sequence[Piece]) -> None:
+        seconds, updates = (sum(getattr(piece, name) for piece in pieces) for name in ("seconds", "updates"))
         mode = data_of(trainer).mode
         collection, returns = mode.collection, module_of(trainer).returns
         steps = updates * (returns.horizon or 1) * collection.envs_per_worker * collection.rollouts_per_update
-        lag = mean_lag(Counter(module_of(trainer).lags.counts) - self._lags_before)
-        own = sum(end.processes.get(pid, ticks) - ticks for pid, ticks in begin.processes.items())
-        queued = {
-            pid: (end.queued[pid] - before) / seconds for pid, before in begin.queued.items() if pid in end.queued
-        }
-        learner_queued = queued.pop(os.getpid())
         memory = [_mebibytes(pid) for pid in mode.source.pids] if isinstance(mode.source, WorkerPool) else []
         self.measured = Measured(
             steps / seconds,
-            (end.env_steps - begin.env_steps) / steps,
-            lag or 0.0,
-            (end.process - begin.process) / seconds,
-            learner_queued,
-            sum(queued.values()) / len(queued) if queued else 0.0,
+            sum(piece.env_steps for piece in pieces) / steps,
+            mean_lag(sum((piece.lags for piece in pieces), Counter())) or 0.0,
+            sum(piece.learner for piece in pieces) / seconds,
+            sum(piece.learner_queued for piece in pieces) / seconds,
+            sum(piece.workers_queued for piece in pieces) / seconds,
             seconds,
             updates,
-            max(0.0, (end.machine - begin.machine - own) / seconds),
+            sum(piece.others for piece in pieces) / seconds,
             sum(memory) / len(memory) if memory else None,
+        )
+
+
+class Piece(NamedTuple):
+    """What happened between two readings; times in seconds, on cores but for the first."""
+
+    seconds: float
+    updates: int
+    env_steps: int
+    lags: Counter[int]
+    learner: float
+    learner_queued: float
+    workers_queued: float
+    others: float
+
+    @classmethod
+    def between(cls, begin: _Reading, end: _Reading) -> Piece:
+        """Return the difference of two readings."""
+        own = sum(end.processes.get(pid, before) - before for pid, before in begin.processes.items())
+        queued = {pid: end.queued[pid] - before for pid, before in begin.queued.items() if pid in end.queued}
+        learner_queued = queued.pop(os.getpid())
+        return cls(
+            end.wall - begin.wall,
+            end.updates - begin.updates,
+            end.env_steps - begin.env_steps,
+            end.lags - begin.lags,
+            end.process - begin.process,
+            learner_queued,
+            sum(queued.values()) / len(queued) if queued else 0.0,
+            max(0.0, end.machine - begin.machine - own),
         )
 
 
@@ -147,6 +180,7 @@ class _Reading(NamedTuple):
     queued: dict[int, float]
     updates: int
     env_steps: int
+    lags: Counter[int]
 
     @classmethod
     def take(cls, trainer: Any) -> _Reading:
@@ -161,6 +195,7 @@ class _Reading(NamedTuple):
             {pid: queued_seconds(pid) for pid in pids},
             module_of(trainer).updates,
             mode.progress.env_steps,
+            Counter(module_of(trainer).lags.counts),
         )
 
 
@@ -196,15 +231,21 @@ def _mebibytes(pid: int) -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
 
 
-def run(flags: Sequence[str], warm_up: float, seconds: float) -> Measured:
+def run(flags: Sequence[str], warm_up: float, seconds: float, patience: float) -> Measured:
     """Train for some seconds, with metrics.csv as the only logger, and return what was measured.
+
+    Args:
+        flags: of scripts/train.py.
+        warm_up: see `Window`.
+        seconds: see `Window`.
+        patience: see `Window`.
 
     Raises:
         UsageError: the flags cannot be used.
         RuntimeError: the run ended before there was something to measure.
     """
     cli = make(flags)
-    window = Window(warm_up, seconds)
+    window = Window(warm_up, seconds, patience)
     callbacks_of(cli.trainer).append(window)
     with tempfile.TemporaryDirectory() as folder:
         cli.trainer.loggers = [MetricsFile(Path(folder) / "metrics.csv")]

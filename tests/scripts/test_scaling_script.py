@@ -41,7 +41,7 @@ def test_a_quick_look_ends_with_a_table_and_what_to_set(tmp_path):
 
 
 def test_sleeping_workers_scale_as_predicted_and_more_of_them_are_simulated(tmp_path):
-    flags = ["--simulate", "2", "4", "64", "--processes", "4", "--sleep", "0.05", "--window", "1.5"]
+    flags = ["--quick", "--simulate", "2", "4", "64", "--processes", "4", "--sleep", "0.05", "--window", "1.5"]
     done = scaling(tmp_path, *flags, "--output", "lines.jsonl", *SMALL)
     assert done.returncode == 0, done.stderr
     _, two, four, many = lines(tmp_path / "lines.jsonl")

@@ -95,8 +95,8 @@ def test_busy_cores_slow_down_work_and_not_waiting():
     assert busy.env_steps_per_second == pytest.approx(2 * 80 / 0.12 / 1.5)
     assert busy.collect == pytest.approx(0.15)
     assert predict(parts, replace(SETUP, mode="sync")).collect == pytest.approx(0.1)
-    asleep = predict(replace(parts, cores=Curve.line(0.0)), replace(SETUP, workers=100, cores=2))
-    assert asleep.collect == pytest.approx(0.1)
+    half = predict(replace(parts, cores=Curve.line(0.5)), replace(SETUP, workers=100, cores=2))
+    assert half.collect == pytest.approx(0.05 + 0.05 * 1.5)
 
 
 def test_to_receive_from_many_workers_takes_the_learner_longer():
@@ -191,6 +191,13 @@ def test_batched_inference_wins_where_a_call_costs_more_than_a_message():
     assert compare_inference(replace(per_call, round_trip=0.001), setup, speed=10).central == pytest.approx(
         128 / (16 * 0.001 + 0.0008)
     )
+
+
+def test_the_central_process_takes_a_core_from_the_workers():
+    parts = replace(PARTS, forward=Curve.line(1e-6), writing=Curve.line(0.0))  # 4 ms a step
+    found = compare_inference(parts, replace(SETUP, workers=4, cores=4))
+    assert found.local == pytest.approx(32 / 0.004, rel=1e-3)
+    assert found.central == pytest.approx(32 / 0.004 * 3 / 4)
 
 
 def test_a_central_forward_must_be_so_many_times_as_fast():

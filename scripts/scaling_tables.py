@@ -129,14 +129,10 @@ def inference(parts: Parts, setup: Setup) -> str:
     """Say whether inference batched across workers would be faster than in each of them."""
     roomy = replace(setup, workers=16, cores=17)
     found = compare_inference(parts, roomy)
-    needed = (
-        "and no accelerator would change that: messages and environments alone take longer"
-        if math.isinf(found.speed_needed)
-        else f"equal with a forward {found.speed_needed:.1f} times as fast as a core's"
-    )
+    needed = "" if math.isinf(found.speed_needed) else f"; equal from {found.speed_needed:.1f} times a core's speed on"
     return (
-        f"Inference batched across 16 workers on 17 cores: {found.central:,.0f} env steps/s against "
-        f"{found.local:,.0f} in the workers; {needed}."
+        f"Inference batched across 16 workers, on 17 cores: {found.central:,.0f} env steps/s on a core, at most "
+        f"{found.most:,.0f} with an accelerator, against {found.local:,.0f} in 17 workers{needed}."
     )
 
 

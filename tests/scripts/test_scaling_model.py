@@ -182,30 +182,38 @@ def test_the_recommended_workers_keep_the_learner_busy_and_the_update_as_it_is()
     assert recommend(idle, replace(SETUP, cores=8))[0].workers == 1
 
 
-def test_batched_inference_wins_where_a_call_costs_more_than_a_message():
-    setup = replace(SETUP, workers=16, cores=17)
-    per_call = replace(PARTS, forward=Curve.line(0.004), env=Curve.line(0.001), writing=Curve.line(0.0))
-    wins = compare_inference(per_call, setup)
-    assert wins.local == pytest.approx(128 / 0.005)
-    assert wins.central == pytest.approx(128 / (2 * 0.004))
-    assert compare_inference(replace(per_call, round_trip=0.001), setup, speed=10).central == pytest.approx(
-        128 / (16 * 0.001 + 0.0008)
-    )
+INFERENCE = replace(SETUP, workers=16, cores=17)  # of 8 environments each
+
+
+def test_batched_inference_wins_where_a_call_costs_most():
+    parts = replace(PARTS, forward=Curve.line(0.004), env=Curve.line(0.001), writing=Curve.line(0.0))
+    found = compare_inference(parts, INFERENCE, speed=10)
+    assert found.local == pytest.approx(17 * 8 / 0.005)
+    assert found.central == found.most == pytest.approx(16 * 8 / 0.001)
+    slow = compare_inference(replace(parts, round_trip=0.001), INFERENCE)
+    assert slow.central == pytest.approx(16 * 8 / (16 * 0.001 + 2 * 0.004))
 
 
 def test_the_central_process_takes_a_core_from_the_workers():
     parts = replace(PARTS, forward=Curve.line(1e-6), writing=Curve.line(0.0))  # 4 ms a step
     found = compare_inference(parts, replace(SETUP, workers=4, cores=4))
-    assert found.local == pytest.approx(32 / 0.004, rel=1e-3)
-    assert found.central == pytest.approx(32 / 0.004 * 3 / 4)
+    assert found.local == pytest.approx(4 * 8 / 0.004, rel=1e-3)
+    assert found.central == found.most == pytest.approx(3 * 8 / 0.004)
+
+
+def test_messages_limit_a_central_process_however_fast_it_is():
+    parts = replace(PARTS, round_trip=0.002)  # 32 ms for 16 workers, who need 10 ms for a step of their own
+    found = compare_inference(parts, INFERENCE, speed=1e9)
+    assert found.central == pytest.approx(16 * 8 / 0.032)
+    assert found.most == pytest.approx(found.central)
+    assert found.speed_needed == float("inf")
 
 
 def test_a_central_forward_must_be_so_many_times_as_fast():
-    setup = replace(SETUP, workers=16, cores=17)
-    per_step = replace(PARTS, forward=Curve.line(0.0, 0.0005), env=Curve.line(0.001), writing=Curve.line(0.0))
-    found = compare_inference(per_step, setup)  # here 5 ms a step; there 64 ms for all of them
-    assert found.speed_needed == pytest.approx(0.064 / 0.005)
-    assert compare_inference(per_step, setup, speed=found.speed_needed).central == pytest.approx(found.local)
+    parts = replace(PARTS, forward=Curve.line(0.0, 0.0005), env=Curve.line(0.001), writing=Curve.line(0.0))
+    found = compare_inference(parts, INFERENCE)  # 5 ms a step of 17 workers; 64 ms for the forwards of 16
+    assert found.speed_needed == pytest.approx(0.064 / (0.005 * 16 / 17))
+    assert compare_inference(parts, INFERENCE, speed=found.speed_needed).central == pytest.approx(found.local)
 
 
 def test_efficiency_is_a_share_of_linear():

@@ -32,7 +32,7 @@ def test_a_quick_look_ends_with_a_table_and_what_to_set(tmp_path):
     assert "Parts, 2 environments × 4 steps" in done.stdout
     assert "Predicted for 8 cores" in done.stdout
     assert re.search(r"Set: --data.workers \d+ --data.envs_per_worker \d --data.rollouts_per_update \d", done.stdout)
-    assert "Inference batched across 16 workers" in done.stdout
+    assert "Inference batched across 16 workers, on 17 cores" in done.stdout
     machine, parts = lines(tmp_path / "lines.jsonl")
     assert machine["part"] == "machine"
     assert parts["setup"]["n_steps"] == 4

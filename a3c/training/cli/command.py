@@ -229,6 +229,33 @@ def _leave_slurm_to_us() -> None:
         os.environ["SLURM_JOB_NAME"] = "interactive"
 
 
+def build(config: Path, screening: Screening, args: Sequence[str] | None) -> TrainCLI:
+    """Parse a command line and build module, data and trainer; nothing is started.
+
+    Args:
+        config: the default configuration.
+        screening: what the command line allows.
+        args: the command line without the program's name; None for ``sys.argv``.
+
+    Raises:
+        UsageError: the field, what was given, what is allowed.
+    """
+    return TrainCLI(
+        screening,
+        model_class=A3C,
+        datamodule_class=RolloutDataModule,
+        save_config_callback=None,
+        trainer_defaults=TRAINER_DEFAULTS,
+        seed_everything_default=1,
+        parser_class=OneLineParser,
+        parser_kwargs={"default_config_files": [str(config)], "allow_abbrev": False},
+        args=args,
+        run=False,
+        auto_configure_optimizers=False,
+        load_from_checkpoint_support=False,
+    )
+
+
 def main(config: Path, args: Sequence[str] | None = None) -> int:
     """Make the run that the command line asks for.
 
@@ -263,20 +290,7 @@ def _main(config: Path, args: Sequence[str] | None) -> int:
         screening.restrict_parser()
         if args is None:
             sys.argv[1:] = arguments
-        cli = TrainCLI(
-            screening,
-            model_class=A3C,
-            datamodule_class=RolloutDataModule,
-            save_config_callback=None,
-            trainer_defaults=TRAINER_DEFAULTS,
-            seed_everything_default=1,
-            parser_class=OneLineParser,
-            parser_kwargs={"default_config_files": [str(config)], "allow_abbrev": False},
-            args=None if args is None else arguments,
-            run=False,
-            auto_configure_optimizers=False,
-            load_from_checkpoint_support=False,
-        )
+        cli = build(config, screening, None if args is None else arguments)
         run: TrainingRun | FurtherLearner
         if cli.trainer.global_rank > 0:
             run = FurtherLearner(cli)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from a3c.training.cli.entry import prepare_process
 
 if TYPE_CHECKING:
-    from scaling_model import Parts, Setup
+    from throughput.model import Parts, Setup
 
 SECONDS, QUICK_SECONDS = 45.0, 4.0  # spent in measuring, about; to build what is measured comes on top
 WARM_UP, WINDOW = 2.0, 8.0  # seconds of a run of --check
@@ -73,8 +73,8 @@ def refuse(message: str) -> None:
 
 def setup_of(flags: Sequence[str], cores: int) -> Setup:
     """Return what the flags come to, on so many cores."""
-    from scaling_model import Setup
-    from scaling_runs import make
+    from throughput.model import Setup
+    from throughput.runs import make
 
     cli = make(flags)
     mode, module = cli.datamodule.mode, cli.model
@@ -92,8 +92,8 @@ def setup_of(flags: Sequence[str], cores: int) -> Setup:
 
 def check(flags: Sequence[str], setup: Setup, parts: Parts, window: float) -> Iterator[Record]:
     """Compare predictions with real runs: mode sync, and async with 1 and 2 workers."""
-    from scaling_model import predict
-    from scaling_runs import run
+    from throughput.model import predict
+    from throughput.runs import run
 
     for mode, workers in (("sync", 1), ("async", 1), ("async", 2)):
         case = replace(setup, mode=mode, workers=workers)
@@ -104,13 +104,21 @@ def check(flags: Sequence[str], setup: Setup, parts: Parts, window: float) -> It
 
 def simulate(flags: Sequence[str], cores: int, workers: Sequence[int], options: argparse.Namespace) -> Iterator[Record]:
     """Compare predictions with workers whose environments sleep: real processes up to a number, a simulation above."""
-    from scaling_model import efficiency, predict
-    from scaling_parts import measure
-    from scaling_queue import simulate as simulate_queue
-    from scaling_runs import run
+    from throughput.model import efficiency, predict
+    from throughput.parts import measure
+    from throughput.queue import simulate as simulate_queue
+    from throughput.runs import run
 
     kwargs = json.dumps({"seconds": options.sleep})
-    flags = [*flags, "--data.env", "sleeping_env:Sleeping-v0", "--data.env_kwargs", kwargs, "--mode", "async"]
+    flags = [
+        *flags,
+        "--data.env",
+        "throughput.sleeping_env:Sleeping-v0",
+        "--data.env_kwargs",
+        kwargs,
+        "--mode",
+        "async",
+    ]
     base: Setup = setup_of(flags, cores)
     parts = measure(flags, QUICK_SECONDS if options.quick else SECONDS / 2)
     rates: list[float] = []
@@ -177,9 +185,9 @@ def main(args: Sequence[str] | None = None) -> int:
     from a3c.rollouts.workers.fork_server import start_fork_server
 
     start_fork_server()
-    import scaling_tables as tables
     from benchmark import machine
-    from scaling_parts import measure
+    from throughput import tables as tables
+    from throughput.parts import measure
 
     from a3c.rollouts.workers.resources import available_cores
     from a3c.training.cli.usage import UsageError

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scaling_inference import compare_inference
-from scaling_model import (
+from throughput.inference import compare_inference
+from throughput.model import (
     Curve,
     Parts,
     Setup,
@@ -19,7 +19,7 @@ from scaling_model import (
     update_seconds,
     workers_until_full,
 )
-from scaling_queue import simulate
+from throughput.queue import simulate
 
 # A time step of B environments takes 4 + 4 + 2 = 10 ms, a rollout of 10 of them 100 ms, an update 20 ms.
 PARTS = Parts(

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-import sleeping_env
+from throughput import sleeping_env
 
 ROOT = Path(__file__).parent.parent.parent
 SMALL = ["--data.envs_per_worker", "2", "--model.returns.n_steps", "4"]

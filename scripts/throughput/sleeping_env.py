@@ -53,4 +53,4 @@ class SleepingVectorEnv(VectorEnv[Array, Array, Array]):
         return self._observation, self._rewards, self._no, self._no, {}
 
 
-gymnasium.register("Sleeping-v0", vector_entry_point="sleeping_env:SleepingVectorEnv")
+gymnasium.register("Sleeping-v0", vector_entry_point="throughput.sleeping_env:SleepingVectorEnv")

@@ -10,16 +10,15 @@ from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
-from scaling_clock import Clock
-from scaling_model import Curve
-from scaling_runs import core_seconds
-
 from a3c.batch import Episode
 from a3c.rollouts.collector import CollectorSpec, Fragment
 from a3c.rollouts.workers.pool import WorkerPool
 from a3c.rollouts.workers.process import CollectTask
 from a3c.rollouts.workers.resources import available_cores
 from a3c.training.cli.command import TrainCLI
+from throughput.clock import Clock
+from throughput.model import Curve
+from throughput.runs import core_seconds
 
 PIPES = (1, 64)  # workers for which a look at their pipes is timed
 

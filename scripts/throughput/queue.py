@@ -7,7 +7,7 @@ import random
 from collections import deque
 from typing import NamedTuple
 
-from scaling_model import Setup
+from throughput.model import Setup
 
 
 class Simulated(NamedTuple):

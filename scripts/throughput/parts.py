@@ -13,10 +13,6 @@ from typing import Any, NamedTuple
 import torch
 from breakdown import Stopwatch
 from lightning.pytorch import Callback
-from scaling_clock import Clock
-from scaling_model import Curve, Parts
-from scaling_processes import pipes, round_trip, slowdown
-from scaling_runs import make
 
 from a3c.batch import Episode, Rollout, RolloutBatch, empty_batch
 from a3c.networks.policy import Policy
@@ -26,6 +22,10 @@ from a3c.rollouts.workers.heartbeat import Heartbeat
 from a3c.runs.metrics_file import MetricsFile
 from a3c.training.cli.command import TrainCLI
 from a3c.training.seams import callbacks_of, data_of, log_every
+from throughput.clock import Clock
+from throughput.model import Curve, Parts
+from throughput.processes import pipes, round_trip, slowdown
+from throughput.runs import make
 
 CHUNKS = 8  # of which the median is taken
 LEAST_FRAGMENTS = 2  # of environments so slow that more would take too long

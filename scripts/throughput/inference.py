@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from scaling_model import Parts, Setup
+from throughput.model import Parts, Setup
 
 
 class Inference(NamedTuple):

@@ -9,8 +9,9 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from scaling_inference import compare_inference
-from scaling_model import (
+
+from throughput.inference import compare_inference
+from throughput.model import (
     Parts,
     Setup,
     collect_seconds,

@@ -110,15 +110,8 @@ def simulate(flags: Sequence[str], cores: int, workers: Sequence[int], options: 
     from throughput.runs import run
 
     kwargs = json.dumps({"seconds": options.sleep})
-    flags = [
-        *flags,
-        "--data.env",
-        "throughput.sleeping_env:Sleeping-v0",
-        "--data.env_kwargs",
-        kwargs,
-        "--mode",
-        "async",
-    ]
+    env = ("--data.env", "throughput.sleeping_env:Sleeping-v0", "--data.env_kwargs", kwargs)
+    flags = [*flags, *env, "--mode", "async"]
     base: Setup = setup_of(flags, cores)
     parts = measure(flags, QUICK_SECONDS if options.quick else SECONDS / 2)
     rates: list[float] = []

@@ -24,7 +24,7 @@ from a3c.training.cli.typed_words import expanded, in_order
 from a3c.training.cli.usage import UsageError
 from a3c.training.seams import callbacks_of, data_of, module_of
 
-CONFIG = Path(__file__).resolve().parent.parent / "configs" / "cartpole.yaml"
+CONFIG = Path(__file__).resolve().parents[2] / "configs" / "cartpole.yaml"
 BARE = [
     *("--stop_when_solved", "false"),
     *("--evaluation.every_env_steps", "null"),

@@ -60,6 +60,7 @@ class RunActor:
                     stdout=output,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
+                    bufsize=0,
                 )
         return self._process.wait()
 
@@ -70,7 +71,6 @@ class RunActor:
             if self._process is not None and self._process.stdin is not None:
                 with suppress(OSError):  # it has ended
                     self._process.stdin.write(bytes([number]))
-                    self._process.stdin.flush()
 
     def _await_its_end(self, output: BinaryIO) -> None:
         """Wait until no process, on whichever node, writes to the output; lock it for what is started next.

@@ -99,16 +99,20 @@ class RemoteProgram:
                 MAX_RESTARTS,
                 why,
             )
+            self._kill_actor()  # which may be there all the same, and only out of reach
             self._begin()
 
     def _end(self, status: int, line: str = "") -> None:
         """Take note of its end, and free the cores; a line that says why goes where its own errors are."""
-        import ray
-
         self.returncode = status
         if line:
             with suppress(OSError), self._program.output.open("a", encoding="utf-8") as output:
                 output.write(f"{line}\n")
+        self._kill_actor()
+
+    def _kill_actor(self) -> None:
+        import ray
+
         with suppress(Exception):  # the cluster may be gone as well
             ray.kill(self._actor, no_restart=True)
 

@@ -109,7 +109,8 @@ def test_a_program_that_is_stopped_before_its_start_is_not_started(tmp_path):
 
 
 def test_a_program_waits_for_the_end_of_the_one_on_the_lost_node(tmp_path):
-    with acting(started(tmp_path, WAITING)) as (first, _):
+    slowly = WAITING.replace("print('saved')", "time.sleep(2); print('saved')")
+    with acting(started(tmp_path, slowly)) as (first, _):
         wait_for_text(tmp_path / "log", "ready")
         with acting(started(tmp_path, "print('next')"), again=True) as (_, statuses):
             assert not statuses

@@ -14,12 +14,13 @@ from processes import MARK, marked_environment, seconds_until_gone, wait_until
 from shared_server import PATHS
 
 from a3c.comparison import command
+from a3c.comparison.on_ray import runs
 from a3c.comparison.on_ray.actor import RunActor, first_missing
-from a3c.comparison.on_ray.runs import RunsOnRay
+from a3c.comparison.programs import STATUS_UNKNOWN
 from a3c.comparison.programs import Program as Started
 from a3c.training.cli.usage import UsageError
 
-pytest.importorskip("ray", reason="pip install 'a3c[ray]'")
+ray = pytest.importorskip("ray", reason="pip install 'a3c[ray]'")
 COMPARE = ROOT / "scripts" / "compare.py"
 QUICK = ROOT / "tests" / "comparison" / "quick_train.py"
 CONFIG = ROOT / "configs" / "cartpole.yaml"
@@ -126,6 +127,21 @@ def test_a_file_is_looked_for_until_it_is_seen(tmp_path):
     timer.join()
 
 
+def test_starts_that_no_node_has_taken_count_as_no_restart(tmp_path, monkeypatch):
+    """Ray gives a lost node to actors until it has noticed, and they are lost at once."""
+
+    def look(program):
+        program._status = None
+        raise ray.exceptions.ActorDiedError("gone")
+
+    monkeypatch.setattr(runs.RemoteProgram, "_look", look)
+    program = runs.RemoteProgram(started(tmp_path, ""), lambda: None)
+    assert [program.poll() for _ in range(10)] == [None] * 10
+    monkeypatch.setattr(runs, "PLACE_SECONDS", 0.0)
+    assert program.wait(10) == STATUS_UNKNOWN
+    assert "error: no node has started it within 0 s: " in (tmp_path / "log").read_text()
+
+
 # ---------------------------------------------------------------- what is refused
 
 
@@ -167,7 +183,7 @@ def test_without_ray_the_install_line_is_said(refused, monkeypatch):
 
 @pytest.mark.parametrize("lacks", ["the folder", "the script", None])
 def test_a_folder_that_a_node_does_not_see_is_refused(tmp_path, monkeypatch, lacks):
-    runs = object.__new__(RunsOnRay)
+    on_ray = object.__new__(runs.RunsOnRay)
 
     def missing(paths):
         assert all(os.path.exists(path) for path in paths)  # each is there while the nodes look for it
@@ -176,13 +192,13 @@ def test_a_folder_that_a_node_does_not_see_is_refused(tmp_path, monkeypatch, lac
             ("two (10.0.0.2)", {"the folder": paths[0], "the script": paths[1]}.get(lacks)),
         ]
 
-    monkeypatch.setattr(runs, "_missing", missing)
+    monkeypatch.setattr(on_ray, "_missing", missing)
     folder = tmp_path / "not" / "there"
     if lacks is None:
-        runs.check(folder, [QUICK])
+        on_ray.check(folder, [QUICK])
     else:
         with pytest.raises(UsageError) as refusal:
-            runs.check(folder, [QUICK])
+            on_ray.check(folder, [QUICK])
         assert (
             str(refusal.value)
             == {

@@ -21,6 +21,8 @@ from a3c.rollouts.workers.failures import WorkerError
 from a3c.training.cli.usage import UsageError
 
 MAX_RESTARTS = 3  # of a run whose node was lost
+PLACE_SECONDS = 120.0  # in which Ray notices that a node is lost, and chooses another one
+AGAIN_SECONDS = 2.0  # between two tries of that
 NODE_SECONDS = 120.0  # in which a node starts a process of Python and answers
 LOOK_SECONDS = 0.05
 FAILED = 1
@@ -44,13 +46,14 @@ class RemoteProgram:
         self._restarts = 0
         self._is_stopping = False
         self._signals: deque[int] = deque()  # sent at the next look: a signal handler must not call Ray
+        self._actor: Any = None
+        self._begin_at = time.monotonic()
+        self._unplaced_since: float | None = None  # when the first of these actors was lost that had no node yet
         self.returncode: int | None = None
-        self._begin()
 
     def _begin(self) -> None:
         self._actor = self._make_actor()
         self._where = self._actor.node.remote()
-        self._node = ""
         self._status: Any = None
 
     def poll(self) -> int | None:
@@ -69,6 +72,12 @@ class RemoteProgram:
     def _look(self) -> None:
         import ray
 
+        if self._actor is None:
+            if self._signals:  # nothing is there to be told
+                self._end(-signal.SIGINT)
+            elif time.monotonic() >= self._begin_at:
+                self._begin()
+            return
         if self._status is None:
             if self._signals:  # nothing was started yet
                 self._end(-signal.SIGINT)
@@ -83,24 +92,29 @@ class RemoteProgram:
             self._end(ray.get(self._status))
 
     def _lose(self, why: str) -> None:
-        """Start it again after its actor was lost, unless it is told to stop or that was so too often."""
-        node = self._node or "a node"
+        """Have it started again after its actor was lost, unless it is told to stop or that was so too often.
+
+        For a while Ray still gives a lost node to actors, and these are lost as well: such starts do not count.
+        """
+        now = time.monotonic()
+        was_placed = self._status is not None
+        if was_placed:
+            self._restarts += 1
+            self._unplaced_since = None
+        elif self._unplaced_since is None:
+            self._unplaced_since = now
         if self._is_stopping:
             self._end(-signal.SIGINT)
-        elif self._restarts == MAX_RESTARTS:
-            self._end(STATUS_UNKNOWN, f"error: lost on {node}, after {MAX_RESTARTS} restarts: {why}")
+        elif self._restarts > MAX_RESTARTS:
+            self._end(STATUS_UNKNOWN, f"error: lost on {self._node}, after {MAX_RESTARTS} restarts: {why}")
+        elif self._unplaced_since is not None and now - self._unplaced_since > PLACE_SECONDS:
+            self._end(STATUS_UNKNOWN, f"error: no node has started it within {PLACE_SECONDS:g} s: {why}")
         else:
-            self._restarts += 1
-            log.warning(
-                "%s: lost on %s, started again (%d of %d): %s",
-                self._program.output.with_suffix(""),
-                node,
-                self._restarts,
-                MAX_RESTARTS,
-                why,
-            )
+            if was_placed:
+                name, number = self._program.output.with_suffix(""), f"{self._restarts} of {MAX_RESTARTS}"
+                log.warning("%s: lost on %s, started again (%s): %s", name, self._node, number, why)
             self._kill_actor()  # which may be there all the same, and only out of reach
-            self._begin()
+            self._actor, self._begin_at = None, now + (0.0 if was_placed else AGAIN_SECONDS)
 
     def _end(self, status: int, line: str = "") -> None:
         """Take note of its end, and free the cores; a line that says why goes where its own errors are."""
@@ -113,7 +127,7 @@ class RemoteProgram:
     def _kill_actor(self) -> None:
         import ray
 
-        with suppress(Exception):  # the cluster may be gone as well
+        with suppress(Exception):  # there may be none, or the cluster may be gone as well
             ray.kill(self._actor, no_restart=True)
 
     def send_signal(self, number: int) -> None:

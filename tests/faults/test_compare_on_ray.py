@@ -132,7 +132,7 @@ def test_starts_that_no_node_has_taken_count_as_no_restart(tmp_path, monkeypatch
 
     def look(program):
         program._status = None
-        raise ray.exceptions.ActorDiedError("gone")
+        raise ray.exceptions.ActorDiedError()
 
     monkeypatch.setattr(runs.RemoteProgram, "_look", look)
     program = runs.RemoteProgram(started(tmp_path, ""), lambda: None)

@@ -127,8 +127,9 @@ class RemoteProgram:
     def _kill_actor(self) -> None:
         import ray
 
-        with suppress(Exception):  # there may be none, or the cluster may be gone as well
-            ray.kill(self._actor, no_restart=True)
+        if self._actor is not None and ray.is_initialized():  # it would start a Ray otherwise
+            with suppress(Exception):  # the cluster may be gone as well
+                ray.kill(self._actor, no_restart=True)
 
     def send_signal(self, number: int) -> None:
         """Send it a signal with the next look, unless it has ended. From then on it is not started again."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from a3c.training.cli.entry import prepare_process
 
 HERE = Path(__file__).resolve().parent
+OTHERWISE = ("--from", "--isolated", "--on", "--help", "-h")  # flags with which no run is forked
 
 
 def main() -> int:
@@ -13,8 +14,8 @@ def main() -> int:
     prepare_process()  # among other things, this process is kept to one core: the runs need the others
     from a3c.comparison.run_server import RunServer
 
-    runs_nothing = any(word.partition("=")[0] in ("--from", "--isolated", "--help", "-h") for word in sys.argv[1:])
-    server = None if runs_nothing else RunServer()  # it imports what runs need while this process does the same
+    forks_nothing = any(word.partition("=")[0] in OTHERWISE for word in sys.argv[1:])
+    server = None if forks_nothing else RunServer()  # it imports what runs need while this process does the same
     from a3c.comparison.command import main as compare
 
     try:

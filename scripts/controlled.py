@@ -18,7 +18,8 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from a3c.comparison.run_server import Program, RunServer
+from a3c.comparison.programs import Program
+from a3c.comparison.run_server import RunServer
 from a3c.runs.curves import read_metric
 
 if TYPE_CHECKING:

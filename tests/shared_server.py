@@ -6,7 +6,8 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from a3c.comparison.run_server import Program, RunServer
+from a3c.comparison.programs import Program
+from a3c.comparison.run_server import RunServer
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = [ROOT, *(ROOT / "tests" / name for name in ("", "faults", "comparison"))]

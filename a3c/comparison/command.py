@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -14,17 +13,21 @@ from rich.console import Console
 
 from a3c.comparison.analysis import compare
 from a3c.comparison.grid import BUDGET, ENV, INTERVAL, MODE, RETURNS, SEED, STOP, env_folder, make_grid
-from a3c.comparison.grid_run import GridRun, default_jobs, report
+from a3c.comparison.grid_run import GridRun, cores_of, default_jobs, report
+from a3c.comparison.on_ray.runs import RunsOnRay
+from a3c.comparison.programs import FreshCommands, Starter
 from a3c.comparison.records import find_runs
 from a3c.comparison.registry import RunRegistry
 from a3c.comparison.run_server import RunServer
+from a3c.comparison.run_settings import RunSettings, configured
 from a3c.comparison.schedule import USAGE_ERROR
-from a3c.comparison.sweep import GROUPS, read_sweep, read_yaml
+from a3c.comparison.sweep import GROUPS, read_sweep
+from a3c.rollouts.on_ray.cluster import MISSING, is_installed
 from a3c.runs.allowlist import add_current_folder
+from a3c.runs.machine import machine_in_words
 from a3c.training.cli.screening import Screening
 from a3c.training.cli.typed_words import expanded
 from a3c.training.cli.usage import UsageError, explain
-from a3c.training.options import AUTO, Workers
 
 EVALUATIONS = 30  # of a run, where nobody says how far apart
 # What a grid is made of where no flag, sweep or config says so.
@@ -35,7 +38,7 @@ DEFAULTS: dict[str, list[Any]] = {
     SEED: [1, 2, 3, 4, 5],
     BUDGET: [300_000],
 }
-WORKERS = "data.workers"
+PROCESSES, RAY = PLACES = ("processes", "ray")  # on which runs are made
 CONFIGURED = (MODE, ENV, BUDGET, INTERVAL)  # of which a config of train.py may set the one value
 FLAGS = {"returns": RETURNS, "modes": MODE, "env": ENV, "max_env_steps": BUDGET, "evaluate_every": INTERVAL}
 
@@ -81,6 +84,16 @@ def make_parser() -> OneLineParser:
     add("--allow", type=str, nargs="+", metavar="PREFIX", default=[], help="as of train.py, for every run")
     add("--restart_changed", action="store_true", help="begin runs anew that are there with other settings")
     add("--isolated", action="store_true", help="start each run as a fresh command instead of forking it")
+    add(
+        "--on",
+        type=str,
+        metavar="PLACE",
+        default=PROCESSES,
+        help="where runs are made: processes (of this machine, the default), or ray: on the nodes of a Ray cluster",
+    )
+    add(
+        "--ray_address", type=str, metavar="HOST:PORT", help="of a cluster that is there, or auto (default: a Ray here)"
+    )
     add("--from", type=Path, nargs="+", metavar="PLACE", help="compare the runs in these folders instead of running")
     return parser
 
@@ -121,10 +134,22 @@ def main(args: Sequence[str], train: Path, default_config: Path, server: RunServ
         grid = make_grid(axes, [*(f"--config={path}" for path in options.config), *passed])
         output = options.output or Path("comparisons", "+".join(map(env_folder, axes[ENV])))
         registry = RunRegistry(output, [default_config, *options.config])
-        jobs = options.jobs or default_jobs(grid, workers_of(options.config, passed))
-        server = None if options.isolated else server
-        runs = GridRun(grid, output, registry, train, jobs, console, command, server)
-        return runs.execute(options.restart_changed)
+        if not options.restart_changed:
+            registry.refuse_changed(grid.runs)
+        settings = RunSettings(options.config, passed, axes)
+        cores = cores_of(grid, settings.workers, settings.learners)
+
+        def execute(starter: Starter, jobs: int, place: str) -> int:
+            jobs = options.jobs or jobs
+            return GridRun(grid, output, registry, train, jobs, console, command, starter, place).execute()
+
+        if options.on == RAY:
+            settings.check_for_ray()
+            with RunsOnRay(options.ray_address, cores, options.jobs or 1) as runs:
+                runs.check(output, [train, Path.cwd()])
+                return execute(runs, runs.room, f"{runs.in_words}; here {machine_in_words()}")
+        starter = FreshCommands() if options.isolated or server is None else server
+        return execute(starter, default_jobs(cores), machine_in_words())
     except UsageError as error:
         sys.stderr.write(f"compare.py: error: {error}\n")
         return USAGE_ERROR
@@ -151,11 +176,26 @@ def _check(options: Namespace, passed: Sequence[str]) -> None:
             raise UsageError(f"{name}: got after --, must be a file for --config before it, or single keys")
     if options.seeds is not None and options.seed_list is not None:
         raise UsageError("seed_list: got with seeds, must be one of them")
+    _check_place(options)
     if options["from"] is not None:
         others = [*FLAGS, "seeds", "seed_list", "jobs", "sweep", "restart_changed", "isolated", "config"]
         given = [name for name in others if options[name] not in (None, False, [])]
         if given or passed:
             raise UsageError(f"from: got with {given[0] if given else passed[0]}, must be alone: nothing is run")
+
+
+def _check_place(options: Namespace) -> None:
+    if options.on not in PLACES:
+        raise UsageError(f"on: got {options.on!r}, must be one of {', '.join(PLACES)}")
+    if options.on == PROCESSES:
+        if options.ray_address is not None:
+            raise UsageError(f"ray_address: got {options.ray_address} without --on ray, must come with it")
+        return
+    for name, why in (("isolated", "each run is a fresh command there"), ("from", "nothing is run")):
+        if options[name] not in (None, False):
+            raise UsageError(f"{name}: got with --on ray, must be without it: {why}")
+    if not is_installed():
+        raise UsageError(f"on: got ray, must be {PROCESSES}: {MISSING}")
 
 
 def axes_of(options: Namespace, passed: Sequence[str] = ()) -> dict[str, list[Any]]:
@@ -180,7 +220,7 @@ def axes_of(options: Namespace, passed: Sequence[str] = ()) -> dict[str, list[An
         if key in axes:
             raise UsageError(f"sweep: {options.sweep} sets {key}, so it must not be given by a flag")
         axes[key] = given if isinstance(given, list) else [given]
-    for key, value in _configured(options.config, passed, CONFIGURED).items():
+    for key, value in configured(options.config, passed, CONFIGURED).items():
         axes.setdefault(key, [value])
     for key, values in DEFAULTS.items():
         if key == RETURNS and options.sweep is not None:
@@ -190,40 +230,3 @@ def axes_of(options: Namespace, passed: Sequence[str] = ()) -> dict[str, list[An
     if isinstance(axes[BUDGET][0], int):
         axes.setdefault(INTERVAL, [max(1, axes[BUDGET][0] // EVALUATIONS)])
     return axes
-
-
-def workers_of(paths: Sequence[Path], passed: Sequence[str]) -> Workers:
-    """Return the workers of every run; None where nobody says, or says what train.py refuses.
-
-    Args:
-        paths: configs of train.py.
-        passed: what goes to it beside.
-    """
-    workers = str(_configured(paths, passed, [WORKERS]).get(WORKERS))
-    for place, word in enumerate(passed):
-        key, _, value = word.partition("=")
-        if key == f"--{WORKERS}":
-            workers = value or "".join(passed[place + 1 : place + 2])
-    if workers == AUTO:
-        return AUTO
-    return int(workers) if re.fullmatch("0*[1-9][0-9]*", workers) else None
-
-
-def _configured(paths: Sequence[Path], passed: Sequence[str], keys: Sequence[str]) -> dict[str, Any]:
-    """Return what configs set of some keys; a later file goes before."""
-    found = {}
-    for path in paths:
-        config = read_yaml(path, "config")
-        for group in GROUPS:  # another file, whose changes nobody would see
-            if isinstance(config, dict) and isinstance(config.get(group), str):
-                raise UsageError(f"config: {path}: {group}: got {config[group]!r}, must be written out")
-        for key in keys:
-            value = config
-            for part in key.split("."):
-                value = value.get(part) if isinstance(value, dict) else None
-            if value is None and isinstance(config, dict):
-                value = config.get(key)
-            if value is not None:
-                Screening(passed).check({key: value}, path)
-                found[key] = value
-    return found

@@ -15,17 +15,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from a3c.comparison.analysis import Comparison, compare, missing_cells
 from a3c.comparison.grid import Grid, PlannedRun
+from a3c.comparison.programs import Starter
 from a3c.comparison.records import Run, read_run
 from a3c.comparison.registry import RunRegistry, is_finished
-from a3c.comparison.run_server import RunServer
 from a3c.comparison.schedule import USAGE_ERROR, Outcome, Schedule, Task
 from a3c.rollouts.workers.resources import available_cores
 from a3c.runs.checkpoints import present
 from a3c.runs.folder import CHECKPOINTS, FolderInUseError, FolderLock
-from a3c.runs.machine import machine_in_words
 from a3c.training.cli.usage import UsageError
 from a3c.training.modes import MODES
-from a3c.training.options import Workers
+from a3c.training.options import AUTO, Workers
 
 FAILED = 1
 STOPPED = (128 + signal.SIGINT, -signal.SIGINT)  # of a run that saved at its end, or had not begun
@@ -44,7 +43,8 @@ class GridRun:
         jobs: runs at a time.
         console: where to write.
         command: the command line that asks for all this, for the report.
-        server: that forks the runs; None starts each as a fresh command.
+        starter: that starts the runs.
+        place: on what, in words.
     """
 
     grid: Grid
@@ -54,28 +54,19 @@ class GridRun:
     jobs: int
     console: Console
     command: str
-    server: RunServer | None
+    starter: Starter
+    place: str
 
-    def execute(self, restart_changed: bool = False) -> int:
-        """Run and report.
-
-        Args:
-            restart_changed: remove runs that are there with other settings, and begin them anew.
+    def execute(self) -> int:
+        """Run and report; runs that are there with other settings are removed, and begun anew.
 
         Returns:
             The exit status: 0; 1 if a run failed; 128 + n after signal n.
 
         Raises:
-            UsageError: the folder cannot be used, holds runs with other settings, or all runs are refused.
+            UsageError: the folder cannot be used, or all runs are refused.
         """
         states = {run: self.registry.state_of(run) for run in self.grid.runs}
-        changed = [run for run, state in states.items() if state == "changed"]
-        if changed and not restart_changed:
-            more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
-            raise UsageError(
-                f"output: {self.folder}: {changed[0].name}{more} {self.registry.difference(changed[0])}; "
-                "must be another folder, or come with --restart_changed"
-            )
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             lock = FolderLock(self.folder)
@@ -84,11 +75,11 @@ class GridRun:
         except OSError as error:
             raise UsageError(f"output: got {str(self.folder)!r}, must be a folder that can be made: {error}") from error
         try:
-            for run in changed:
+            for run in (run for run, state in states.items() if state == "changed"):
                 shutil.rmtree(self.folder / run.folder)
             waiting = [run for run, state in states.items() if state != "finished"]
             at_a_time = "one run" if self.jobs == 1 else f"{self.jobs} runs"
-            self.registry.write(waiting, f"{at_a_time} at a time on {machine_in_words()}")
+            self.registry.write(waiting, f"{at_a_time} at a time on {self.place}")
             self._say_what_is_done(len(self.grid.runs) - len(waiting), waiting)
             return self._run_and_report(waiting)
         finally:
@@ -108,7 +99,7 @@ class GridRun:
 
     def _run_and_report(self, waiting: Sequence[PlannedRun]) -> int:
         with _Bar(self.console, len(waiting)) as bar:
-            schedule = Schedule([self._task(run) for run in waiting], self.jobs, bar.update, self.server)
+            schedule = Schedule([self._task(run) for run in waiting], self.jobs, bar.update, self.starter)
             outcomes = schedule.run()
         if schedule.signal is not None:
             self.console.print(f"{schedule.signal.name}: stopped; the same command goes on", highlight=False)
@@ -194,14 +185,24 @@ class _Bar:
         self._progress.update(self._task, completed=self._ended, names=", ".join(names), refresh=True)
 
 
-def default_jobs(grid: Grid, workers: Workers) -> int:
-    """Return how many runs the cores allow at a time: one for each process of a run that collects.
+def cores_of(grid: Grid, workers: Workers, learners: int = 1) -> int:
+    """Return how many cores the largest run of a grid keeps busy: one for each of its processes that collects.
 
-    A learner counts for nothing: while it starts, evaluates and draws its workers wait, and it waits while they
-    collect. Two runs of a learner and a worker on two cores had the policy lags of one at a time.
+    A learner by itself counts for nothing: while it starts, evaluates and draws its workers wait, and it waits while
+    they collect. Two runs of a learner and a worker on two cores had the policy lags of one at a time.
+
+    Args:
+        grid: the runs.
+        workers: of each learner; "auto" stands for all that a machine has cores for, whatever the number of learners.
+        learners: of each run.
     """
-    modes = {run.variant.mode for run in grid.runs}
-    return max(1, available_cores() // max(MODES[mode].collecting(workers) for mode in modes))
+    collecting = max(MODES[mode].collecting(workers) for mode in {run.variant.mode for run in grid.runs})
+    return collecting if workers == AUTO else collecting * learners
+
+
+def default_jobs(cores: int) -> int:
+    """Return how many runs that keep so many cores busy this machine allows at a time."""
+    return max(1, available_cores() // cores)
 
 
 def report(

@@ -54,6 +54,20 @@ class RunRegistry:
             return "changed"
         return "finished" if is_finished(folder) else "unfinished"
 
+    def refuse_changed(self, runs: Iterable[PlannedRun]) -> None:
+        """Refuse runs of which there are others, with other settings.
+
+        Raises:
+            UsageError: there are; it says how the first one differs.
+        """
+        changed = [run for run in runs if self.state_of(run) == "changed"]
+        if changed:
+            more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
+            raise UsageError(
+                f"output: {self._folder}: {changed[0].name}{more} {self.difference(changed[0])}; "
+                "must be another folder, or come with --restart_changed"
+            )
+
     def difference(self, run: PlannedRun) -> str:
         """Say in what a run that was there before differs from the one that is wanted now."""
         before, now = self._entries.get(str(run.folder)), self._entry(run)

@@ -18,44 +18,20 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import NamedTuple
 
+from a3c.comparison.programs import STATUS_UNKNOWN, Program, StartError
 from a3c.rollouts.workers.fork_server import PRELOADED, THREAD_VARIABLES, fork_fork_server
 from a3c.rollouts.workers.process_title import show_command
 from a3c.rollouts.workers.server_lifetime import signal_at_end_of
 
 # What a run needs, and what its workers and W&B import on the way.
 IMPORTED = ("a3c.training.cli.command", *PRELOADED, "gymnasium.envs.classic_control", "wandb.apis.public")
-STATUS_UNKNOWN = 255  # of a program whose server was killed
 ROOM = 16_384  # bytes for a program's command line and environment variables, as `ps` shows them
 CLOSE_SECONDS = 5.0
-
-
-class ServerError(RuntimeError):
-    """The server cannot start a program."""
-
-
-class Program(NamedTuple):
-    """A Python program that is to be started.
-
-    Attributes:
-        command: Python, the script's file and its arguments.
-        environment: all of its environment variables. What Python and libraries read when they are started or
-            imported, they read in the server's.
-        folder: in which it runs.
-        output: file for what it prints, written anew.
-        errors: file for its errors; None for the same.
-    """
-
-    command: Sequence[str]
-    environment: Mapping[str, str]
-    folder: Path
-    output: Path
-    errors: Path | None = None
 
 
 class ForkedProcess:
@@ -105,6 +81,12 @@ class ForkedProcess:
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._handle, number)
 
+    def kill(self) -> None:
+        """Kill it, with all processes of its group."""
+        if self.poll() is None:  # and so it is unreaped
+            with suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+
 
 class RunServer:
     """The process that programs are forked from, as its parent sees it; started at once, and not waited for.
@@ -137,19 +119,21 @@ class RunServer:
     def start(self, program: Program) -> ForkedProcess:
         """Fork a program; the first one waits for the imports.
 
+        What Python and libraries read when they are started or imported, they have read in the server's environment.
+
         Raises:
-            ServerError: the server is gone, or has threads, whose locks a fork could copy in any state.
+            StartError: the server is gone, or has threads, whose locks a fork could copy in any state.
         """
         answer = self._ask(program)
         if isinstance(answer, str):
-            raise ServerError(answer)
+            raise StartError(answer)
         return ForkedProcess(self, answer)
 
     def reap(self, pid: int) -> int:
         """Return the exit status of a program that has ended; `STATUS_UNKNOWN` if the server is gone."""
         try:
             return int(self._ask(pid))
-        except ServerError:
+        except StartError:
             return STATUS_UNKNOWN
 
     def _ask(self, request: Program | int) -> int | str:
@@ -157,7 +141,7 @@ class RunServer:
             self._channel.send(request)
             answer: int | str = self._channel.recv()
         except (EOFError, OSError) as error:
-            raise ServerError("the process that runs are forked from has ended") from error
+            raise StartError("the process that runs are forked from has ended") from error
         return answer
 
     def close(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import subprocess
 import time
@@ -11,16 +10,15 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from types import FrameType
 
-from a3c.comparison.run_server import ForkedProcess, Program, RunServer, ServerError
-from a3c.rollouts.workers.server_lifetime import signal_at_end_of
+from a3c.comparison.programs import FreshCommands, Program, RunningProgram, Starter, StartError
 
 INTERVAL = 0.05  # seconds between two looks at the processes
 GRACE_SECONDS = 60.0  # in which a program that was told to stop may save; a second signal does not wait
 LAST_SECONDS = 5.0
+KILL_SECONDS = 10.0
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 USAGE_ERROR = 2
 
@@ -64,7 +62,7 @@ class Outcome:
 @dataclass
 class _Running:
     task: Task
-    process: subprocess.Popen[bytes] | ForkedProcess
+    process: RunningProgram
     started: float
 
 
@@ -74,13 +72,13 @@ class Schedule:
     One signal (SIGINT, SIGTERM or SIGHUP) sends SIGINT to what runs, and nothing more is started; a second
     one does so again, at which a run of `scripts/train.py` leaves at once. Programs run in sessions of
     their own, so that a terminal's Ctrl-C reaches them once, through here; should this process be
-    killed, or the one that they were forked from, the kernel sends them SIGINT.
+    killed, or whatever has started them, they get SIGINT.
 
     Args:
         tasks: in the order of their start.
         jobs: how many at the same time.
         watch: called at each look, with the names of what runs and with outcomes that are new.
-        server: that forks them; None starts each as a fresh command.
+        starter: that starts them; if it no longer can, they are started as fresh commands.
 
     Attributes:
         signal: the signal that ended the schedule, or None.
@@ -92,10 +90,10 @@ class Schedule:
         tasks: Sequence[Task],
         jobs: int,
         watch: Callable[[Sequence[str], Sequence[Outcome]], None],
-        server: RunServer | None = None,
+        starter: Starter | None = None,
     ) -> None:
         self._waiting, self._jobs, self._watch = deque(tasks), jobs, watch
-        self._server = server
+        self._starter: Starter = starter or FreshCommands()
         self._running: list[_Running] = []
         self._signals = 0
         self._stop_at: float | None = None
@@ -142,24 +140,13 @@ class Schedule:
     def _start(self, task: Task) -> _Running:
         started = time.monotonic()
         task.output.parent.mkdir(parents=True, exist_ok=True)
-        if self._server is not None:
-            program = Program(task.command, dict(task.environment), Path.cwd(), task.output)
-            try:
-                return _Running(task, self._server.start(program), started)
-            except ServerError as error:
-                log.warning("%s; further runs are started as fresh commands", error)
-                self._server = None
-        with task.output.open("wb") as output:
-            process = subprocess.Popen(
-                task.command,
-                env=dict(task.environment),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                # No thread is alive here that a fork could leave a lock of behind.
-                preexec_fn=partial(signal_at_end_of, os.getpid(), signal.SIGINT),
-            )
+        program = Program(task.command, dict(task.environment), Path.cwd(), task.output)
+        try:
+            process = self._starter.start(program)
+        except StartError as error:
+            log.warning("%s; further runs are started as fresh commands", error)
+            self._starter = FreshCommands()
+            process = self._starter.start(program)
         return _Running(task, process, started)
 
     def _reap(self) -> list[Outcome]:
@@ -171,12 +158,13 @@ class Schedule:
         ]
 
     def _end_all(self) -> None:
-        for one in self._running:
-            if one.process.poll() is None:
-                log.warning("%s did not stop, and was killed", one.task.name)
-                with suppress(ProcessLookupError):
-                    os.killpg(one.process.pid, signal.SIGKILL)
-                one.process.wait()
+        left = [one for one in self._running if one.process.poll() is None]
+        for one in left:
+            log.warning("%s did not stop, and was killed", one.task.name)
+            one.process.kill()
+        for one in left:
+            with suppress(subprocess.TimeoutExpired):  # on a machine that no longer answers, perhaps
+                one.process.wait(KILL_SECONDS)
 
 
 def last_error(output: Path) -> str:

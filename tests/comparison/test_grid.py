@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from a3c.comparison.command import axes_of, make_parser, workers_of
+from a3c.comparison.command import axes_of, make_parser
 from a3c.comparison.grid import make_grid
-from a3c.comparison.grid_run import default_jobs
+from a3c.comparison.grid_run import cores_of, default_jobs
 from a3c.comparison.registry import RunRegistry
+from a3c.comparison.run_settings import RunSettings
 from a3c.comparison.sweep import read_sweep
 from a3c.comparison.variants import Variant, short_names
 from a3c.training.cli.usage import UsageError
@@ -304,19 +305,22 @@ def test_a_run_is_finished_only_under_the_same_settings(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("modes", "workers", "jobs"),
+    ("modes", "workers", "learners", "jobs"),
     [
-        (["sync"], None, 4),
-        (["sync"], "auto", 4),
-        (["async"], None, 4),
-        (["sync", "hogwild"], None, 2),
-        (["async"], 3, 1),
-        (["async"], "auto", 1),
+        (["sync"], None, 1, 4),
+        (["sync"], "auto", 1, 4),
+        (["sync"], None, 2, 2),
+        (["async"], None, 1, 4),
+        (["sync", "hogwild"], None, 1, 2),
+        (["async"], 3, 1, 1),
+        (["async"], 1, 2, 2),
+        (["async"], "auto", 1, 1),
+        (["async"], "auto", 3, 1),
     ],
 )
-def test_as_many_runs_at_a_time_as_cores_collect_for_them(monkeypatch, modes, workers, jobs):
+def test_as_many_runs_at_a_time_as_cores_collect_for_them(monkeypatch, modes, workers, learners, jobs):
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(4)))
-    assert default_jobs(grid_of("--modes", *modes), workers) == jobs
+    assert default_jobs(cores_of(grid_of("--modes", *modes), workers, learners)) == jobs
 
 
 @pytest.mark.parametrize(
@@ -338,4 +342,12 @@ def test_a_runs_workers_are_those_of_its_flags_and_then_of_its_configs(tmp_path,
     paths = [tmp_path / f"{number}.yaml" for number in range(len(configs))]
     for path, data in zip(paths, configs, strict=True):
         path.write_text(f"data: {data}\n")
-    assert workers_of(paths, passed) == workers
+    assert RunSettings(paths, passed, {}).workers == workers
+
+
+def test_the_largest_run_says_how_many_cores_a_run_takes():
+    assert RunSettings([], [], {"data.workers": [1, 4, 2], "trainer.devices": [2, 1]}).workers == 4
+    assert RunSettings([], [], {"data.workers": [1, "auto"]}).workers == "auto"
+    assert RunSettings([], [], {"trainer.devices": [2, 1]}).learners == 2
+    assert RunSettings([], ["--trainer.devices", "3"], {}).learners == 3
+    assert RunSettings([], [], {}).learners == 1

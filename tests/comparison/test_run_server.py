@@ -15,7 +15,8 @@ import torch
 from processes import MARK, processes_of, seconds_until_gone, wait_until, workers_of
 from shared_server import PATHS, shared_server
 
-from a3c.comparison.run_server import STATUS_UNKNOWN, Program, RunServer, ServerError
+from a3c.comparison.programs import STATUS_UNKNOWN, Program, StartError
+from a3c.comparison.run_server import RunServer
 from a3c.comparison.schedule import Schedule, Task
 from a3c.runs.checkpoints import load
 
@@ -152,7 +153,7 @@ def test_a_killed_server_interrupts_its_runs_and_fresh_commands_follow(tmp_path,
     os.kill(own_server.pid, signal.SIGKILL)
     assert process.wait(10) == STATUS_UNKNOWN
     assert "KeyboardInterrupt" in one.output.read_text()
-    with pytest.raises(ServerError, match="has ended"):
+    with pytest.raises(StartError, match="has ended"):
         own_server.start(one)
     tasks = [Task(name, (sys.executable, "-c", "print(1)"), tmp_path / name, os.environ) for name in "ab"]
     with caplog.at_level(logging.WARNING):
@@ -164,7 +165,7 @@ def test_a_killed_server_interrupts_its_runs_and_fresh_commands_follow(tmp_path,
 def test_a_server_with_threads_forks_nothing(tmp_path):
     server = RunServer({**os.environ, "PYTHONPATH": PATHS, "OPENBLAS_NUM_THREADS": "2"})  # NumPy's start at its import
     try:
-        with pytest.raises(ServerError, match=r"has \d threads"):
+        with pytest.raises(StartError, match=r"has \d threads"):
             server.start(program(tmp_path, "facts"))
     finally:
         server.close()
@@ -174,7 +175,8 @@ def test_nothing_is_left_of_a_server_whose_parent_is_killed(tmp_path):
     code = f"""
 import os, sys, time
 from pathlib import Path
-from a3c.comparison.run_server import Program, RunServer
+from a3c.comparison.programs import Program
+from a3c.comparison.run_server import RunServer
 server = RunServer()
 folder = Path({str(tmp_path)!r})
 server.start(Program([sys.executable, {str(FACTS)!r}, "wait", "there"], dict(os.environ), folder, folder / "output"))

@@ -30,7 +30,7 @@ from processes import (
 from shared_server import PATHS, ROOT, shared_server
 
 from a3c.batch import BatchShape, Lost
-from a3c.comparison.run_server import Program as ForkedProgram
+from a3c.comparison.programs import Program as ForkedProgram
 from a3c.rollouts.collector import LINEAGE, LIVES
 from a3c.rollouts.workers.failures import RestartPolicy
 from a3c.rollouts.workers.pool import WorkerPool

@@ -19,6 +19,11 @@ REACH_SECONDS = 10.0
 HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
+def is_installed() -> bool:
+    """Return whether Ray is there; it is not imported."""
+    return importlib.util.find_spec("ray") is not None
+
+
 class Cluster(NamedTuple):
     """Where actors run, and what each takes.
 
@@ -37,7 +42,7 @@ class Cluster(NamedTuple):
         Raises:
             ValueError: Ray is not installed, or a worker takes no cores.
         """
-        if importlib.util.find_spec("ray") is None:
+        if not is_installed():
             raise ValueError(f"pool: got ray, must be processes: {MISSING}")
         if not (self.cores > 0 and math.isfinite(self.cores)):
             raise ValueError(f"ray_cores: got {self.cores}, must be above 0 and finite")
@@ -81,7 +86,8 @@ class Cluster(NamedTuple):
             socket.create_connection((host, int(port)), REACH_SECONDS).close()
 
     def room(self) -> int:
-        """Return how many workers the cluster has cores for, those that are taken now included."""
+        """Return how many workers the nodes have cores for, each by itself; cores that are taken now count too."""
         import ray
 
-        return int(ray.cluster_resources().get("CPU", 0.0) / self.cores)
+        cores = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
+        return sum(int(number / self.cores) for number in cores)

@@ -45,8 +45,9 @@ def show(parts: Parts, setup: Setup) -> list[Record]:
     """Print parts, predictions, what to set and where it saturates; return the lines for a file."""
     envs, steps = setup.envs_per_worker, setup.steps
     table(f"Parts, {envs} environments × {setup.n_steps} steps", ("part", "µs", "share"), part_rows(parts, setup))
+    full = workers_until_full(parts, setup)
     table(
-        f"Predicted for {setup.cores} cores; with enough, {workers_until_full(parts, setup)} workers fill the learner",
+        f"Predicted for {setup.cores} cores; with enough {full} worker{'s' * (full > 1)} would fill the learner",
         ("mode, workers", "env steps/s", "with cores enough", "lag", "limit", "learner busy", "cores busy"),
         prediction_rows(parts, setup),
     )
@@ -121,8 +122,8 @@ def advice(parts: Parts, setup: Setup, limit: str) -> str:
         return f"The workers limit: more of them help, up to {full}; the learner is full then."
     per_pass = parts.pass_share * update_seconds(parts, setup)
     return (
-        f"The learner limits, from {full} workers on. What helps: fewer passes ({per_pass * 1e3:.1f} ms each), larger "
-        "updates, several learners (docs/learners.md), or an accelerator for large networks."
+        f"The learner limits. What helps: fewer passes ({per_pass * 1e3:.1f} ms each), larger updates, several learners "
+        "(docs/learners.md), or an accelerator for large networks."
     )
 
 

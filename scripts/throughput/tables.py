@@ -122,8 +122,8 @@ def advice(parts: Parts, setup: Setup, limit: str) -> str:
         return f"The workers limit: more of them help, up to {full}; the learner is full then."
     per_pass = parts.pass_share * update_seconds(parts, setup)
     return (
-        f"The learner limits. What helps: fewer passes ({per_pass * 1e3:.1f} ms each), larger updates, several learners "
-        "(docs/learners.md), or an accelerator for large networks."
+        f"The learner limits. What helps: fewer passes ({per_pass * 1e3:.1f} ms each), larger updates, several "
+        "learners (docs/learners.md), or an accelerator for large networks."
     )
 
 

@@ -48,6 +48,7 @@ class RemoteProgram:
         self._signals: deque[int] = deque()  # sent at the next look: a signal handler must not call Ray
         self._actor: Any = None
         self._begin_at = time.monotonic()
+        self._node = "a node"  # its name, once it is known
         self._unplaced_since: float | None = None  # when the first of these actors was lost that had no node yet
         self.returncode: int | None = None
 

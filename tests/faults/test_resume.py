@@ -356,7 +356,7 @@ def test_row_23_a_rollout_that_never_reached_the_learner_is_not_carried(tmp_path
 
     class Fails(Callback):
         def on_train_start(self, trainer, pl_module):
-            trainer.datamodule.mode._dataset._reason_to_drop = lambda batch: 1 / 0
+            trainer.datamodule.mode._dataset._reason_to_drop = lambda *_: 1 / 0
 
         def on_exception(self, trainer, pl_module, exception):
             trainer.save_checkpoint(tmp_path / "run.ckpt")
